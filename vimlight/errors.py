@@ -1,0 +1,97 @@
+"""The exceptions of the package: one or two lines that say what is wrong, what was expected and what to do.
+
+Every error that a user can cause derives from `VimlightError`; the command line prints its text without a traceback
+and leaves with its `exit_code`. A message names the thing, then the expectation, then the nearest valid choice.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BackboneError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "FingerprintError",
+    "PluginError",
+    "UnknownNameError",
+    "VimlightError",
+    "ZooError",
+    "nearest",
+    "unknown_name",
+]
+
+
+class VimlightError(Exception):
+    """Base of every error that a user can cause; `exit_code` is what the command line leaves with."""
+
+    exit_code = 2
+
+
+class UnknownNameError(VimlightError, KeyError):
+    """A name that is in no registry; the text lists the nearest valid names."""
+
+    def __str__(self) -> str:
+        # KeyError would print the repr of its argument, quotes and all.
+        return str(self.args[0]) if self.args else ""
+
+
+class ConfigError(VimlightError):
+    """A setting that is misspelt, of the wrong type or at odds with another."""
+
+
+class BackboneError(VimlightError):
+    """A backbone that cannot be created, loaded or given plug-ins."""
+
+
+class FingerprintError(BackboneError):
+    """A module meets a backbone other than the one it was trained on."""
+
+
+class PluginError(VimlightError):
+    """A plug-in that cannot be built, attached, widened or merged as asked."""
+
+
+class ZooError(VimlightError):
+    """A zoo file that is missing, truncated, altered or of another format."""
+
+
+class DataError(VimlightError):
+    """Data that is missing, unreadable or too small for what was asked."""
+
+
+class CheckpointError(VimlightError):
+    """A checkpoint that does not fit the model it is loaded into."""
+
+
+def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
+    """Returns up to `count` of the choices that are spelt most like `name`, best first.
+
+    Args:
+        name: What was typed.
+        choices: The valid names.
+        count: How many to return at most.
+    """
+    by_folded = {choice.casefold(): choice for choice in choices}
+    return [by_folded[match] for match in difflib.get_close_matches(name.casefold(), by_folded, count, cutoff=0.5)]
+
+
+def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UnknownNameError:
+    """Builds the error for a name that does not exist.
+
+    Args:
+        kind: What the name stands for, such as `"plug-in"`.
+        name: What was typed.
+        choices: The valid names.
+    """
+    known = sorted(choices)
+    close = nearest(name, known)
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"valid: {_shortened(known)}"
+    return UnknownNameError(f"unknown {kind} {name!r}; {hint}")
+
+
+def _shortened(names: list[str], limit: int = 20) -> str:
+    shown = ", ".join(names[:limit]) or "none"
+    return shown + (f", ... ({len(names)} in all)" if len(names) > limit else "")
