@@ -1,0 +1,53 @@
+# Needs bash, git, make and Python 3.10 or newer; everything else goes into .venv.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+# pip's own progress is hundreds of lines: show each download, and what goes wrong.
+define install
+	@echo "Installing vimlight into $(VENV); the first time takes a few minutes (PyTorch is large)."
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --editable $(1) \
+		| sed -une 's/^ *\(Downloading [^ ]*\.whl.*\)/  \1/p' -e 's/^Installing collected.*/  Installing .../p'
+endef
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo    train a zoo, aggregate it for few-shot tasks, print the table"
+	@echo "make test    run the whole test suite (ARGS='-m \"not slow\"' for the quick part)"
+	@echo "make lint    ruff, mypy --strict, import directions"
+	@echo "make clean   remove .venv, caches and builds"
+
+demo: $(VENV)/installed
+	$(BIN)/vimlight demo $(ARGS)
+
+# Two worker processes with one thread each are faster than one with two.
+test: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.10 or newer with venv is needed: make PYTHON=/path/to/python3" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(call install,.)
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+	$(call install,'.[dev]')
+	@touch $@ $(VENV)/installed

@@ -1,0 +1,40 @@
+"""Settings that every test shares: nothing reaches the network, nothing opens a window, no test uses all the cores."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg", WANDB_MODE="offline", WANDB_SILENT="true")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Gives every test the same global random state, whatever ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def untouched_rng():
+    """Fails the test if it moves the global random state of torch, numpy or Python."""
+    import random
+
+    import numpy as np
+
+    before = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())
+    yield
+    assert torch.equal(before[0], torch.get_rng_state()), "torch's global random state moved"
+    assert (before[1] == np.random.get_state()[1]).all(), "numpy's global random state moved"
+    assert before[2] == random.getstate(), "Python's global random state moved"
+
+
+def pytest_collection_modifyitems(items):
+    """Skips the tests marked `cuda` where there is no CUDA device."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
