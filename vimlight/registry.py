@@ -47,7 +47,9 @@ class Registry(Mapping[str, T]):
         def enter(entry: T) -> T:
             taken = self._entries.get(name)
             if taken is not None and not replace and not _same_definition(taken, entry):
-                raise ConfigError(f"{self.kind} {name!r} is registered already; choose another name or pass replace=True")
+                raise ConfigError(
+                    f"{self.kind} {name!r} is registered already; choose another name or pass replace=True"
+                )
             self._entries[name] = entry
             return entry
 

@@ -1,0 +1,10 @@
+"""The frozen backbone: any timm model, never trained, with named sites where plug-ins attach."""
+
+from __future__ import annotations
+
+from vimlight.backbone.model import Backbone, create_backbone
+from vimlight.backbone.preprocessing import Preprocessing
+from vimlight.backbone.readout import READOUTS
+from vimlight.backbone.sites import Layout, Site
+
+__all__ = ["READOUTS", "Backbone", "Layout", "Preprocessing", "Site", "create_backbone"]

@@ -1,0 +1,140 @@
+"""Reading weights safely, fitting them to a model, and naming the result by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from vimlight.backbone.preprocessing import Preprocessing
+from vimlight.errors import BackboneError, nearest
+
+__all__ = ["fingerprint_of", "load_weights"]
+
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+_PACKAGE = "package:"
+
+
+def load_weights(model: nn.Module, checkpoint: str) -> None:
+    """Loads a checkpoint into a model, all of it or nothing.
+
+    The names are tried as they are, then through the model family's own converter of published formats, and for weights
+    of an installed package also in their order, if every shape agrees. A classifier in the file may be left over.
+
+    Args:
+        model: The model that receives the weights.
+        checkpoint: A `.safetensors` file, a file of plain tensors (read with `weights_only=True`), or
+            `package:NAME` for the one weight file inside an installed package.
+
+    Raises:
+        BackboneError: If the file is missing, unsafe, damaged, or does not fit the model.
+    """
+    in_order = checkpoint.startswith(_PACKAGE)
+    path = _package_file(checkpoint.removeprefix(_PACKAGE)) if in_order else Path(checkpoint).expanduser()
+    state = _read(path)
+    fitted = _fit(model, state, path) or (_fit_in_order(model, state) if in_order else None)
+    if fitted is None:
+        expected, found = set(model.state_dict()), set(state)
+        missing, extra = sorted(expected - found)[:3], sorted(found - expected)[:3]
+        raise BackboneError(
+            f"{path.name} does not fit {type(model).__name__}: {len(expected - found)} tensors are missing (such as "
+            f"{missing}), {len(found - expected)} are not in the model (such as {extra}) or differ in shape"
+        )
+    model.load_state_dict(fitted)
+
+
+def fingerprint_of(model: nn.Module, preprocessing: Preprocessing) -> str:
+    """Returns the SHA-256 over the names, shapes, dtypes and bytes of a model's weights and over its preprocessing.
+
+    Args:
+        model: The model; parameters and persistent buffers count.
+        preprocessing: What the model expects of its images.
+    """
+    digest = hashlib.sha256(json.dumps(preprocessing.as_dict(), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _package_file(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise BackboneError(f"checkpoint 'package:{package}': no package of that name is installed")
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    files = sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES)
+    if len(files) != 1:
+        raise BackboneError(
+            f"checkpoint 'package:{package}': expected one weight file, found {[f.name for f in files]}"
+        )
+    return files[0]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        close = nearest(path.name, (file.name for file in path.parent.glob("*"))) if path.parent.is_dir() else []
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise BackboneError(f"checkpoint {str(path)!r} does not exist{hint}")
+    try:
+        state = timm.models.load_state_dict(str(path), weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise BackboneError(
+            f"{path.name} holds more than plain tensors and is not read, since a pickle can run code; "
+            "save its state_dict as .safetensors"
+        ) from error
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
+        raise BackboneError(f"{path.name} cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        # safetensors derives its error from Exception alone.
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise BackboneError(f"{path.name} is damaged: {error}") from error
+    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+
+
+def _fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> dict[str, Tensor] | None:
+    """Returns the state under the model's names, or None if it does not fit."""
+    converters = [lambda tensors: tensors, _family_converter(model)]
+    for convert in converters:
+        try:
+            candidate = convert(dict(state)) if convert else None
+        except (KeyError, RuntimeError, AttributeError, IndexError):
+            # The family's converter did not recognise the format; the caller says what is missing.
+            candidate = None
+        if candidate is not None and _matches(model, candidate):
+            return {name: candidate[name] for name in model.state_dict()}
+    return None
+
+
+def _family_converter(model: nn.Module):  # type: ignore[no-untyped-def]  # timm's converters are untyped
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    return (lambda tensors: convert(tensors, model)) if convert else None
+
+
+def _matches(model: nn.Module, state: dict[str, Tensor]) -> bool:
+    expected = model.state_dict()
+    if any(name not in state or state[name].shape != tensor.shape for name, tensor in expected.items()):
+        return False
+    classifier = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return all(name.startswith(tuple(f"{head}." for head in heads)) for name in state if name not in expected)
+
+
+def _fit_in_order(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    expected = model.state_dict()
+    tensors = list(state.values())[: len(expected)]
+    leftover = len(state) - len(expected)
+    same = all(tensor.shape == wanted.shape for tensor, wanted in zip(tensors, expected.values(), strict=False))
+    # Behind the backbone only a classifier's weight and bias may follow.
+    return (
+        dict(zip(expected, tensors, strict=True))
+        if same and len(tensors) == len(expected) and leftover in (0, 2)
+        else None
+    )

@@ -1,0 +1,152 @@
+"""Attaching plug-ins to a backbone with hooks, and detaching them without a trace."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+
+from vimlight.backbone import Backbone, Site
+from vimlight.errors import FingerprintError, PluginError
+from vimlight.plugins.base import Plugin, Tap
+
+__all__ = ["Attachment", "Slot", "attach"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """One thing to do during a forward pass: read at a site, compute, add.
+
+    Attributes:
+        site: Where.
+        reads: What is read; see `Unit.reads`.
+        writes: What is added to; see `Unit.writes`.
+        function: From what is read to what is added.
+    """
+
+    site: Site
+    reads: Tap
+    writes: str
+    function: Callable[[Tensor], Tensor]
+
+
+class Attachment:
+    """Slots attached to a backbone until `detach` is called or the context ends.
+
+    Args:
+        backbone: The backbone.
+        slots: What to do where.
+    """
+
+    def __init__(self, backbone: Backbone, slots: Iterable[Slot]) -> None:
+        self._handles: list[RemovableHandle] = []
+        try:
+            for slot in slots:
+                self._attach(backbone.model, slot)
+        except BaseException:
+            self.detach()
+            raise
+
+    def __enter__(self) -> Attachment:
+        """Returns itself; the slots are attached already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Detaches."""
+        self.detach()
+
+    def detach(self) -> None:
+        """Removes every hook; the backbone computes what it did before, bit for bit."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _attach(self, model: nn.Module, slot: Slot) -> None:
+        site = slot.site
+        if slot.writes == "input":
+            self._before(model, site.input_module, lambda x: x + slot.function(x))
+        elif slot.reads == "output" or site.place == "block":
+            self._after(model, site, lambda output: slot.function(_part(output, site)))
+        else:
+            self._across(model, slot)
+
+    def _across(self, model: nn.Module, slot: Slot) -> None:
+        """Reads at one module's input and writes at another's output."""
+        site = slot.site
+        source = site.residual_module if slot.reads == "residual" and site.residual_module else site.input_module
+        seen: list[Tensor] = []
+
+        def remember(x: Tensor) -> Tensor:
+            seen[:] = [x]
+            return x
+
+        self._before(model, source, remember)
+        self._after(model, site, lambda _: slot.function(seen.pop()))
+
+    def _before(self, model: nn.Module, name: str, change: Callable[[Tensor], Tensor]) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (change(args[0]), *args[1:])
+
+        self._handles.append(model.get_submodule(name).register_forward_pre_hook(hook))
+
+    def _after(self, model: nn.Module, site: Site, delta: Callable[[Tensor], Tensor]) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            return output + _whole(delta(output), site, output)
+
+        self._handles.append(model.get_submodule(site.output_module).register_forward_hook(hook))
+
+
+def attach(backbone: Backbone, plugin: Plugin) -> Attachment:
+    """Attaches a plug-in; use it as a context, or call `detach` on what it returns.
+
+    Args:
+        backbone: The backbone that the plug-in was made for.
+        plugin: The plug-in.
+
+    Raises:
+        FingerprintError: If the plug-in was made for another backbone.
+        PluginError: If the backbone lacks one of its sites.
+    """
+    check_fit(backbone, plugin)
+    unit_type = plugin.unit_type
+    return Attachment(
+        backbone, [Slot(site, unit_type.reads, unit_type.writes, plugin.unit(site)) for site in plugin.sites]
+    )
+
+
+def check_fit(backbone: Backbone, plugin: Plugin) -> None:
+    """Checks that a plug-in belongs to a backbone.
+
+    Args:
+        backbone: The backbone.
+        plugin: The plug-in.
+
+    Raises:
+        FingerprintError: If it was made for another backbone.
+        PluginError: If the backbone lacks one of its sites.
+    """
+    if plugin.fingerprint != backbone.fingerprint:
+        raise FingerprintError(
+            f"the plug-in belongs to the backbone with fingerprint {plugin.fingerprint[:12]}..., "
+            f"but {backbone.name!r} has {backbone.fingerprint[:12]}...; modules fit only the backbone they were trained on"
+        )
+    known = {site.name for site in backbone.all_sites}
+    missing = [name for name in plugin.site_names if name not in known]
+    if missing:
+        raise PluginError(
+            f"{backbone.name!r} has no site {missing[0]!r} (and {len(missing) - 1} more of the plug-in's)"
+        )
+
+
+def _part(output: Tensor, site: Site) -> Tensor:
+    return output if site.part is None else output[..., site.part[0] : site.part[1]]
+
+
+def _whole(delta: Tensor, site: Site, output: Tensor) -> Tensor:
+    if site.part is None:
+        return delta
+    return F.pad(delta, (site.part[0], output.shape[-1] - site.part[1]))

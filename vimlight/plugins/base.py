@@ -1,0 +1,317 @@
+"""What every plug-in type shares: units at sites, the plug-in that holds them, and the widened form of several."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vimlight.backbone import Backbone, Layout, Site
+from vimlight.errors import PluginError, unknown_name
+from vimlight.registry import Registry
+
+__all__ = ["PLUGINS", "Blocks", "Plugin", "Tap", "Unit", "WideUnit", "create_plugin", "list_plugins", "widen"]
+
+Tap = Literal["input", "output", "residual"]
+Blocks = str | Sequence[int]
+
+
+class Unit(nn.Module):
+    """The parameters of one plug-in at one site: reads a tensor there, returns what is added.
+
+    A subclass sets the class attributes, creates its parameters in `__init__(self, site, **settings)` and defines
+    `forward`. It may override `widen` with a fused form and, if the backbone's layer can absorb it, `fold`.
+
+    Args:
+        site: Where the unit sits.
+
+    Attributes:
+        places: Alternatives of places to attach to, best first; the first of which the backbone has any is the default.
+        reads: What is read: the site's `"input"`, its `"output"`, or the `"residual"` stream before the site's norm. At a
+            whole block it is always the output.
+        writes: What is added to: the site's `"output"` or its `"input"`.
+        identity_at_start: Whether a new unit changes nothing.
+    """
+
+    places: ClassVar[tuple[tuple[str, ...], ...]] = (("attn", "mlp"), ("block",))
+    reads: ClassVar[Tap] = "input"
+    writes: ClassVar[Literal["input", "output"]] = "output"
+    identity_at_start: ClassVar[bool] = True
+
+    def __init__(self, site: Site) -> None:
+        super().__init__()
+        self.site = site
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns what is added at the site.
+
+        Args:
+            x: What `reads` names, in the site's layout.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    @classmethod
+    def supports(cls, site: Site) -> bool:
+        """Tells whether a unit can sit at this site, beyond its place being among those asked for."""
+        return True
+
+    @classmethod
+    def widen(cls, units: Sequence[Unit]) -> WideUnit:
+        """Returns one module that computes the gated sum of several units at one site.
+
+        Args:
+            units: Units of this type at the same site; widths may differ.
+        """
+        return LoopedUnits(units)
+
+    def fold(self, layer: nn.Module) -> None:
+        """Adds the unit's effect to a layer's own weights, in place.
+
+        Args:
+            layer: The backbone's layer at the unit's site.
+
+        Raises:
+            PluginError: If the type is no linear change of a layer.
+        """
+        raise PluginError(
+            f"{type(self).__name__} is not linear and cannot be merged into the backbone; use aggregate()"
+        )
+
+
+class WideUnit(nn.Module):
+    """The gated sum of K units at one site.
+
+    Attributes:
+        count: The number of units, K.
+    """
+
+    count: int
+
+    def forward(self, x: Tensor, gates: Tensor) -> Tensor:
+        """Returns the sum over k of `gates[..., k] * unit_k(x)`.
+
+        Args:
+            x: What the units read, in the site's layout.
+            gates: `(K,)`, or `(N, K)` for gates of each image.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+
+class LoopedUnits(WideUnit):
+    """The gated sum, one unit after the other: correct for every type, and the reference of the fused forms.
+
+    Args:
+        units: The units to add up.
+    """
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(units)
+        self.count = len(units)
+        self.layout = units[0].site.layout
+
+    def forward(self, x: Tensor, gates: Tensor) -> Tensor:
+        """Returns the gated sum; see `WideUnit.forward`."""
+        outputs = (unit(x) for unit in self.units)
+        weighted = [output * spread(gates[..., k, None], output, self.layout) for k, output in enumerate(outputs)]
+        return torch.stack(weighted).sum(dim=0)
+
+
+def spread(scales: Tensor, x: Tensor, layout: Layout) -> Tensor:
+    """Shapes scales of channels so that they multiply a tensor.
+
+    Args:
+        scales: `(C,)`, or `(N, C)` for scales of each image.
+        x: The tensor, in `layout`.
+        layout: Its layout.
+
+    Returns:
+        A view of `scales` that broadcasts over the positions of `x`.
+    """
+    positions = x.dim() - 2
+    batch = scales.shape[:-1] if scales.dim() > 1 else (1,)
+    shape = (
+        (*batch, scales.shape[-1], *[1] * positions)
+        if layout.kind == "NCHW"
+        else (*batch, *[1] * positions, scales.shape[-1])
+    )
+    return scales.reshape(shape)
+
+
+PLUGINS: Registry[type[Unit]] = Registry("plug-in", "vimlight.plugins")
+
+
+class Plugin(nn.Module):
+    """A plug-in module: one unit per site, all of one type and one setting.
+
+    Args:
+        kind: Name of the type in `PLUGINS`.
+        sites: Where the units sit.
+        settings: Arguments of the type's units; what is left out is filled in with the type's defaults.
+        fingerprint: Fingerprint of the backbone it belongs to.
+
+    Attributes:
+        kind: Name of the type.
+        settings: Settings of the units, complete.
+        fingerprint: Fingerprint of the backbone.
+        sites: The sites, in order.
+    """
+
+    def __init__(self, kind: str, sites: Sequence[Site], settings: dict[str, Any], fingerprint: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.sites = tuple(sites)
+        self.fingerprint = fingerprint
+        unit_type = PLUGINS[kind]
+        self.settings = _complete(kind, unit_type, settings)
+        self.units = nn.ModuleDict({_key(site.name): unit_type(site, **self.settings) for site in sites})
+
+    @property
+    def unit_type(self) -> type[Unit]:
+        """The class of the units."""
+        return PLUGINS[self.kind]
+
+    def unit(self, site: Site | str) -> Unit:
+        """Returns the unit at a site.
+
+        Args:
+            site: The site or its name.
+
+        Raises:
+            UnknownNameError: If there is no unit at that site.
+        """
+        name = site if isinstance(site, str) else site.name
+        if _key(name) not in self.units:
+            raise unknown_name("site", name, (known.name for known in self.sites))
+        unit = self.units[_key(name)]
+        assert isinstance(unit, Unit)
+        return unit
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        """Names of the sites, in order."""
+        return tuple(site.name for site in self.sites)
+
+    def extra_repr(self) -> str:
+        """Returns the type and its settings for `repr`."""
+        return f"{self.kind!r}, settings={self.settings}"
+
+
+def create_plugin(
+    kind: str, backbone: Backbone, *, places: Sequence[str] | None = None, blocks: Blocks = "all", **settings: Any
+) -> Plugin:
+    """Creates a plug-in for a backbone.
+
+    Args:
+        kind: Name of the type; see `list_plugins`.
+        backbone: The backbone whose sites it is for.
+        places: Roles of the sites, such as `["attn", "mlp"]` or `["q", "v"]`; the type's default if left out.
+        blocks: `"all"`, `"last:n"` or `"first:n"`, or the indices of blocks.
+        **settings: Settings of the type, such as `hidden=8`.
+
+    Returns:
+        The plug-in, on the backbone's device.
+
+    Raises:
+        UnknownNameError: If the type or a setting does not exist.
+        PluginError: If the backbone has no such place or no such block.
+    """
+    unit_type = PLUGINS[kind]
+    chosen = _choose_places(kind, unit_type, backbone, places)
+    depths = _choose_blocks(blocks, len(backbone.blocks))
+    # Layers outside the blocks (patch embedding, last norm) belong to a plug-in of the whole model alone.
+    outside = {-1, len(backbone.blocks)} if blocks == "all" else set()
+    sites = [
+        site
+        for site in backbone.all_sites
+        if site.place in chosen and site.depth in depths | outside and unit_type.supports(site)
+    ]
+    if not sites:
+        raise PluginError(
+            f"plug-in {kind!r} finds no site at {sorted(chosen)} in blocks {blocks!r} of {backbone.name!r}"
+        )
+    plugin = Plugin(kind, sites, settings, backbone.fingerprint)
+    return plugin.to(next(backbone.parameters()).device)
+
+
+def list_plugins() -> list[str]:
+    """Lists the names of all plug-in types."""
+    return list(PLUGINS)
+
+
+def widen(plugins: Sequence[Plugin], gates: Tensor, site: Site | str) -> nn.Module:
+    """Returns the gated sum of several plug-ins at one site as one fused function of its input.
+
+    Args:
+        plugins: Plug-ins of one type that all have a unit at the site; widths may differ.
+        gates: One gate a plug-in, `(K,)`.
+        site: The site or its name.
+
+    Returns:
+        A module that maps what the units read to the sum over k of `gates[k] * unit_k(x)`.
+
+    Raises:
+        PluginError: If the types differ.
+    """
+    kinds = {plugin.kind for plugin in plugins}
+    if len(kinds) != 1:
+        raise PluginError(f"only plug-ins of one type widen into one; found {sorted(kinds)}")
+    return _FixedGates(plugins[0].unit_type.widen([plugin.unit(site) for plugin in plugins]), gates)
+
+
+class _FixedGates(nn.Module):
+    def __init__(self, wide: WideUnit, gates: Tensor) -> None:
+        super().__init__()
+        self.wide = wide
+        self.register_buffer("gates", gates)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.wide(x, self.gates)
+        return output
+
+
+def _choose_places(kind: str, unit_type: type[Unit], backbone: Backbone, places: Sequence[str] | None) -> set[str]:
+    available = {site.place for site in backbone.all_sites if unit_type.supports(site)}
+    if places is None:
+        for alternative in unit_type.places:
+            if available.intersection(alternative):
+                return set(alternative)
+        wanted = [place for alternative in unit_type.places for place in alternative]
+        raise PluginError(f"plug-in {kind!r} looks for {wanted}, but {backbone.name!r} offers only {sorted(available)}")
+    for place in places:
+        if place not in available:
+            raise unknown_name(f"place of {kind!r} in {backbone.name!r}", place, available)
+    return set(places)
+
+
+def _choose_blocks(blocks: Blocks, count: int) -> set[int]:
+    if blocks == "all":
+        return set(range(count))
+    if isinstance(blocks, str):
+        side, _, number = blocks.partition(":")
+        if side not in ("first", "last") or not number.isdigit() or not 0 < int(number) <= count:
+            raise PluginError(
+                f"blocks {blocks!r}: expected 'all', 'first:n' or 'last:n' with n from 1 to {count}, or a list"
+            )
+        return set(range(int(number))) if side == "first" else set(range(count - int(number), count))
+    outside = [index for index in blocks if not 0 <= index < count]
+    if outside:
+        raise PluginError(f"block {outside[0]} does not exist; the backbone's blocks are 0 to {count - 1}")
+    return set(blocks)
+
+
+def _complete(kind: str, unit_type: type[Unit], settings: dict[str, Any]) -> dict[str, Any]:
+    parameters = list(inspect.signature(unit_type).parameters.values())[1:]
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    for name in settings:
+        if name not in defaults:
+            raise unknown_name(f"setting of plug-in {kind!r}", name, defaults)
+    return {**defaults, **settings}
+
+
+def _key(site: str) -> str:
+    # A module's name may not contain dots.
+    return site.replace(".", "/")

@@ -1,0 +1,233 @@
+"""The bottleneck that most plug-in types are: down to a few hidden units, back up, and nothing else as wide as the backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vimlight.backbone import Layout, Site
+from vimlight.errors import PluginError
+from vimlight.plugins.base import Unit, WideUnit, spread
+
+__all__ = ["Bottleneck", "WideBottleneck", "convolve", "pointwise", "quick_gelu"]
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """Returns `x * sigmoid(1.702 x)`, CLIP's cheap GELU, element by element."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, layout: Layout) -> Tensor:
+    """Applies one linear map to every position.
+
+    Args:
+        x: A tensor of `C` channels in `layout`.
+        weight: `(O, C)`.
+        bias: `(O,)` or nothing.
+        layout: Layout of `x`.
+
+    Returns:
+        A tensor of `O` channels in `layout`.
+    """
+    if layout.kind == "NCHW":
+        return F.conv2d(x, weight[:, :, None, None], bias)
+    return F.linear(x, weight, bias)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, layout: Layout) -> Tensor:
+    """Applies a grouped 3x3 convolution with zero padding over the patches.
+
+    Each prefix token is convolved alone as a 1x1 image, on which only the kernel's centre acts (ViM's class token).
+
+    Args:
+        x: A tensor of `C` channels in `layout`; tokens must be a grid behind the prefix.
+        weight: `(C, C / G, 3, 3)` for `G` groups.
+        bias: `(C,)`.
+        layout: Layout of `x`.
+
+    Raises:
+        PluginError: If the tokens are no grid.
+    """
+    groups = x.shape[layout.channel_dim] // weight.shape[1]
+    if layout.kind == "NCHW":
+        return F.conv2d(x, weight, bias, padding=1, groups=groups)
+    if layout.kind == "NHWC":
+        return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=groups).permute(0, 2, 3, 1)
+    rows, columns = _grid(x.shape[1] - layout.prefix, layout)
+    images = x[:, layout.prefix :].transpose(1, 2).unflatten(2, (rows, columns))
+    patches = F.conv2d(images, weight, bias, padding=1, groups=groups).flatten(2).transpose(1, 2)
+    if layout.prefix == 0:
+        return patches
+    prefix = _centre(x[:, : layout.prefix], weight, bias, groups)
+    return torch.cat([prefix, patches], dim=1)
+
+
+def _centre(tokens: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    taps = weight[:, :, 1, 1].unflatten(0, (groups, -1))
+    return torch.einsum("nlgi,goi->nlgo", tokens.unflatten(2, (groups, -1)), taps).flatten(2) + bias
+
+
+def _grid(patches: int, layout: Layout) -> tuple[int, int]:
+    if layout.grid[0] * layout.grid[1] == patches:
+        return layout.grid
+    # A model with dynamic image sizes keeps the proportions it was probed with.
+    rows = round((patches * layout.grid[0] / max(layout.grid[1], 1)) ** 0.5)
+    if rows == 0 or patches % rows:
+        raise PluginError(
+            f"{patches} patch tokens are no grid of the proportions {layout.grid}; a convolution needs one"
+        )
+    return rows, patches // rows
+
+
+class Bottleneck(Unit):
+    """Down, activation, optionally a 3x3 convolution and the activation again, up: `s U act(conv(act(D x)))`.
+
+    Subclasses choose the activation, the parts and the initialisation. The down projection is Kaiming-uniform and the up
+    projection zero unless they say otherwise: exactly one factor is zero, so that gradients reach both within two steps.
+
+    Args:
+        site: Where the unit sits.
+        hidden: Number of hidden units, h.
+        scale: Constant factor of the output, s.
+        dropout: Probability with which hidden units are dropped in training.
+
+    Attributes:
+        activation: Applied element by element; `None` for none.
+    """
+
+    activation: ClassVar[Callable[[Tensor], Tensor] | None] = staticmethod(F.gelu)
+    conv: nn.Conv2d | None
+
+    def __init__(self, site: Site, hidden: int, scale: float = 1.0, dropout: float = 0.0) -> None:
+        super().__init__(site)
+        if hidden < 1:
+            raise PluginError(f"hidden must be at least 1, got {hidden}")
+        self.scale = scale
+        self.conv = None
+        width = site.width if self.writes == "output" else site.input_width
+        self.down = nn.Linear(width, hidden)
+        self.up = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
+        nn.init.zeros_(self.down.bias)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    @classmethod
+    def supports(cls, site: Site) -> bool:
+        """Tells whether what is read is as wide as what is written."""
+        return (
+            site.layout.kind != "NC" and site.part is None and (cls.reads == "output" or site.input_width == site.width)
+        )
+
+    @property
+    def hidden(self) -> int:
+        """The number of hidden units."""
+        return self.down.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns what is added, in the layout of `x`."""
+        layout = self.site.layout
+        hidden = self.activate(pointwise(self.normalise(x), *self.effective_down(), layout))
+        if self.conv is not None:
+            hidden = self.activate(convolve(hidden, self.conv.weight, cast(Tensor, self.conv.bias), layout))
+        return pointwise(self.dropout(hidden), *self.effective_up(), layout)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Prepares the input in a way that is the same for all units at a site."""
+        return x
+
+    def effective_down(self) -> tuple[Tensor, Tensor]:
+        """Returns weight `(h, d)` and bias `(h,)` of the down projection as applied."""
+        return self.down.weight, self.down.bias
+
+    def effective_up(self) -> tuple[Tensor, Tensor]:
+        """Returns weight `(d, h)` and bias `(d,)` of the up projection as applied, every scale included."""
+        if self.scale == 1.0:
+            return self.up.weight, self.up.bias
+        return self.up.weight * self.scale, self.up.bias * self.scale
+
+    @classmethod
+    def widen(cls, units: Sequence[Unit]) -> WideUnit:
+        """Returns the fused sum: one down projection, one grouped convolution, one up projection."""
+        return WideBottleneck(cast("Sequence[Bottleneck]", units))
+
+    def activate(self, hidden: Tensor) -> Tensor:
+        """Applies the activation, if the type has one, element by element."""
+        activation = type(self).activation
+        return hidden if activation is None else activation(hidden)
+
+
+class WideBottleneck(WideUnit):
+    """K bottlenecks at one site as one: `sum_k g_k U_k act(D_k x) = [U_1 .. U_K] (g * act([D_1; ..; D_K] x))`.
+
+    Exact for every element-wise activation. The convolution is grouped; units of other widths are padded with zeros up to
+    the widest, which changes nothing, since the up projection ignores them. The parts are copies, joined once: what the
+    units learn later does not reach them.
+
+    Args:
+        units: The bottlenecks, all of one type.
+    """
+
+    def __init__(self, units: Sequence[Bottleneck]) -> None:
+        super().__init__()
+        self.count = len(units)
+        self.layout = units[0].site.layout
+        # Bound methods, not the unit: its parameters are no part of the fused form.
+        self._normalise, self._activate = units[0].normalise, units[0].activate
+        self._width = max(unit.hidden for unit in units)
+        with torch.no_grad():
+            downs = [_pad(unit.effective_down(), self._width) for unit in units]
+            ups = [unit.effective_up() for unit in units]
+            self.register_buffer("down_weight", torch.cat([weight for weight, _ in downs]))
+            self.register_buffer("down_bias", torch.cat([bias for _, bias in downs]))
+            self.register_buffer(
+                "up_weight", torch.cat([F.pad(weight, (0, self._width - weight.shape[1])) for weight, _ in ups], dim=1)
+            )
+            self.register_buffer("up_bias", torch.stack([bias for _, bias in ups]))
+            self._join_convolutions(units)
+
+    def _join_convolutions(self, units: Sequence[Bottleneck]) -> None:
+        convolutions = [unit.conv for unit in units if unit.conv is not None]
+        self.convolves = bool(convolutions)
+        if not convolutions:
+            return
+        missing = [self._width - conv.out_channels for conv in convolutions]
+        pairs = list(zip(convolutions, missing, strict=True))
+        self.register_buffer("conv_weight", torch.cat([F.pad(c.weight, (0, 0, 0, 0, 0, m, 0, m)) for c, m in pairs]))
+        self.register_buffer("conv_bias", torch.cat([F.pad(cast(Tensor, c.bias), (0, m)) for c, m in pairs]))
+
+    down_weight: Tensor
+    down_bias: Tensor
+    up_weight: Tensor
+    up_bias: Tensor
+    conv_weight: Tensor
+    conv_bias: Tensor
+
+    def forward(self, x: Tensor, gates: Tensor) -> Tensor:
+        """Returns the gated sum; see `WideUnit.forward`."""
+        hidden = self.hidden(x)
+        if gates.dim() == 1 and not gates.requires_grad:
+            weight = self.up_weight * gates.repeat_interleave(self._width)
+            return pointwise(hidden, weight, gates @ self.up_bias, self.layout)
+        scales = gates.repeat_interleave(self._width, dim=-1)
+        output = pointwise(hidden * spread(scales, hidden, self.layout), self.up_weight, None, self.layout)
+        return output + spread(gates @ self.up_bias, output, self.layout)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Returns the hidden units of all K modules side by side, `K * width` channels in the site's layout."""
+        hidden = pointwise(self._normalise(x), self.down_weight, self.down_bias, self.layout)
+        hidden = self._activate(hidden)
+        if self.convolves:
+            hidden = self._activate(convolve(hidden, self.conv_weight, self.conv_bias, self.layout))
+        return hidden
+
+
+def _pad(pair: tuple[Tensor, Tensor], width: int) -> tuple[Tensor, Tensor]:
+    weight, bias = pair
+    missing = width - weight.shape[0]
+    return F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing))

@@ -1,0 +1,102 @@
+"""LoRA: a low-rank change of linear and convolution layers, which merges into them exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vimlight.backbone import Site
+from vimlight.errors import PluginError
+from vimlight.plugins.base import PLUGINS, Unit, WideUnit, spread
+
+__all__ = ["Lora"]
+
+
+@PLUGINS.register("lora")
+class Lora(Unit):
+    """`(alpha / rank) B A x` beside a layer; of a fused `qkv`, each part has factors of its own.
+
+    A convolution gets a convolution of the same geometry for A and a 1x1 convolution for B. A is Kaiming-uniform, B zero.
+
+    Args:
+        site: Where the unit sits.
+        rank: Rank of the change, at least 1.
+        alpha: Numerator of its scale; the rank if left out, which makes the scale 1.
+    """
+
+    places = (("q", "v"), ("proj", "fc1", "fc2"), ("pointwise", "conv"))
+
+    def __init__(self, site: Site, rank: int = 8, alpha: float | None = None) -> None:
+        super().__init__(site)
+        if rank < 1:
+            raise PluginError(f"rank must be at least 1, got {rank}")
+        self.scale = 1.0 if alpha is None else alpha / rank
+        kernel = site.convolution.kernel if site.convolution else ()
+        self.down = nn.Parameter(torch.empty(rank, site.input_width, *kernel))
+        self.up = nn.Parameter(torch.zeros(site.width, rank))
+        nn.init.kaiming_uniform_(self.down, a=5**0.5)
+
+    @classmethod
+    def supports(cls, site: Site) -> bool:
+        """Tells whether the site is a linear layer or an ungrouped convolution of known padding."""
+        linear = site.layout.kind != "NCHW" and not site.place.startswith("norm")
+        mirrored = site.convolution is not None and site.place != "depthwise"
+        return site.foldable and (mirrored or (linear and site.convolution is None))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns what is added to the layer's output."""
+        return _up(_down(x, self.down, self.site), self.up * self.scale, self.site)
+
+    @classmethod
+    def widen(cls, units: Sequence[Unit]) -> WideUnit:
+        """Returns the sum with stacked factors: exact, of the sum of the ranks."""
+        return WideLora(cast("Sequence[Lora]", units))
+
+    @torch.no_grad()
+    def fold(self, layer: nn.Module) -> None:
+        """Adds `(alpha / rank) B A` to the layer's weight, or to its part of a fused weight."""
+        weight = cast(Tensor, layer.weight)
+        change = self.scale * (self.up @ self.down.flatten(1))
+        rows = slice(*self.site.part) if self.site.part else slice(None)
+        weight[rows] += change.view_as(weight[rows])
+
+
+class WideLora(WideUnit):
+    """K low-rank changes of one layer as one: stacked factors, the gates between them.
+
+    Args:
+        units: The units; ranks may differ.
+    """
+
+    down: Tensor
+    up: Tensor
+    owner: Tensor
+
+    def __init__(self, units: Sequence[Lora]) -> None:
+        super().__init__()
+        self.count = len(units)
+        self.site = units[0].site
+        owners = [torch.full((unit.down.shape[0],), k) for k, unit in enumerate(units)]
+        self.register_buffer("down", torch.cat([unit.down.detach() for unit in units]))
+        self.register_buffer("up", torch.cat([unit.up.detach() * unit.scale for unit in units], dim=1))
+        self.register_buffer("owner", torch.cat(owners).to(self.down.device))
+
+    def forward(self, x: Tensor, gates: Tensor) -> Tensor:
+        """Returns the gated sum; see `WideUnit.forward`."""
+        hidden = _down(x, self.down, self.site)
+        return _up(hidden * spread(gates[..., self.owner], hidden, self.site.layout), self.up, self.site)
+
+
+def _down(x: Tensor, factor: Tensor, site: Site) -> Tensor:
+    geometry = site.convolution
+    if geometry is None:
+        return F.linear(x, factor)
+    return F.conv2d(x, factor, stride=geometry.stride, padding=geometry.padding, dilation=geometry.dilation)
+
+
+def _up(hidden: Tensor, factor: Tensor, site: Site) -> Tensor:
+    return F.linear(hidden, factor) if site.convolution is None else F.conv2d(hidden, factor[:, :, None, None])
