@@ -1,0 +1,29 @@
+"""Data: sources by name, seeded few-shot sampling, and the Lightning data modules."""
+
+from __future__ import annotations
+
+from vimlight.data.datamodules import DownstreamDataModule, ImageDataModule, MidstreamDataModule
+from vimlight.data.sampling import FewShot, few_shot, random_subset, set_apart
+from vimlight.data.sources import SOURCES, list_sources, load_source
+from vimlight.data.tables import FileTable, ItemTable, Source, Table, TensorTable
+from vimlight.data.transforms import AUGMENTATIONS, Augmentation
+
+__all__ = [
+    "AUGMENTATIONS",
+    "SOURCES",
+    "Augmentation",
+    "DownstreamDataModule",
+    "FewShot",
+    "FileTable",
+    "ImageDataModule",
+    "ItemTable",
+    "MidstreamDataModule",
+    "Source",
+    "Table",
+    "TensorTable",
+    "few_shot",
+    "list_sources",
+    "load_source",
+    "random_subset",
+    "set_apart",
+]

@@ -1,0 +1,333 @@
+"""The Lightning data modules: a midstream data set to train a module on, and a small downstream task.
+
+Images travel as uint8; the rest happens in batches on the device: resizing where all images have one size,
+augmentation of training images, normalisation for the backbone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from vimlight.data.loading import Batch, BatchDataset, batch_loader, raise_worker_error
+from vimlight.data.sampling import few_shot, random_subset, set_apart
+from vimlight.data.sources import load_source
+from vimlight.data.sources.image_folder import existing_folder, image_files
+from vimlight.data.tables import FileTable, Source, Table
+from vimlight.data.transforms import Augmentation, Preprocessing, augmentation, fit, normalise
+from vimlight.errors import ConfigError, unknown_name
+
+__all__ = ["DownstreamDataModule", "ImageDataModule", "MidstreamDataModule"]
+
+TEST_FRACTION = 0.2
+# Not the module's seed: runs with different seeds are tested on the same images.
+TEST_SEED = 0
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """What both data modules share; a subclass decides which images are for training and which for validation.
+
+    Batches are dictionaries: `"image"` `(N, 3, H, W)` float32 on the device, `"target"` `(N,)` int64, or `(N, C)` of
+    zeros and ones, and `"id"`, a list of N names.
+
+    Args:
+        dataset: Name of a data source; see `vimlight.data.list_sources`.
+        dataset_args: The source's own arguments.
+        batch_size: Images per batch and process.
+        num_workers: Worker processes that read images; 0 reads them in the main process.
+        seed: Decides splits, samples, the order of training images and their augmentation.
+        augment: `"none"`, `"light"` (keeps letters and orientations), `"photo"` or `"strong"`.
+        image_size: Side of the input in pixels, or height and width, if not the backbone's own.
+        skip_corrupt: Whether to leave out images that cannot be decoded; every file is then read once beforehand.
+        test_limit: Largest number of test images, the same ones for every `seed`.
+        preprocessing: The backbone's preprocessing, where no trainer brings a model that has it.
+
+    Raises:
+        ConfigError: If a number is out of range.
+        UnknownNameError: If there is no such augmentation.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        dataset_args: dict[str, Any] | None = None,
+        *,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        augment: str = "none",
+        image_size: int | tuple[int, int] | None = None,
+        skip_corrupt: bool = False,
+        test_limit: int | None = None,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        super().__init__()
+        self.dataset = dataset
+        self.dataset_args = dict(dataset_args or {})
+        self.batch_size = _at_least(1, "batch_size", batch_size)
+        self.num_workers = _at_least(0, "num_workers", num_workers)
+        self.seed = _at_least(0, "seed", seed)
+        self.image_size = image_size
+        self.skip_corrupt = skip_corrupt
+        self.test_limit = None if test_limit is None else _at_least(1, "test_limit", test_limit)
+        self._augmentation = augmentation(augment)
+        self._preprocessing = preprocessing
+        self._draws: tuple[int, Tensor] | None = None
+
+    @cached_property
+    def source(self) -> Source:
+        """The data set, opened at the first use."""
+        return load_source(self.dataset, self.dataset_args)
+
+    @property
+    def kind(self) -> str:
+        """Task kind, `"classification"` or `"multilabel"`."""
+        return self.source.kind
+
+    @property
+    def class_names(self) -> list[str]:
+        """The C class names in the order of the targets."""
+        return list(self.source.class_names)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes C."""
+        return len(self.source.class_names)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing given, or that of the trainer's backbone, at `image_size` if that is set.
+
+        Raises:
+            ConfigError: If there is neither.
+        """
+        found = self._preprocessing
+        if found is None and self.trainer is not None:
+            backbone = getattr(self.trainer.lightning_module, "backbone", None)
+            found = getattr(backbone, "preprocessing", None)
+        if found is None:
+            raise ConfigError("no preprocessing: pass preprocessing=backbone.preprocessing, or fit a model that has one")
+        if self.image_size is None:
+            return found
+        size = (self.image_size, self.image_size) if isinstance(self.image_size, int) else tuple(self.image_size)
+        return cast(Preprocessing, dataclasses.replace(cast(Any, found), size=size))
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """The disjoint tables `"train"`, `"val"` and `"test"`, split and sampled."""
+        source = self.source.readable() if self.skip_corrupt else self.source
+        train, test = source.train, source.test
+        if test is None:
+            rest, apart = set_apart(train.targets, TEST_FRACTION, TEST_SEED)
+            train, test = train.subset(rest), train.subset(apart)
+        test = test.subset(random_subset(len(test), self.test_limit, TEST_SEED))
+        train, val = self.choose(train, source.val)
+        return {"train": train, "val": val, "test": test}
+
+    @abstractmethod
+    def choose(self, train: Table, val: Table | None) -> tuple[Table, Table]:
+        """Returns the images to train on and those to validate on, disjoint.
+
+        Args:
+            train: What is not for the test.
+            val: What the data set itself sets apart for validation.
+        """
+
+    def split_ids(self) -> dict[str, list[str]]:
+        """Returns the ids of the images in each split."""
+        return {split: list(table.ids) for split, table in self.tables.items()}
+
+    def setup(self, stage: str) -> None:
+        """Splits and samples, so that mistakes in the data show before the first epoch."""
+        _ = self.tables, self.preprocessing
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Loads the training images, in an order that seed and epoch decide for any number of processes."""
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        table = self.tables["train"]
+        sampler = DistributedSampler[int](cast(Any, table), world, rank, shuffle=True, seed=self.seed)
+        return self._loader(table, sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Loads the validation images in order."""
+        return self._loader(self.tables["val"])
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Loads the test images in order."""
+        return self._loader(self.tables["test"])
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Loads the test images in order."""
+        return self.test_dataloader()
+
+    def batches(self, split: str, device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """Yields the batches of a split as a model sees them in evaluation, without a trainer: in order, not augmented.
+
+        Args:
+            split: `"train"`, `"val"` or `"test"`.
+            device: Where the batches are prepared and left.
+
+        Raises:
+            UnknownNameError: If there is no such split.
+        """
+        if split not in self.tables:
+            raise unknown_name("split", split, self.tables)
+        for batch in self._loader(self.tables[split]):
+            raise_worker_error(batch)
+            images = self._prepare(batch["image"].to(device))
+            yield {"image": images, "target": batch["target"].to(device), "id": batch["id"]}
+
+    def arrays(self, split: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Returns a whole split, for small ones: images `(N, 3, H, W)` float32 and targets `(N,)` or `(N, C)`."""
+        parts = [(batch["image"], batch["target"]) for batch in self.batches(split, device)]
+        images, targets = zip(*parts, strict=True)
+        return torch.cat(images), torch.cat(targets)
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Raises what went wrong in a worker process.
+
+        Raises:
+            DataError: If an image could not be read; the text names it.
+        """
+        raise_worker_error(batch)
+        return batch
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Makes the images the backbone's input, and augments those for training."""
+        rows = batch.pop("index")
+        training = self.trainer is not None and self.trainer.training
+        augment = self._augmentation if training else None
+        draws = self._epoch_draws()[rows.cpu()] if augment else None
+        return {**batch, "image": self._prepare(batch["image"], augment, draws)}
+
+    def _prepare(self, images: Tensor, augment: Augmentation | None = None, draws: Tensor | None = None) -> Tensor:
+        preprocessing = self.preprocessing
+        images = fit(images.float() / 255, preprocessing)
+        if augment is not None and draws is not None:
+            images = augment(images, draws)
+        return normalise(images, preprocessing)
+
+    def _epoch_draws(self) -> Tensor:
+        """Returns the epoch's random numbers for each training image, `(N, Augmentation.DRAWS)`."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        if self._draws is None or self._draws[0] != epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._draws = (epoch, torch.rand(len(self.tables["train"]), Augmentation.DRAWS, generator=generator))
+        return self._draws[1]
+
+    def _loader(self, table: Table, sampler: DistributedSampler[int] | None = None) -> DataLoader[Batch]:
+        pin_memory = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        dataset = BatchDataset(table, self.preprocessing)
+        return batch_loader(dataset, self.batch_size, self.num_workers, sampler, pin_memory)
+
+
+class MidstreamDataModule(ImageDataModule):
+    """A data set to train a module of the zoo on.
+
+    A data set without a validation part lends `val_fraction` of its training images to it.
+
+    Args:
+        dataset: Name of a data source; see `vimlight.data.list_sources`.
+        dataset_args: The source's own arguments.
+        val_fraction: Share of the training images used for validation if the data set sets none apart.
+        **options: See `ImageDataModule`.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
+    def __init__(
+        self, dataset: str, dataset_args: dict[str, Any] | None = None, *, val_fraction: float = 0.1, **options: Any
+    ) -> None:
+        super().__init__(dataset, dataset_args, **options)
+        self.val_fraction = _share("val_fraction", val_fraction)
+
+    def choose(self, train: Table, val: Table | None) -> tuple[Table, Table]:
+        """Returns all training images, less those lent to validation."""
+        return _lend(train, val, self.val_fraction, self.seed)
+
+
+class DownstreamDataModule(ImageDataModule):
+    """A small task: a few labelled images of each class to learn from, others to choose by, and the test images.
+
+    Args:
+        dataset: Name of a data source; see `vimlight.data.list_sources`.
+        dataset_args: The source's own arguments.
+        shots: Images of each class to train on; none for all of them.
+        val_shots: Images of each class to validate on; by default as many as `shots`. Without `shots`, a tenth of the
+            training images serves where the data set sets no validation images apart.
+        predict_folder: Folder of images without labels for `predict`; by default it takes the test images.
+        **options: See `ImageDataModule`.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        dataset_args: dict[str, Any] | None = None,
+        *,
+        shots: int | None = None,
+        val_shots: int | None = None,
+        predict_folder: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(dataset, dataset_args, **options)
+        self.shots = None if shots is None else _at_least(1, "shots", shots)
+        self.val_shots = self.shots if val_shots is None else _at_least(1, "val_shots", val_shots)
+        self.predict_folder = predict_folder
+
+    def choose(self, train: Table, val: Table | None) -> tuple[Table, Table]:
+        """Draws the shots of each class.
+
+        Raises:
+            DataError: If a class has too few images; the text names it.
+        """
+        if self.shots is None:
+            return _lend(train, val, 0.1, self.seed)
+        val_shots = self.val_shots or self.shots
+        pool, lent = (train, val_shots) if val is None else (val, 0)
+        names, count = self.source.class_names, self.num_classes
+        drawn = few_shot(train.targets, self.shots, self.seed, count, val_shots=lent, class_names=names)
+        if val is None:
+            return train.subset(drawn.train), train.subset(drawn.val)
+        val_rows = few_shot(pool.targets, val_shots, self.seed, count, class_names=names).train
+        return train.subset(drawn.train), val.subset(val_rows)
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Loads the images of `predict_folder`, with targets of -1, or the test images, in order."""
+        if self.predict_folder is None:
+            return self.test_dataloader()
+        folder = existing_folder(self.predict_folder)
+        files = image_files(folder)
+        table: Table = FileTable(files, torch.full((len(files),), -1), folder)
+        return self._loader(table.readable() if self.skip_corrupt else table)
+
+
+def _lend(train: Table, val: Table | None, fraction: float, seed: int) -> tuple[Table, Table]:
+    if val is not None:
+        return train, val
+    rest, lent = set_apart(train.targets, fraction, seed)
+    return train.subset(rest), train.subset(lent)
+
+
+def _at_least(minimum: int, name: str, value: int) -> int:
+    if value < minimum:
+        raise ConfigError(f"{name} must be at least {minimum}, got {value}")
+    return value
+
+
+def _share(name: str, value: float) -> float:
+    if not 0 < value < 1:
+        raise ConfigError(f"{name} must lie between 0 and 1, got {value}")
+    return value

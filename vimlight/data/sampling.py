@@ -1,0 +1,136 @@
+"""Seeded choices of images: few shots per class, and shares set apart.
+
+Every choice depends on its arguments alone: the global random state is neither read nor moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vimlight.errors import DataError
+
+__all__ = ["FewShot", "few_shot", "random_subset", "set_apart"]
+
+
+class FewShot(NamedTuple):
+    """Row numbers of two disjoint samples, int64, ascending."""
+
+    train: Tensor
+    val: Tensor
+
+
+def few_shot(
+    targets: Tensor,
+    shots: int,
+    seed: int,
+    num_classes: int,
+    *,
+    val_shots: int = 0,
+    class_names: Sequence[str] | None = None,
+) -> FewShot:
+    """Draws the same number of images of every class.
+
+    With one seed the training sample of 5 shots is part of that of 20 shots, and the validation sample does not depend
+    on `shots`. With several labels per image, classes are served from the rarest on and each gets *at least* its
+    shots, since an image drawn for one class counts for its other labels too; such samples need not be nested.
+
+    Args:
+        targets: `(N,)` class indices, or `(N, C)` zeros and ones.
+        shots: Images of each class for training.
+        seed: Seed of the draw.
+        num_classes: Number of classes C; classes without any image are found by it.
+        val_shots: Images of each class for validation, disjoint from those for training.
+        class_names: C names for the error message.
+
+    Raises:
+        DataError: If `shots` is below one, or a class has fewer images than are asked for; the text names the class.
+    """
+    if shots < 1 or val_shots < 0:
+        raise DataError(f"shots must be at least 1 and val_shots at least 0, got {shots} and {val_shots}")
+    names = class_names or [str(label) for label in range(num_classes)]
+    pools = [_shuffled_class(targets, label, seed) for label in range(num_classes)]
+    _check_pools([len(pool) for pool in pools], shots, val_shots, names)
+    if targets.ndim == 2:
+        return _few_shot_multilabel(targets, pools, shots, val_shots, names)
+    train = [pool[:shots] for pool in pools]
+    # Taken from the far end, so that the validation sample stays as it is when the shots change.
+    val = [pool[len(pool) - val_shots :] for pool in pools]
+    return FewShot(torch.cat(train).sort().values, torch.cat(val).sort().values)
+
+
+def set_apart(targets: Tensor, fraction: float, seed: int) -> FewShot:
+    """Splits rows in two: of every class about `fraction` goes to the second part, at random.
+
+    A class of two or more images is in both parts. With several labels per image the split ignores the labels.
+
+    Args:
+        targets: `(N,)` class indices, or `(N, C)` zeros and ones.
+        fraction: Share of the second part, between 0 and 1.
+        seed: Seed of the split.
+    """
+    if targets.ndim == 2:
+        pools = [torch.randperm(len(targets), generator=_generator(seed, 0))]
+    else:
+        pools = [_shuffled_class(targets, label, seed) for label in targets.unique().tolist()]
+    cuts = [min(max(round(len(pool) * fraction), 1), len(pool) - 1) for pool in pools]
+    first = torch.cat([pool[cut:] for pool, cut in zip(pools, cuts, strict=True)])
+    second = torch.cat([pool[:cut] for pool, cut in zip(pools, cuts, strict=True)])
+    return FewShot(first.sort().values, second.sort().values)
+
+
+def random_subset(size: int, limit: int | None, seed: int) -> Tensor:
+    """Draws `limit` of `size` rows, ascending; all of them if `limit` is none or larger."""
+    if limit is None or limit >= size:
+        return torch.arange(size)
+    return torch.randperm(size, generator=_generator(seed, 0))[:limit].sort().values
+
+
+def _generator(seed: int, stream: int) -> torch.Generator:
+    # An odd multiplier of golden-ratio bits keeps the streams of neighbouring seeds apart.
+    return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + stream) % 2**63)
+
+
+def _shuffled_class(targets: Tensor, label: int, seed: int) -> Tensor:
+    member = targets[:, label] > 0 if targets.ndim == 2 else targets == label
+    rows = member.nonzero().flatten()
+    return rows[torch.randperm(len(rows), generator=_generator(seed, label + 1))]
+
+
+def _check_pools(sizes: list[int], shots: int, val_shots: int, names: Sequence[str]) -> None:
+    needed = shots + val_shots
+    short = [label for label, size in enumerate(sizes) if size < needed]
+    if not short:
+        return
+    first = min(short, key=lambda label: sizes[label])
+    more = f" ({len(short) - 1} more such)" if len(short) > 1 else ""
+    raise DataError(
+        f"class {names[first]!r} has {sizes[first]} images, but {needed} are needed{more}: "
+        f"{shots} shots for training + {val_shots} for validation; lower shots or val_shots"
+    )
+
+
+def _few_shot_multilabel(
+    targets: Tensor, pools: list[Tensor], shots: int, val_shots: int, names: Sequence[str]
+) -> FewShot:
+    free = torch.ones(len(targets), dtype=torch.bool)
+    train = _serve(targets, pools, shots, free, names)
+    val = _serve(targets, pools, val_shots, free, names)
+    return FewShot(train, val)
+
+
+def _serve(targets: Tensor, pools: list[Tensor], shots: int, free: Tensor, names: Sequence[str]) -> Tensor:
+    """Takes free rows until every class has its shots, and marks them as taken."""
+    taken = torch.zeros_like(free)
+    for label in sorted(range(len(pools)), key=lambda label: len(pools[label])):
+        missing = shots - int((targets[taken, label] > 0).sum())
+        candidates = pools[label][free[pools[label]]]
+        if len(candidates) < missing:
+            raise DataError(f"class {names[label]!r} runs out of images that no other split has; lower the shots")
+        chosen = candidates[: max(missing, 0)]
+        taken[chosen] = True
+        free[chosen] = False
+    return taken.nonzero().flatten()

@@ -1,0 +1,67 @@
+"""Data sources by name: each file of this package registers one function that returns a `Source`.
+
+A source's arguments are plain values (text, numbers, lists), so that YAML can give them. A new one is one new file
+here, or a function registered from anywhere:
+
+```python
+@SOURCES.register("my_images")
+def my_images(root: str) -> Source: ...
+```
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vimlight.data.tables import Source
+from vimlight.errors import ConfigError, unknown_name
+from vimlight.registry import Registry
+
+__all__ = ["SOURCES", "list_sources", "load_source"]
+
+SOURCES: Registry[Callable[..., Source]] = Registry("data set", "vimlight.data.sources")
+
+
+def list_sources() -> list[str]:
+    """Returns the names of all data sources."""
+    return list(SOURCES)
+
+
+def load_source(name: str, arguments: Mapping[str, Any] | None = None) -> Source:
+    """Opens a data source.
+
+    Args:
+        name: A registered name, such as `"digits"`.
+        arguments: The source's own arguments.
+
+    Raises:
+        UnknownNameError: If there is no such source, or it has no such argument.
+        ConfigError: If an argument is missing or of the wrong type.
+        DataError: If the data are missing or malformed.
+    """
+    function = SOURCES[name]
+    return function(**_checked(name, function, dict(arguments or {})))
+
+
+def _checked(name: str, function: Callable[..., Source], arguments: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters
+    for key in arguments:
+        if key not in parameters:
+            raise unknown_name(f"argument of data set {name!r}:", key, parameters)
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in arguments:
+            raise ConfigError(f"data set {name!r} needs the argument {key!r}, as in dataset_args: {{{key}: ...}}")
+    return _typed(name, function, arguments)
+
+
+def _typed(name: str, function: Callable[..., Source], arguments: dict[str, Any]) -> dict[str, Any]:
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(function)
+    try:
+        return dict(vars(parser.parse_object(arguments)))
+    except ArgumentError as error:
+        raise ConfigError(f"data set {name!r}: {' '.join(str(error).split())}") from error

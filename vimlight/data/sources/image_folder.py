@@ -1,0 +1,93 @@
+"""Image files in one folder per class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from vimlight.data.sources import SOURCES
+from vimlight.data.tables import FileTable, Source
+from vimlight.errors import DataError, nearest, unknown_name
+
+__all__ = ["existing_folder", "image_files", "image_folder"]
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+VALIDATION_NAMES = ("val", "valid", "validation")
+
+
+@SOURCES.register("image_folder")
+def image_folder(root: str) -> Source:
+    """Opens `root/class/*.png`, or `root/train/class/*.png` with `root/test` and `root/val` beside it where present.
+
+    Args:
+        root: The folder. Class names are those of the folders, in alphabetical order.
+
+    Raises:
+        DataError: If a folder is missing or empty.
+        UnknownNameError: If another part has a class that the training part lacks.
+    """
+    folder = existing_folder(root)
+    base = folder / "train" if (folder / "train").is_dir() else folder
+    classes = tuple(sorted(path.name for path in base.iterdir() if path.is_dir() and not path.name.startswith(".")))
+    if not classes:
+        raise DataError(f"no class folder in {base}; expected {base}/CLASS/*.png")
+    train = _table(base, classes, folder, empty_classes=False)
+    if base == folder:
+        return Source(folder.name, "classification", classes, train)
+    val = next((folder / name for name in VALIDATION_NAMES if (folder / name).is_dir()), None)
+    test = folder / "test"
+    return Source(
+        folder.name,
+        "classification",
+        classes,
+        train,
+        test=_table(test, classes, folder) if test.is_dir() else None,
+        val=_table(val, classes, folder) if val else None,
+    )
+
+
+def existing_folder(path: str) -> Path:
+    """Returns `path` as a folder that exists.
+
+    Raises:
+        DataError: If it does not; the text gives the nearest name beside it.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    siblings = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()] if folder.parent.is_dir() else []
+    close = nearest(folder.name, siblings, 1)
+    hint = f"; did you mean {folder.parent / close[0]}?" if close else ""
+    raise DataError(f"folder {folder} does not exist{hint}")
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Returns the image files in a folder and below, in alphabetical order, hidden ones left out.
+
+    Raises:
+        DataError: If there is none.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
+    if not files:
+        raise DataError(f"folder {folder} holds no image ({', '.join(SUFFIXES)})")
+    return files
+
+
+def _table(base: Path, classes: tuple[str, ...], root: Path, empty_classes: bool = True) -> FileTable:
+    _check_classes(base, classes)
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        if empty_classes and not (base / name).is_dir():
+            continue
+        files = image_files(base / name)
+        paths += files
+        labels += [label] * len(files)
+    return FileTable(paths, torch.tensor(labels), root)
+
+
+def _check_classes(base: Path, classes: tuple[str, ...]) -> None:
+    for entry in sorted(base.iterdir()):
+        if entry.is_dir() and entry.name not in classes and not entry.name.startswith("."):
+            raise unknown_name(f"class folder in {base}", entry.name, classes)

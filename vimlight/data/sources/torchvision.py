@@ -1,0 +1,139 @@
+"""Any labelled data set of `torchvision.datasets`, by the name of its class."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import nullcontext
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vimlight.data.sources import SOURCES
+from vimlight.data.tables import ItemTable, Source, Table, TensorTable
+from vimlight.errors import ConfigError, DataError, unknown_name
+
+__all__ = ["torchvision"]
+
+SPLIT_NAMES = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
+TARGET_ATTRIBUTES = ("targets", "labels", "_labels", "attr")
+
+
+@SOURCES.register("torchvision")
+def torchvision(
+    name: str, root: str | None = None, download: bool = False, arguments: dict[str, Any] | None = None
+) -> Source:
+    """Opens a data set of torchvision; its `train` or `split` argument is filled in for each part.
+
+    Args:
+        name: Class in `torchvision.datasets`, such as `"CIFAR10"`.
+        root: Folder that holds the data, or that they are downloaded to.
+        download: Whether to download what is missing.
+        arguments: Further arguments of the class.
+
+    Raises:
+        UnknownNameError: If torchvision has no such data set.
+        DataError: If the data are missing, or their targets are no class labels.
+    """
+    factory = _factory(name)
+    known = inspect.signature(factory).parameters
+    given: dict[str, Any] = dict(arguments or {})
+    if "root" in known:
+        given["root"] = _root(name, root)
+    if "download" in known:
+        given["download"] = download
+    tables: dict[str, Table] = {}
+    classes: tuple[str, ...] = ()
+    for split, options in _split_options(known, given).items():
+        part = _open(name, factory, given, options)
+        if part is not None:
+            targets = _targets(name, part)
+            tables[split] = _table(part, targets, f"{name}/{split}")
+            classes = classes or _classes(part, targets)
+    if "train" not in tables:
+        raise DataError(f"torchvision's {name} has no training part; give its own option in dataset_args: arguments")
+    kind = "multilabel" if tables["train"].targets.ndim == 2 else "classification"
+    return Source(name, kind, classes, **tables)
+
+
+def _factory(name: str) -> Any:
+    from torchvision import datasets
+
+    names = [entry for entry in datasets.__all__ if inspect.isclass(getattr(datasets, entry))]
+    if name not in names:
+        raise unknown_name("torchvision data set", name, names)
+    return getattr(datasets, name)
+
+
+def _root(name: str, root: str | None) -> Path:
+    if root is None:
+        raise ConfigError(f"torchvision's {name} needs the folder of its data: dataset_args: {{root: ...}}")
+    return Path(root).expanduser()
+
+
+def _split_options(known: Any, given: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Lists, for each part, the arguments that may select it."""
+    if "train" in known and "train" not in given:
+        return {"train": [{"train": True}], "test": [{"train": False}]}
+    if "split" in known and "split" not in given:
+        return {part: [{"split": name} for name in names] for part, names in SPLIT_NAMES.items()}
+    return {"train": [{}]}
+
+
+def _open(name: str, factory: Any, given: dict[str, Any], options: list[dict[str, Any]]) -> Any:
+    """Opens the first of the options that the class knows, or none."""
+    from filelock import FileLock
+
+    lock = given["root"] / f".{name}.lock" if given.get("download") else None
+    if lock:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    for option in options:
+        try:
+            # Processes that start together must not download over one another.
+            with FileLock(lock) if lock else nullcontext():
+                return factory(**given, **option)
+        except TypeError as error:
+            raise ConfigError(f"torchvision's {name}: {error}") from error
+        except (OSError, RuntimeError) as error:
+            hint = "" if given.get("download") else "; set download: true where the network may be used"
+            raise DataError(f"torchvision's {name} in {given.get('root')}: {error}{hint}") from error
+        except ValueError as error:
+            if "Unknown value" not in str(error):
+                raise DataError(f"torchvision's {name}: {error}") from error
+    return None
+
+
+def _targets(name: str, part: Any) -> Tensor:
+    values = next((getattr(part, key) for key in TARGET_ATTRIBUTES if hasattr(part, key)), None)
+    if values is None:
+        # The class keeps its targets to itself: read them all once.
+        values = [part[index][1] for index in range(len(part))]
+    try:
+        targets = torch.as_tensor(np.asarray(values))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the targets of torchvision's {name} are no class labels") from error
+    if targets.is_floating_point() or targets.ndim > 2 or len(targets) != len(part):
+        found = f"{targets.dtype} {tuple(targets.shape)}"
+        raise DataError(f"the targets of torchvision's {name} are no class labels but {found}")
+    return targets.long()
+
+
+def _table(part: Any, targets: Tensor, name: str) -> Table:
+    pixels = getattr(part, "data", None)
+    if not isinstance(pixels, np.ndarray | Tensor) or len(pixels) != len(part):
+        return ItemTable(part, itemgetter(0), targets, name)
+    images = torch.as_tensor(pixels)
+    channels_last = images.ndim == 4 and images.shape[-1] in (1, 3) and images.shape[1] not in (1, 3)
+    return TensorTable(images.permute(0, 3, 1, 2) if channels_last else images, targets, name)
+
+
+def _classes(part: Any, targets: Tensor) -> tuple[str, ...]:
+    names = getattr(part, "attr_names", None) or getattr(part, "classes", None)
+    if names is None:
+        count = targets.shape[1] if targets.ndim == 2 else int(targets.max()) + 1
+        return tuple(str(label) for label in range(count))
+    # ImageNet gives the synonyms of a class as a tuple.
+    return tuple(name if isinstance(name, str) else ", ".join(name) for name in names if name)

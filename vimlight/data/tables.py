@@ -1,0 +1,251 @@
+"""Tables of labelled images: what a data source is made of.
+
+A table knows all its targets and ids without touching an image, so that splitting and few-shot sampling are cheap;
+images are read one batch at a time. Images are RGB in uint8 until they reach the device.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from vimlight.errors import DataError
+
+__all__ = ["FileTable", "ItemTable", "Source", "Subset", "Table", "TensorTable", "rgb_tensor"]
+
+
+class Table(ABC):
+    """N labelled images.
+
+    Attributes:
+        targets: `(N,)` int64 class indices, or `(N, C)` int64 of zeros and ones for several labels per image.
+        ids: N names, unique within a source.
+        uniform: Whether all images have one size and lie in memory, so that they can be resized in batches.
+    """
+
+    uniform = False
+
+    def __init__(self, targets: Tensor, ids: Sequence[str]) -> None:
+        if len(targets) != len(ids):
+            raise DataError(f"{len(targets)} targets for {len(ids)} images")
+        self.targets = targets
+        self.ids = list(ids)
+
+    def __len__(self) -> int:
+        """Returns the number of images N."""
+        return len(self.ids)
+
+    @abstractmethod
+    def image(self, index: int) -> Tensor:
+        """Returns one image, `(3, H, W)` uint8.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+
+    def images(self, indices: Sequence[int]) -> list[Tensor] | Tensor:
+        """Returns images, each `(3, H, W)` uint8; as one tensor `(len(indices), 3, H, W)` if the table is uniform."""
+        return [self.image(index) for index in indices]
+
+    def subset(self, indices: Sequence[int] | Tensor) -> Table:
+        """Returns a view of some of the rows, in the given order."""
+        return Subset(self, torch.as_tensor(indices, dtype=torch.long))
+
+    def readable(self) -> Table:
+        """Returns a view of the images that can be decoded, with a warning that counts the others.
+
+        Every image is decoded once, on several threads.
+        """
+        with ThreadPoolExecutor() as pool:
+            errors = list(pool.map(self._error, range(len(self))))
+        broken = [error for error in errors if error is not None]
+        if not broken:
+            return self
+        warnings.warn(f"skipped {len(broken)} of {len(self)} images; the first: {broken[0]}", stacklevel=2)
+        return self.subset([index for index, error in enumerate(errors) if error is None])
+
+    def _error(self, index: int) -> str | None:
+        try:
+            self.image(index)
+        except DataError as error:
+            return str(error)
+        return None
+
+
+class TensorTable(Table):
+    """Images of one size in memory.
+
+    Args:
+        images: `(N, 3, H, W)`, or `(N, 1, H, W)` or `(N, H, W)` for grey images, uint8.
+        targets: `(N,)` or `(N, C)`; see `Table`.
+        name: What the ids start with, such as `"digits/train"`.
+    """
+
+    uniform = True
+
+    def __init__(self, images: Tensor | NDArray[np.uint8], targets: Tensor | NDArray[Any], name: str) -> None:
+        pixels = torch.as_tensor(images)
+        self._pixels = pixels if pixels.ndim == 4 else pixels[:, None]
+        if self._pixels.dtype != torch.uint8 or self._pixels.shape[1] not in (1, 3):
+            found = f"{pixels.dtype} {tuple(pixels.shape)}"
+            raise DataError(f"images of {name}: expected uint8 (N, 3 or 1, H, W), got {found}")
+        super().__init__(torch.as_tensor(targets).long(), [f"{name}/{index}" for index in range(len(pixels))])
+
+    def image(self, index: int) -> Tensor:
+        """Returns one image, `(3, H, W)` uint8."""
+        return self._pixels[index].expand(3, -1, -1)
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """Returns images, `(len(indices), 3, H, W)` uint8."""
+        return self._pixels[torch.as_tensor(indices, dtype=torch.long)].expand(-1, 3, -1, -1)
+
+    def readable(self) -> Table:
+        """Returns the table itself: what is in memory was read."""
+        return self
+
+
+class FileTable(Table):
+    """Image files, decoded when they are asked for.
+
+    Args:
+        paths: N files.
+        targets: `(N,)` or `(N, C)`; see `Table`.
+        root: Folder that the ids leave out.
+    """
+
+    def __init__(self, paths: Sequence[Path], targets: Tensor, root: Path) -> None:
+        self._paths = list(paths)
+        super().__init__(targets, [_relative(path, root) for path in paths])
+
+    def image(self, index: int) -> Tensor:
+        """Decodes one file, `(3, H, W)` uint8.
+
+        Raises:
+            DataError: If it is missing or corrupt; the text names it.
+        """
+        path = self._paths[index]
+        try:
+            with Image.open(path) as image:
+                return rgb_tensor(image)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(f"cannot read image {path}: {error}; mend it, or set skip_corrupt: true") from error
+
+
+class ItemTable(Table):
+    """Images inside the items of some other library's data set.
+
+    Args:
+        items: N items; fetching one may decode it.
+        pick: Takes the PIL image out of an item.
+        targets: `(N,)` or `(N, C)`; see `Table`.
+        name: What the ids start with.
+    """
+
+    def __init__(self, items: Any, pick: Callable[[Any], Image.Image], targets: Tensor, name: str) -> None:
+        self._items = items
+        self._pick = pick
+        super().__init__(targets, [f"{name}/{index}" for index in range(len(items))])
+
+    def image(self, index: int) -> Tensor:
+        """Fetches one image, `(3, H, W)` uint8.
+
+        Raises:
+            DataError: If it cannot be decoded.
+        """
+        try:
+            return rgb_tensor(self._pick(self._items[index]))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"cannot read image {self.ids[index]}: {error}; or set skip_corrupt: true") from error
+
+
+class Subset(Table):
+    """Some rows of another table.
+
+    Args:
+        table: The table looked into.
+        indices: `(M,)` int64 row numbers.
+    """
+
+    def __init__(self, table: Table, indices: Tensor) -> None:
+        self._table = table
+        self._indices = indices
+        self.uniform = table.uniform
+        super().__init__(table.targets[indices], [table.ids[index] for index in indices.tolist()])
+
+    def image(self, index: int) -> Tensor:
+        """Returns one image, `(3, H, W)` uint8."""
+        return self._table.image(int(self._indices[index]))
+
+    def images(self, indices: Sequence[int]) -> list[Tensor] | Tensor:
+        """Returns images, each `(3, H, W)` uint8."""
+        return self._table.images(self._indices[torch.as_tensor(indices, dtype=torch.long)].tolist())
+
+    def readable(self) -> Table:
+        """Returns a view of the images that can be decoded; see `Table.readable`."""
+        return self if self.uniform else super().readable()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: its classes and up to three tables.
+
+    Attributes:
+        name: The data set's name.
+        kind: Task kind, `"classification"` or `"multilabel"`.
+        class_names: C names, in the order of the class indices.
+        train: Images to learn from.
+        val: Images for validation, if the data set sets some apart.
+        test: Images for the test, if the data set sets some apart.
+    """
+
+    name: str
+    kind: str
+    class_names: tuple[str, ...]
+    train: Table
+    test: Table | None = None
+    val: Table | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the targets.
+
+        Raises:
+            DataError: If a table is empty or a target lies outside the classes.
+        """
+        count = len(self.class_names)
+        for split, table in (("train", self.train), ("val", self.val), ("test", self.test)):
+            if table is None:
+                continue
+            if not len(table):
+                raise DataError(f"data set {self.name!r} has no image in its {split} part")
+            if self.kind == "classification" and not 0 <= int(table.targets.min()) <= int(table.targets.max()) < count:
+                worst = int(table.targets.max() if table.targets.max() >= count else table.targets.min())
+                raise DataError(f"data set {self.name!r}, {split}: label {worst} is not among the {count} classes")
+
+    def readable(self) -> Source:
+        """Returns the source without the images that cannot be decoded; see `Table.readable`."""
+        test = self.test and self.test.readable()
+        val = self.val and self.val.readable()
+        return replace(self, train=self.train.readable(), test=test, val=val)
+
+
+def rgb_tensor(image: Image.Image) -> Tensor:
+    """Turns a PIL image of any mode into `(3, H, W)` uint8; 16-bit grey values keep their upper eight bits."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
