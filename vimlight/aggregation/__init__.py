@@ -1,0 +1,11 @@
+"""How K modules become one model: gates, routers, merged weights, parallel streams.
+
+An aggregator is one file in this folder with an `Aggregate` subclass under `@AGGREGATORS.register(name)`.
+"""
+
+from __future__ import annotations
+
+from vimlight.aggregation.base import AGGREGATORS, Aggregate, aggregate, list_aggregators
+from vimlight.aggregation.gated import GatedAggregate, StaticGates
+
+__all__ = ["AGGREGATORS", "Aggregate", "GatedAggregate", "StaticGates", "aggregate", "list_aggregators"]

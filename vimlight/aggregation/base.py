@@ -1,0 +1,153 @@
+"""What every aggregator shares: a frozen backbone, a frozen zoo, and the few numbers that are learned."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vimlight.backbone import READOUTS, Backbone
+from vimlight.errors import ConfigError, PluginError, unknown_name
+from vimlight.plugins import Plugin, Slot
+from vimlight.plugins.attach import check_fit
+from vimlight.registry import Registry
+
+__all__ = ["AGGREGATORS", "Aggregate", "aggregate", "list_aggregators"]
+
+
+class Aggregate(nn.Module):
+    """A backbone with a frozen zoo: images in, features out.
+
+    Args:
+        backbone: The frozen backbone.
+        modules: The zoo's modules, K of them.
+        names: Their names, for tables and plots; numbers if left out.
+        readout: What is read out; see `Backbone.forward`.
+        extra_module: A fresh plug-in that is trained beside the zoo, always at full strength.
+
+    Attributes:
+        backbone: The backbone.
+        names: Names of the modules.
+        readout: What is read out.
+        gating: The learned part, a module with few parameters or none.
+        extra: The fresh plug-in or nothing.
+        streams: How many passes through the backbone one image takes.
+    """
+
+    needs_modules: ClassVar[bool] = True
+    gating: nn.Module
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        modules: Sequence[Plugin],
+        *,
+        names: Sequence[str] | None = None,
+        readout: str = "last",
+        extra_module: Plugin | None = None,
+    ) -> None:
+        super().__init__()
+        if self.needs_modules and not modules:
+            raise PluginError("there is nothing to aggregate: the list of modules is empty")
+        if readout not in READOUTS:
+            raise unknown_name("readout", readout, READOUTS)
+        for module in modules:
+            check_fit(backbone, module)
+        self.backbone = backbone
+        self.names = list(names) if names is not None else [str(number) for number in range(len(modules))]
+        if len(self.names) != len(modules):
+            raise ConfigError(f"{len(modules)} modules need as many names, got {len(self.names)}")
+        self.readout = readout
+        self.extra = extra_module
+        self.gating = nn.Module()
+        self.streams = 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Computes features `(N, D)` of images `(N, 3, H, W)`."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    @property
+    def gates(self) -> Tensor:
+        """The share of each module at each place, `(places, K)`."""
+        raise NotImplementedError(f"{type(self).__name__} defines no gates")
+
+    @property
+    def places(self) -> list[str]:
+        """Names of the rows of `gates`."""
+        raise NotImplementedError(f"{type(self).__name__} defines no places")
+
+    def trainable_modules(self) -> dict[str, nn.Module]:
+        """Returns what is optimised, saved and restored: the gating and the fresh plug-in, by name."""
+        return {"gating": self.gating, **({"extra": self.extra} if self.extra is not None else {})}
+
+    def start_from(self, scores: Tensor) -> None:
+        """Starts the learned part from a ranking of the single modules, where it can.
+
+        Args:
+            scores: One score a module, `(K,)`: logarithms of the wanted shares, up to a constant.
+        """
+
+    def penalty(self) -> Tensor:
+        """Returns what is added to the loss to keep the learned part near its start: a scalar."""
+        return torch.zeros((), device=next(self.backbone.parameters()).device)
+
+    def num_features(self) -> int:
+        """Returns the width of the features."""
+        return self.streams * self.backbone.num_features(self.readout)
+
+    def extra_slots(self) -> list[Slot]:
+        """Returns the fresh plug-in's slots, none without one."""
+        if self.extra is None:
+            return []
+        kind = self.extra.unit_type
+        return [Slot(site, kind.reads, kind.writes, self.extra.unit(site)) for site in self.extra.sites]
+
+
+AGGREGATORS: Registry[type[Aggregate]] = Registry("aggregator", "vimlight.aggregation")
+
+
+def aggregate(
+    backbone: Backbone,
+    modules: Sequence[Plugin],
+    how: str = "ens_moe",
+    *,
+    names: Sequence[str] | None = None,
+    readout: str = "last",
+    extra_module: Plugin | None = None,
+    **settings: Any,
+) -> Aggregate:
+    """Aggregates a zoo for one downstream task.
+
+    Args:
+        backbone: The frozen backbone.
+        modules: The zoo's modules; their weights are not changed.
+        how: Name of the aggregator; see `list_aggregators`.
+        names: Names of the modules.
+        readout: `"last"` for the backbone's own feature, `"layers"` for that and the pooled output of every block.
+        extra_module: A fresh plug-in that is trained beside the zoo.
+        **settings: Settings of the aggregator, such as `top_k=2`.
+
+    Returns:
+        A module that maps images `(N, 3, H, W)` to features `(N, D)`, with `gates` of shape `(places, K)`.
+
+    Raises:
+        UnknownNameError: If the aggregator or a setting does not exist.
+        FingerprintError: If a module belongs to another backbone.
+        PluginError: If the aggregator cannot take these modules.
+    """
+    kind = AGGREGATORS[how]
+    parameters = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    valid = [name for name in parameters if name not in ("names", "readout", "extra_module")]
+    for name in settings:
+        if name not in valid:
+            raise unknown_name(f"setting of aggregator {how!r}", name, valid)
+    common = {"names": names, "readout": readout, "extra_module": extra_module}
+    return kind(backbone, modules, **common, **settings).to(next(backbone.parameters()).device)
+
+
+def list_aggregators() -> list[str]:
+    """Lists the names of all aggregators."""
+    return list(AGGREGATORS)

@@ -1,0 +1,88 @@
+"""ViM's own aggregation: one learned logit per module, per layer and per place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vimlight.aggregation.base import AGGREGATORS
+from vimlight.aggregation.gated import StaticGates, masked_softmax
+from vimlight.backbone import Backbone
+from vimlight.errors import ConfigError, unknown_name
+from vimlight.plugins import Plugin
+
+__all__ = ["EnsMoe"]
+
+_TIES = ("none", "layers", "all")
+
+
+@AGGREGATORS.register("ens_moe")
+class EnsMoe(StaticGates):
+    """`sum_i g_i module_i(n)` with `g = softmax(a)` over the k largest entries of a learned vector a (Ens-MoE).
+
+    The gates do not depend on the image and sum to 1 at every place. With little data, logits can be tied and are pulled
+    towards where they started.
+
+    Args:
+        backbone: The frozen backbone.
+        modules: The zoo's modules.
+        top_k: How many modules are active at a place; all if left out.
+        tie: `"none"` for a logit per layer and place, `"layers"` for one per role of place (attention, MLP), `"all"` for
+            one per module.
+        shrinkage: Weight of the squared distance of the logits from their start in the loss.
+        **common: See `Aggregate`.
+    """
+
+    start: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        modules: Sequence[Plugin],
+        *,
+        top_k: int | None = None,
+        tie: str = "none",
+        shrinkage: float = 0.0,
+        **common: Any,
+    ) -> None:
+        super().__init__(backbone, modules, **common)
+        if tie not in _TIES:
+            raise unknown_name("tie", tie, _TIES)
+        if top_k is not None and not 1 <= top_k <= len(modules):
+            raise ConfigError(f"top_k must lie between 1 and the number of modules, {len(modules)}; got {top_k}")
+        self.top_k = top_k
+        self.shrinkage = shrinkage
+        keys = [{"none": site.name, "layers": site.place, "all": ""}[tie] for site in self._sites]
+        distinct = list(dict.fromkeys(keys))
+        self._rows = [distinct.index(key) for key in keys]
+        self.gating.logits = nn.Parameter(torch.zeros(len(distinct), len(modules)))
+        self.register_buffer("start", torch.zeros(len(distinct), len(modules)))
+
+    @property
+    def logits(self) -> Tensor:
+        """The learned logits, one row for each group of tied places, `(rows, K)`."""
+        logits = self.gating.logits
+        assert isinstance(logits, Tensor)
+        return logits
+
+    @property
+    def gates(self) -> Tensor:
+        """The gates `(places, K)`; each row sums to 1."""
+        return masked_softmax(self.logits[self._rows], self.present, self.top_k)
+
+    @torch.no_grad()
+    def start_from(self, scores: Tensor) -> None:
+        """Sets every row of the logits to the scores and remembers them as the start.
+
+        Args:
+            scores: `(K,)`.
+        """
+        self.logits.copy_(scores.expand_as(self.logits))
+        self.start.copy_(self.logits)
+
+    def penalty(self) -> Tensor:
+        """Returns the shrinkage times the mean squared distance of the logits from their start."""
+        return self.shrinkage * (self.logits - self.start).square().mean()

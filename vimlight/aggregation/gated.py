@@ -1,0 +1,157 @@
+"""Gated sums at every place in one pass through the backbone: the frame of `ens_moe`, `router` and `uniform`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vimlight.aggregation.base import Aggregate
+from vimlight.backbone import Backbone, Site
+from vimlight.plugins import Attachment, Plugin, Slot, Unit, WideUnit
+
+__all__ = ["GatedAggregate", "StaticGates", "masked_softmax"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The units of one type at one place.
+
+    Attributes:
+        place: Row of the gates.
+        site: The site.
+        unit_type: The units' class.
+        owners: Which modules they belong to.
+    """
+
+    place: int
+    site: Site
+    unit_type: type[Unit]
+    owners: tuple[int, ...]
+
+
+class GatedAggregate(Aggregate):
+    """Adds, at every place, a gated sum of the modules that have a unit there, in fused form.
+
+    Args:
+        backbone: The frozen backbone.
+        modules: The zoo's modules.
+        **common: See `Aggregate`.
+    """
+
+    present: Tensor
+
+    def __init__(self, backbone: Backbone, modules: Sequence[Plugin], **common: Any) -> None:
+        super().__init__(backbone, modules, **common)
+        sites = {site.name: site for module in modules for site in module.sites}
+        self._sites = sorted(
+            sites.values(), key=lambda site: [known.name for known in backbone.all_sites].index(site.name)
+        )
+        present = [[site.name in module.site_names for module in modules] for site in self._sites]
+        self.register_buffer("present", torch.tensor(present, dtype=torch.bool).reshape(len(present), len(modules)))
+        self.join(modules)
+
+    @property
+    def places(self) -> list[str]:
+        """Names of the sites, the rows of `gates`."""
+        return [site.name for site in self._sites]
+
+    def join(self, modules: Sequence[Plugin]) -> None:
+        """Builds the fused units from those that are present.
+
+        Args:
+            modules: The zoo's modules.
+        """
+        self.modules_in_zoo = tuple(modules)
+        self._groups: list[Group] = []
+        wides: list[WideUnit] = []
+        for place, site in enumerate(self._sites):
+            for unit_type in dict.fromkeys(module.unit_type for module in modules):
+                owners = [
+                    k
+                    for k, module in enumerate(modules)
+                    if module.unit_type is unit_type and bool(self.present[place, k])
+                ]
+                if owners:
+                    self._groups.append(Group(place, site, unit_type, tuple(owners)))
+                    wides.append(unit_type.widen([modules[k].unit(site) for k in owners]))
+        self.wides = nn.ModuleList(wides).requires_grad_(False).eval().to(self.present.device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Computes features `(N, D)` of images `(N, 3, H, W)` in one pass."""
+        with Attachment(self.backbone, [*self.slots(), *self.extra_slots()]):
+            features: Tensor = self.backbone(images, self.readout)
+        return features
+
+    def slots(self) -> list[Slot]:
+        """Returns what is done at each place."""
+        raise NotImplementedError(f"{type(self).__name__} defines no slots")
+
+    def grouped(self) -> list[tuple[Group, WideUnit]]:
+        """Returns the groups with their fused units."""
+        return list(zip(self._groups, self.wides, strict=True))  # type: ignore[arg-type]  # all are wide units
+
+    def train(self, mode: bool = True) -> GatedAggregate:
+        """Keeps the zoo in eval mode; only the gating and the fresh plug-in follow `mode`."""
+        super().train(mode)
+        self.wides.eval()
+        return self
+
+
+class StaticGates(GatedAggregate):
+    """Gates that do not depend on the image; a subclass defines `gates`."""
+
+    def slots(self) -> list[Slot]:
+        """Returns what is done at each place: the fused units with their rows of the gates."""
+        gates = self.gates
+        return [
+            Slot(
+                group.site,
+                group.unit_type.reads,
+                group.unit_type.writes,
+                partial(wide, gates=gates[group.place, list(group.owners)]),
+            )
+            for group, wide in self.grouped()
+        ]
+
+    @torch.no_grad()
+    def prune(self, threshold: float) -> float:
+        """Drops, at each place, the modules whose gate is below a threshold, and their cost with them.
+
+        Where every gate is below it, the largest stays. The gates of the others are taken as they are or, where they are a
+        softmax, share what was dropped.
+
+        Args:
+            threshold: Smallest gate that is kept.
+
+        Returns:
+            The largest share of gates that was dropped at one place: the bound of the relative change there.
+        """
+        gates = self.gates
+        keep = (gates >= threshold) | (gates == gates.amax(dim=1, keepdim=True))
+        dropped = (gates.abs() * ~keep).sum(dim=1) / gates.abs().sum(dim=1).clamp_min(1e-12)
+        self.present &= keep
+        self.join(self.modules_in_zoo)
+        return float(dropped.max())
+
+
+def masked_softmax(logits: Tensor, present: Tensor, top_k: int | None = None) -> Tensor:
+    """Softmax over the modules that are present, and of these over the k largest logits.
+
+    Args:
+        logits: `(..., K)`.
+        present: Which modules count, boolean, broadcastable to `logits`.
+        top_k: How many to keep; all if left out.
+
+    Returns:
+        Gates of the shape of `logits`, 0 where nothing is kept, with rows that sum to 1.
+    """
+    masked = logits.masked_fill(~present, float("-inf"))
+    if top_k is not None and top_k < logits.shape[-1]:
+        smallest = masked.topk(top_k, dim=-1).values[..., -1:]
+        masked = masked.masked_fill(masked < smallest, float("-inf"))
+    return masked.softmax(dim=-1)

@@ -1,0 +1,99 @@
+"""Weights averaged into one module: the cost of a single module, whatever the size of the zoo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from vimlight.aggregation.base import AGGREGATORS, Aggregate
+from vimlight.backbone import Backbone
+from vimlight.errors import PluginError
+from vimlight.plugins import Attachment, Plugin, Slot
+
+__all__ = ["Merge"]
+
+
+@AGGREGATORS.register("merge")
+class Merge(Aggregate):
+    """One module with the weights `sum_i a_i theta_i`, a = softmax of one learned logit per module and place.
+
+    Not the sum of the modules' outputs: hidden units of modules that were trained apart do not correspond. All modules must
+    be of one type and setting, at the same sites.
+
+    Args:
+        backbone: The frozen backbone.
+        modules: The zoo's modules.
+        **common: See `Aggregate`.
+    """
+
+    def __init__(self, backbone: Backbone, modules: Sequence[Plugin], **common: Any) -> None:
+        super().__init__(backbone, modules, **common)
+        _require_equal(modules, self.names)
+        self._template = modules[0]
+        self._stacks = nn.ModuleList(_Stack([module.unit(site) for module in modules]) for site in self._template.sites)
+        self.gating.logits = nn.Parameter(torch.zeros(len(self._template.sites), len(modules)))
+
+    @property
+    def places(self) -> list[str]:
+        """Names of the sites, the rows of `gates`."""
+        return list(self._template.site_names)
+
+    @property
+    def gates(self) -> Tensor:
+        """The coefficients `(places, K)`; each row sums to 1."""
+        logits = self.gating.logits
+        assert isinstance(logits, Tensor)
+        return logits.softmax(dim=1)
+
+    @torch.no_grad()
+    def start_from(self, scores: Tensor) -> None:
+        """Sets every row of the logits to the scores.
+
+        Args:
+            scores: `(K,)`.
+        """
+        logits = self.gating.logits
+        assert isinstance(logits, Tensor)
+        logits.copy_(scores.expand_as(logits))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Computes features `(N, D)` of images `(N, 3, H, W)` with the merged module."""
+        kind = self._template.unit_type
+        rows = zip(self._template.sites, self._stacks, self.gates, strict=True)
+        slots = [Slot(site, kind.reads, kind.writes, partial(stack, gates=row)) for site, stack, row in rows]
+        with Attachment(self.backbone, [*slots, *self.extra_slots()]):
+            features: Tensor = self.backbone(images, self.readout)
+        return features
+
+
+class _Stack(nn.Module):
+    """The parameters of K units, stacked; runs one unit with their weighted sum."""
+
+    def __init__(self, units: Sequence[nn.Module]) -> None:
+        super().__init__()
+        # In a tuple, so that the template's parameters are no part of this module.
+        self._template = (units[0],)
+        self._names = [name for name, _ in units[0].named_parameters()]
+        for index, name in enumerate(self._names):
+            self.register_buffer(f"stack{index}", torch.stack([unit.get_parameter(name).detach() for unit in units]))
+
+    def forward(self, x: Tensor, gates: Tensor) -> Tensor:
+        stacks = [self.get_buffer(f"stack{index}") for index in range(len(self._names))]
+        weights = {name: torch.tensordot(gates, stack, 1) for name, stack in zip(self._names, stacks, strict=True)}
+        output: Tensor = functional_call(self._template[0], weights, (x,))
+        return output
+
+
+def _require_equal(modules: Sequence[Plugin], names: Sequence[str]) -> None:
+    first = modules[0]
+    for module, name in zip(modules[1:], names[1:], strict=True):
+        if (module.kind, module.settings, module.site_names) != (first.kind, first.settings, first.site_names):
+            raise PluginError(
+                f"merge needs modules of one type, setting and set of sites: {names[0]!r} is {first.kind} {first.settings}, "
+                f"{name!r} is {module.kind} {module.settings}; use 'ens_moe' for unlike modules"
+            )

@@ -1,0 +1,110 @@
+"""Gates that depend on the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vimlight.aggregation.base import AGGREGATORS
+from vimlight.aggregation.gated import GatedAggregate, Group, masked_softmax
+from vimlight.backbone import Backbone, Layout
+from vimlight.errors import ConfigError
+from vimlight.plugins import Plugin, Slot, WideUnit
+
+__all__ = ["Router"]
+
+
+@AGGREGATORS.register("router")
+class Router(GatedAggregate):
+    """`g(x) = softmax(W mean(x) + a)` for each image, from what the modules read at the place.
+
+    W starts at zero, so a new router is `ens_moe`; what is read is standardised over its channels first.
+
+    Args:
+        backbone: The frozen backbone.
+        modules: The zoo's modules.
+        top_k: How many modules are active for an image at a place; all if left out.
+        shrinkage: Weight of the mean square of W in the loss.
+        **common: See `Aggregate`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        modules: Sequence[Plugin],
+        *,
+        top_k: int | None = None,
+        shrinkage: float = 0.0,
+        **common: Any,
+    ) -> None:
+        super().__init__(backbone, modules, **common)
+        if top_k is not None and not 1 <= top_k <= len(modules):
+            raise ConfigError(f"top_k must lie between 1 and the number of modules, {len(modules)}; got {top_k}")
+        self.top_k = top_k
+        self.shrinkage = shrinkage
+        widths = [_read_width(group) for group, _ in self.grouped()]
+        self.gating.routes = nn.ModuleList(nn.Linear(width, len(modules)) for width in widths)
+        for route in self.routes:
+            nn.init.zeros_(route.weight)
+            nn.init.zeros_(route.bias)
+
+    @property
+    def routes(self) -> list[nn.Linear]:
+        """One linear map from what is read to logits for each group of units."""
+        return list(self.gating.routes)  # type: ignore[arg-type]  # a list of linear layers
+
+    @property
+    def gates(self) -> Tensor:
+        """The gates of an image whose reading is its own mean, `(places, K)`: what the biases alone say."""
+        biases = torch.zeros(len(self.places), len(self.names), device=self.present.device)
+        for (group, _), route in zip(self.grouped(), self.routes, strict=True):
+            biases[group.place] = route.bias
+        return masked_softmax(biases, self.present, self.top_k)
+
+    def slots(self) -> list[Slot]:
+        """Returns what is done at each place: the fused units with gates computed from what they read."""
+        return [
+            Slot(group.site, group.unit_type.reads, group.unit_type.writes, _Routed(self, group, wide, route))
+            for (group, wide), route in zip(self.grouped(), self.routes, strict=True)
+        ]
+
+    @torch.no_grad()
+    def start_from(self, scores: Tensor) -> None:
+        """Sets every bias to the scores.
+
+        Args:
+            scores: `(K,)`.
+        """
+        for route in self.routes:
+            route.bias.copy_(scores)
+
+    def penalty(self) -> Tensor:
+        """Returns the shrinkage times the mean square of the routes' weights."""
+        return self.shrinkage * torch.stack([route.weight.square().mean() for route in self.routes]).mean()
+
+
+class _Routed:
+    """A place's function: routes each image, then adds the gated sum."""
+
+    def __init__(self, router: Router, group: Group, wide: WideUnit, route: nn.Linear) -> None:
+        self.router, self.group, self.wide, self.route = router, group, wide, route
+
+    def __call__(self, x: Tensor) -> Tensor:
+        logits = self.route(_summary(x, self.group.site.layout).to(self.route.weight.dtype))
+        gates = masked_softmax(logits, self.router.present[self.group.place], self.router.top_k)
+        output: Tensor = self.wide(x, gates[:, list(self.group.owners)])
+        return output
+
+
+def _summary(x: Tensor, layout: Layout) -> Tensor:
+    channels_last = x.movedim(layout.channel_dim, -1)
+    mean = channels_last.flatten(1, -2).mean(dim=1) if x.dim() > 2 else channels_last
+    return nn.functional.layer_norm(mean, mean.shape[-1:])
+
+
+def _read_width(group: Group) -> int:
+    from_output = group.unit_type.reads == "output" or group.site.place == "block"
+    return group.site.width if from_output else group.site.input_width

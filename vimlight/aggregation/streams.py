@@ -1,0 +1,112 @@
+"""One pass through the backbone for each module: the upper bound in cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vimlight.aggregation.base import AGGREGATORS, Aggregate
+from vimlight.backbone import Backbone
+from vimlight.plugins import Attachment, Plugin, Slot
+
+__all__ = ["KStreams", "LogitEnsemble"]
+
+
+class Streams(Aggregate):
+    """K passes, each with one module attached.
+
+    Args:
+        backbone: The frozen backbone.
+        modules: The zoo's modules.
+        **common: See `Aggregate`.
+    """
+
+    def __init__(self, backbone: Backbone, modules: Sequence[Plugin], **common: Any) -> None:
+        super().__init__(backbone, modules, **common)
+        self.streams = len(modules)
+        self.zoo = nn.ModuleList(modules).requires_grad_(False).eval()
+
+    @property
+    def places(self) -> list[str]:
+        """A single row: the streams do not differ by place."""
+        return ["output"]
+
+    @property
+    def gates(self) -> Tensor:
+        """Equal shares of the streams, `(1, K)`."""
+        return torch.full((1, len(self.names)), 1 / len(self.names), device=next(self.backbone.parameters()).device)
+
+    def stream(self, index: int, images: Tensor) -> Tensor:
+        """Computes the features of one stream.
+
+        Args:
+            index: Which module.
+            images: `(N, 3, H, W)`.
+
+        Returns:
+            `(N, D)`.
+        """
+        plugin = self.zoo[index]
+        assert isinstance(plugin, Plugin)
+        kind = plugin.unit_type
+        slots = [Slot(site, kind.reads, kind.writes, plugin.unit(site)) for site in plugin.sites]
+        with Attachment(self.backbone, [*slots, *self.extra_slots()]):
+            features: Tensor = self.backbone(images, self.readout)
+        return features
+
+    def train(self, mode: bool = True) -> Streams:
+        """Keeps the zoo in eval mode."""
+        super().train(mode)
+        self.zoo.eval()
+        return self
+
+
+@AGGREGATORS.register("k_streams")
+class KStreams(Streams):
+    """The features of all streams side by side, `(N, K D)`, under one head."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Computes features `(N, K D)` of images `(N, 3, H, W)` in K passes."""
+        return torch.cat([self.stream(index, images) for index in range(self.streams)], dim=1)
+
+
+@AGGREGATORS.register("logit_ensemble")
+class LogitEnsemble(Streams):
+    """A head of its own for each stream, their logits mixed with learned shares.
+
+    The features come as `(N, K, D)`: heads see the K streams apart and mix with `gates`.
+
+    Args:
+        backbone: The frozen backbone.
+        modules: The zoo's modules.
+        **common: See `Aggregate`.
+    """
+
+    def __init__(self, backbone: Backbone, modules: Sequence[Plugin], **common: Any) -> None:
+        super().__init__(backbone, modules, **common)
+        self.gating.logits = nn.Parameter(torch.zeros(1, len(modules)))
+
+    @property
+    def gates(self) -> Tensor:
+        """The shares of the streams in the logits, `(1, K)`; they sum to 1."""
+        logits = self.gating.logits
+        assert isinstance(logits, Tensor)
+        return logits.softmax(dim=1)
+
+    @torch.no_grad()
+    def start_from(self, scores: Tensor) -> None:
+        """Sets the logits of the shares to the scores.
+
+        Args:
+            scores: `(K,)`.
+        """
+        logits = self.gating.logits
+        assert isinstance(logits, Tensor)
+        logits.copy_(scores[None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Computes features `(N, K, D)` of images `(N, 3, H, W)` in K passes."""
+        return torch.stack([self.stream(index, images) for index in range(self.streams)], dim=1)
