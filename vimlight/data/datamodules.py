@@ -115,7 +115,7 @@ class ImageDataModule(pl.LightningDataModule):
             backbone = getattr(self.trainer.lightning_module, "backbone", None)
             found = getattr(backbone, "preprocessing", None)
         if found is None:
-            raise ConfigError("no preprocessing: pass preprocessing=backbone.preprocessing, or fit a model that has one")
+            raise ConfigError("no preprocessing: pass preprocessing=backbone.preprocessing, or a model that has one")
         if self.image_size is None:
             return found
         size = (self.image_size, self.image_size) if isinstance(self.image_size, int) else tuple(self.image_size)

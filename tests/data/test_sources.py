@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from tiny_data import write_idx, write_image
+
+from vimlight.data import SOURCES, Source, list_sources, load_source
+from vimlight.errors import ConfigError, DataError, UnknownNameError
+
+RNG = np.random.default_rng(0)
+
+
+def folder(flowers, **_):
+    return {"root": str(flowers)}
+
+
+def manifest(flowers, **_):
+    table = flowers.parent / "table.csv"
+    write_csv(table, ["path", "label"], [(f"flowers/{p.parent.name}/{p.name}", p.parent.name) for p in files(flowers)])
+    return {"path": str(table)}
+
+
+def idx_folder(flowers):
+    root = flowers.parent / "fashion"
+    for prefix, count in (("train", 40), ("t10k", 20)):
+        write_idx(root / f"{prefix}-images-idx3-ubyte.gz", RNG.integers(0, 255, (count, 28, 28)))
+        write_idx(root / f"{prefix}-labels-idx1-ubyte.gz", np.arange(count) % 10)
+    return {"root": str(root)}
+
+
+def fake_torchvision(_):
+    return {"name": "FakeData", "arguments": {"size": 12, "image_size": [3, 8, 9], "num_classes": 3}}
+
+
+def saved_hub_set(flowers):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"picture": datasets.Image(), "kind": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"picture": [str(path) for path in files(flowers)[:6]], "kind": [0, 1] * 3}
+    part = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict({"train": part, "validation": part}).save_to_disk(flowers.parent / "saved")
+    return {"path": str(flowers.parent / "saved")}
+
+
+ARGUMENTS = {
+    "digits": lambda flowers: {},
+    "fashion_mnist": idx_folder,
+    "hf": saved_hub_set,
+    "image_folder": folder,
+    "manifest": manifest,
+    "torchvision": fake_torchvision,
+    "scenes": lambda flowers: {"task": "letters", "train": 30, "test": 30, "size": 32},
+}
+
+
+def files(root):
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def write_csv(path, header, rows):
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+    return {"path": str(path)}
+
+
+@pytest.mark.parametrize("name", list_sources())
+def test_every_source_keeps_the_contract(name, flowers, untouched_rng):
+    arguments = ARGUMENTS[name](flowers)
+    source = load_source(name, arguments)
+    tables = {"train": source.train, "val": source.val, "test": source.test}
+    ids = [table_id for table in tables.values() if table is not None for table_id in table.ids]
+    assert len(ids) == len(set(ids))
+    for table in filter(None, tables.values()):
+        assert table.targets.dtype == torch.int64
+        assert int(table.targets.max()) < len(source.class_names)
+        assert table.image(0).shape[0] == 3
+        assert table.image(0).dtype == torch.uint8
+    assert load_source(name, arguments).train.ids == source.train.ids
+
+
+def test_a_source_registers_from_outside():
+    @SOURCES.register("outside", replace=True)
+    def outside(count: int) -> Source:
+        raise DataError(f"count is {count}")
+
+    with pytest.raises(DataError, match="count is 3"):
+        load_source("outside", {"count": 3})
+    del SOURCES._entries["outside"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "error", "text"),
+    [
+        ("digist", {}, UnknownNameError, r"unknown data set 'digist'; did you mean 'digits'"),
+        ("digits", {"shots": 3}, UnknownNameError, r"unknown argument of data set 'digits': 'shots'; valid: none"),
+        ("image_folder", {"rot": "x"}, UnknownNameError, r"'image_folder': 'rot'; did you mean 'root'\?"),
+        ("image_folder", {}, ConfigError, r"data set 'image_folder' needs the argument 'root'"),
+        ("image_folder", {"root": 3}, ConfigError, r"data set 'image_folder': .*\"root\": Expected .*str.* Got value: 3"),
+        ("torchvision", {"name": "CIFR10"}, UnknownNameError, r"torchvision data set 'CIFR10'; did you mean 'CIFAR10'"),
+        ("torchvision", {"name": "CIFAR10"}, ConfigError, r"torchvision's CIFAR10 needs the folder of its data"),
+        ("torchvision", {"name": "FakeData", "arguments": {"sise": 3}}, ConfigError, r"FakeData: .*'sise'"),
+        ("fashion_mnist", {"root": "/nowhere"}, DataError, r"not in /nowhere: run `apt-get install dataset-fashion-mnist`"),
+        ("manifest", {"path": "/nowhere.csv"}, DataError, r"manifest /nowhere.csv does not exist"),
+    ],
+)
+def test_mistakes_are_named(name, arguments, error, text):
+    with pytest.raises(error, match=text):
+        load_source(name, arguments)
+
+
+def test_digits_split_is_fixed_and_stratified():
+    source = load_source("digits")
+    assert len(source.train) + len(source.test) == 1797
+    assert source.test.targets.bincount().min() >= 85
+    assert source.train.image(0).shape == (3, 8, 8)
+    assert int(torch.as_tensor(source.train.images(range(200))).max()) == 255
+
+
+def test_image_folder_reads_the_layout_with_splits(flowers):
+    (flowers.parent / "split").mkdir()
+    for split in ("train", "valid", "test"):
+        shutil.copytree(flowers, flowers.parent / "split" / split)
+    shutil.rmtree(flowers.parent / "split" / "test" / "rose")
+    source = load_source("image_folder", {"root": str(flowers.parent / "split")})
+    assert source.class_names == ("aster", "rose", "tulip")
+    assert (len(source.train), len(source.val), len(source.test)) == (21, 21, 14)
+    assert source.test.targets.unique().tolist() == [0, 2]
+    assert source.val.ids[0] == "valid/aster/0.png"
+
+
+def test_image_folder_errors(flowers):
+    with pytest.raises(DataError, match=r"folder .*flwoers does not exist; did you mean .*flowers\?"):
+        load_source("image_folder", {"root": str(flowers.parent / "flwoers")})
+    (flowers / "lily").mkdir()
+    with pytest.raises(DataError, match=r"folder .*lily holds no image \(.bmp"):
+        load_source("image_folder", {"root": str(flowers)})
+    with pytest.raises(DataError, match=r"no class folder in .*lily; expected .*CLASS/\*.png"):
+        load_source("image_folder", {"root": str(flowers / "lily")})
+
+
+def test_image_folder_names_a_class_that_only_the_test_part_has(flowers):
+    write_image(flowers.parent / "split" / "test" / "tullip" / "0.png")
+    shutil.copytree(flowers, flowers.parent / "split" / "train")
+    with pytest.raises(UnknownNameError, match=r"unknown class folder in .*test 'tullip'; did you mean 'tulip'"):
+        load_source("image_folder", {"root": str(flowers.parent / "split")})
+
+
+def test_idx_files_plain_or_damaged(flowers):
+    arguments = idx_folder(flowers)
+    packed = flowers.parent / "fashion" / "t10k-images-idx3-ubyte.gz"
+    packed.write_bytes(packed.read_bytes()[:900])
+    with pytest.raises(DataError, match=r"cannot read .*t10k-images-idx3-ubyte\[.gz\]"):
+        load_source("fashion_mnist", arguments)
+    packed.unlink()
+    plain = packed.with_suffix("")
+    write_idx(plain, RNG.integers(0, 255, (20, 28, 28)))
+    assert len(load_source("fashion_mnist", arguments).test) == 20
+    plain.write_bytes(plain.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte is not a whole idx file of bytes"):
+        load_source("fashion_mnist", arguments)
+
+
+def test_manifest_with_splits_and_classes(flowers):
+    names = ["train"] * 15 + ["valid"] * 3 + ["test"] * 3
+    rows = [(p.relative_to(flowers).as_posix(), p.parent.name, s) for p, s in zip(files(flowers), names, strict=True)]
+    arguments = write_csv(flowers / "all.csv", ["file", "class", "split"], rows)
+    arguments |= {"path_column": "file", "label_column": "class", "classes": ["tulip", "rose", "aster"]}
+    source = load_source("manifest", arguments)
+    assert (len(source.train), len(source.val), len(source.test)) == (15, 3, 3)
+    assert source.train.targets[0] == 2
+    assert source.train.ids[0] == "aster/0.png"
+
+
+def test_manifest_in_parquet(flowers):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    paths = [path.relative_to(flowers).as_posix() for path in files(flowers)]
+    table = pyarrow.table({"path": paths, "label": [path.split("/")[0] for path in paths]})
+    pyarrow.parquet.write_table(table, flowers / "all.parquet")
+    source = load_source("manifest", {"path": str(flowers / "all.parquet")})
+    assert source.train.targets.bincount().tolist() == [6, 7, 8]
+
+
+def test_manifest_with_several_labels(flowers):
+    labels = ["red|tall", "red", "", "tall|wild"]
+    rows = [(path.relative_to(flowers).as_posix(), label) for path, label in zip(files(flowers), labels, strict=False)]
+    arguments = write_csv(flowers / "all.csv", ["path", "label"], rows)
+    source = load_source("manifest", arguments)
+    assert source.kind == "multilabel"
+    assert source.class_names == ("red", "tall", "wild")
+    assert source.train.targets.tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 1, 1]]
+    assert load_source("manifest", {**arguments, "separator": None}).kind == "classification"
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "options", "error", "text"),
+    [
+        (["path", "labels"], ("0.png", "a"), {}, UnknownNameError, r"column of .*all.csv 'label'; did you mean 'labels'"),
+        (["path", "label"], ("0.png", "a"), {"classes": ["b"]}, UnknownNameError, r"label in row 1 of .* 'a'; valid: b"),
+        (["path", "label"], ("9.png", "a"), {}, DataError, r"1 of 1 images do not exist; the first: .*9.png"),
+        (["path", "label", "split"], ("0.png", "a", "tran"), {}, UnknownNameError, r"split in row 1 .*'tran'.*'train'"),
+        (["path", "label", "split"], ("0.png", "a", "test"), {}, DataError, r"no row says 'train' in the column 'split'"),
+        (["path", "label"], None, {}, DataError, r"all.csv has no rows"),
+    ],
+)
+def test_manifest_errors(flowers, header, row, options, error, text):
+    arguments = write_csv(flowers / "aster" / "all.csv", header, [row] if row else [])
+    with pytest.raises(error, match=text):
+        load_source("manifest", {**arguments, **options})
+
+
+def test_manifest_of_an_unknown_format(flowers):
+    (flowers / "all.xls").touch()
+    with pytest.raises(ConfigError, match=r"all.xls: expected .csv or .parquet"):
+        load_source("manifest", {"path": str(flowers / "all.xls")})
+
+
+def test_torchvision_reads_real_files(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    for prefix, count in (("train", 30), ("t10k", 10)):
+        write_idx(raw / f"{prefix}-images-idx3-ubyte", RNG.integers(0, 255, (count, 28, 28)))
+        write_idx(raw / f"{prefix}-labels-idx1-ubyte", np.arange(count) % 10)
+    source = load_source("torchvision", {"name": "MNIST", "root": str(tmp_path)})
+    assert source.train.uniform
+    assert (len(source.train), len(source.test)) == (30, 10)
+    assert source.class_names[3] == "3 - three"
+
+
+def test_torchvision_says_when_data_are_missing(tmp_path):
+    with pytest.raises(DataError, match=r"torchvision's MNIST in .*: Dataset not found.*set download: true"):
+        load_source("torchvision", {"name": "MNIST", "root": str(tmp_path)})
+
+
+def test_torchvision_fills_in_the_split(tmp_path):
+    from scipy.io import savemat
+
+    for split, count in (("train", 12), ("test", 6)):
+        images = RNG.integers(0, 255, (32, 32, 3, count), dtype=np.uint8)
+        savemat(tmp_path / f"{split}_32x32.mat", {"X": images, "y": np.arange(count)[:, None] % 10})
+    with pytest.raises(DataError, match="Dataset not found or corrupted"):
+        load_source("torchvision", {"name": "SVHN", "root": str(tmp_path)})
+
+
+def test_torchvision_refuses_what_has_no_class_labels(tmp_path):
+    write_image(tmp_path / "leftImg8bit" / "train" / "x" / "0_leftImg8bit.png")
+    with pytest.raises(DataError, match="torchvision's Kitti"):
+        load_source("torchvision", {"name": "Kitti", "root": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "arguments", "extra"),
+    [("hf", "datasets", {"path": "x"}, "hf"), ("manifest", "pyarrow.parquet", {"path": "all.parquet"}, "parquet")],
+)
+def test_a_missing_extra_is_named(name, module, arguments, extra, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "all.parquet").touch()
+    with pytest.raises(ConfigError, match=rf"pip install 'vimlight\[{extra}\]'"):
+        load_source(name, arguments)
+
+
+def test_hub_columns_are_checked(flowers):
+    arguments = saved_hub_set(flowers)
+    with pytest.raises(UnknownNameError, match="'pictur'; did you mean 'picture'"):
+        load_source("hf", {**arguments, "image_column": "pictur"})
+    with pytest.raises(DataError, match="cannot load data set '.*nowhere'"):
+        load_source("hf", {"path": str(flowers / "nowhere")})

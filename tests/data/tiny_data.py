@@ -1,0 +1,36 @@
+"""Tiny data in the real on-disk formats."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Input:
+    """A backbone's preprocessing, as the data room sees it."""
+
+    size: tuple[int, int] = (16, 16)
+    mean: tuple[float, float, float] = (0.5, 0.4, 0.3)
+    std: tuple[float, float, float] = (0.2, 0.25, 0.3)
+    interpolation: str = "bilinear"
+    crop_pct: float = 1.0
+
+
+def write_image(path, size=(20, 12), colour=None, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    if colour is not None:
+        pixels[:] = colour
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def write_idx(path, values):
+    header = struct.pack(">BBBB", 0, 0, 8, values.ndim) + struct.pack(f">{values.ndim}I", *values.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (gzip.open if path.suffix == ".gz" else open)(path, "wb").write(header + values.astype(np.uint8).tobytes())
