@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from vimlight.backbone import Backbone, Layout, Site
+from vimlight.backbone import Backbone, Layout, Preprocessing, Site
 from vimlight.errors import PluginError, unknown_name
 from vimlight.registry import Registry
 
@@ -30,8 +30,8 @@ class Unit(nn.Module):
 
     Attributes:
         places: Alternatives of places to attach to, best first; the first of which the backbone has any is the default.
-        reads: What is read: the site's `"input"`, its `"output"`, or the `"residual"` stream before the site's norm. At a
-            whole block it is always the output.
+        reads: What is read: the site's `"input"`, its `"output"`, or the `"residual"` stream before the site's norm.
+            At a whole block it is always the output.
         writes: What is added to: the site's `"output"` or its `"input"`.
         identity_at_start: Whether a new unit changes nothing.
     """
@@ -152,19 +152,33 @@ class Plugin(nn.Module):
         sites: Where the units sit.
         settings: Arguments of the type's units; what is left out is filled in with the type's defaults.
         fingerprint: Fingerprint of the backbone it belongs to.
+        backbone_name: Name of that backbone, for cards and messages.
+        preprocessing: What that backbone expects of its images, for cards and messages.
 
     Attributes:
         kind: Name of the type.
         settings: Settings of the units, complete.
         fingerprint: Fingerprint of the backbone.
+        backbone_name: Name of the backbone.
+        preprocessing: Preprocessing of the backbone.
         sites: The sites, in order.
     """
 
-    def __init__(self, kind: str, sites: Sequence[Site], settings: dict[str, Any], fingerprint: str) -> None:
+    def __init__(
+        self,
+        kind: str,
+        sites: Sequence[Site],
+        settings: dict[str, Any],
+        fingerprint: str,
+        backbone_name: str = "",
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
         super().__init__()
         self.kind = kind
         self.sites = tuple(sites)
         self.fingerprint = fingerprint
+        self.backbone_name = backbone_name
+        self.preprocessing = preprocessing
         unit_type = PLUGINS[kind]
         self.settings = _complete(kind, unit_type, settings)
         self.units = nn.ModuleDict({_key(site.name): unit_type(site, **self.settings) for site in sites})
@@ -233,7 +247,7 @@ def create_plugin(
         raise PluginError(
             f"plug-in {kind!r} finds no site at {sorted(chosen)} in blocks {blocks!r} of {backbone.name!r}"
         )
-    plugin = Plugin(kind, sites, settings, backbone.fingerprint)
+    plugin = Plugin(kind, sites, settings, backbone.fingerprint, backbone.name, backbone.preprocessing)
     return plugin.to(next(backbone.parameters()).device)
 
 
