@@ -116,7 +116,7 @@ class Backbone(nn.Module):
         first = next(self.model.parameters())
         with torch.no_grad():
             image = torch.zeros(1, 3, *self.preprocessing.size, device=first.device, dtype=first.dtype)
-            return self(image, readout).shape[1]
+            return int(self(image, readout).shape[1])
 
 
 def create_backbone(
@@ -127,8 +127,8 @@ def create_backbone(
     Args:
         name: A timm model name; `hf-hub:owner/model` and `local-dir:path` are understood as timm does.
         pretrained: Whether timm loads its weights, from the hub or, for embedded models, from this package.
-        checkpoint: Weights from a `.safetensors` file, a file of plain tensors, or `package:NAME` for the weight file of
-            an installed package; instead of `pretrained`.
+        checkpoint: Weights from a `.safetensors` file, a file of plain tensors, or `package:NAME` for the weight file
+            of an installed package; instead of `pretrained`.
         **timm_arguments: Passed on to `timm.create_model`. The classifier is left out unless `num_classes` says
             otherwise. `img_size` is understood for every model: one that takes any size has it as its input size.
 

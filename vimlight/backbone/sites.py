@@ -1,7 +1,7 @@
 """Where plug-ins attach: the sites of a timm model, found by running it once.
 
-Three families of sites are found, and each is verified by a probe: a module that was not called, or whose tensors do not
-fit together, is no site.
+Three families of sites are found, and each is verified by a probe: a module that was not called, or whose tensors do
+not fit together, is no site.
 
 * *branches*: the attention and MLP branches of transformer blocks, read at the (normed) input of `blocks.i.attn` or
   `blocks.i.mlp` and written where the branch joins the residual stream, behind any LayerScale;
@@ -23,7 +23,8 @@ __all__ = ["Convolution", "Layout", "Site", "Sites", "find_sites"]
 
 # Layers of the same role have different names in timm's families.
 _PLACES = {
-    "q_proj": "q", "k_proj": "k", "v_proj": "v", "fc1_g": "fc1", "fc1_x": "fc1", "w12": "fc1", "w3": "fc2", "out_proj": "proj",
+    "q_proj": "q", "k_proj": "k", "v_proj": "v", "out_proj": "proj",
+    "fc1_g": "fc1", "fc1_x": "fc1", "w12": "fc1", "w3": "fc2",
 }  # fmt: skip
 
 
@@ -294,7 +295,7 @@ class _Reader:
         # Maps are square in their spatial dimensions unless the input is not.
         first_is_channel = shape[2] * self.size[1] == shape[3] * self.size[0]
         last_is_channel = shape[1] * self.size[1] == shape[2] * self.size[0]
-        if first_is_channel and last_is_channel or first_is_channel == last_is_channel:
+        if (first_is_channel and last_is_channel) or first_is_channel == last_is_channel:
             return shape[-1] if self._channels_last() else shape[1]
         return shape[1] if first_is_channel else shape[-1]
 

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import timm
@@ -113,7 +114,7 @@ def _fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> dict[str, Te
     return None
 
 
-def _family_converter(model: nn.Module):  # type: ignore[no-untyped-def]  # timm's converters are untyped
+def _family_converter(model: nn.Module) -> Callable[[dict[str, Tensor]], dict[str, Tensor]] | None:
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     return (lambda tensors: convert(tensors, model)) if convert else None
 

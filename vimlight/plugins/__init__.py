@@ -1,7 +1,7 @@
 """Plug-in modules: light additions to a frozen backbone, one set of parameters per site.
 
-A plug-in *type* is one file in this folder (or anywhere else) with a `Unit` subclass under `@PLUGINS.register(name)`: its
-parameters for one site, its forward, and how several of them widen into one.
+A plug-in *type* is one file in this folder (or anywhere else) with a `Unit` subclass under `@PLUGINS.register(name)`:
+its parameters for one site, its forward, and how several of them widen into one.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def check_fit(backbone: Backbone, plugin: Plugin) -> None:
     if plugin.fingerprint != backbone.fingerprint:
         raise FingerprintError(
             f"the plug-in belongs to the backbone with fingerprint {plugin.fingerprint[:12]}..., "
-            f"but {backbone.name!r} has {backbone.fingerprint[:12]}...; modules fit only the backbone they were trained on"
+            f"but {backbone.name!r} has {backbone.fingerprint[:12]}...; a module fits only the one it was trained on"
         )
     known = {site.name for site in backbone.all_sites}
     missing = [name for name in plugin.site_names if name not in known]

@@ -1,8 +1,8 @@
-"""The bottleneck that most plug-in types are: down to a few hidden units, back up, and nothing else as wide as the backbone."""
+"""The bottleneck that most plug-in types are: down to a few hidden units, and back up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, cast
 
 import torch
@@ -86,8 +86,9 @@ def _grid(patches: int, layout: Layout) -> tuple[int, int]:
 class Bottleneck(Unit):
     """Down, activation, optionally a 3x3 convolution and the activation again, up: `s U act(conv(act(D x)))`.
 
-    Subclasses choose the activation, the parts and the initialisation. The down projection is Kaiming-uniform and the up
-    projection zero unless they say otherwise: exactly one factor is zero, so that gradients reach both within two steps.
+    Subclasses choose the activation, the parts and the initialisation. The down projection is Kaiming-uniform and the
+    up projection zero unless they say otherwise: exactly one factor is zero, so that gradients reach both within two
+    steps.
 
     Args:
         site: Where the unit sits.
@@ -99,7 +100,7 @@ class Bottleneck(Unit):
         activation: Applied element by element; `None` for none.
     """
 
-    activation: ClassVar[Callable[[Tensor], Tensor] | None] = staticmethod(F.gelu)
+    activation: ClassVar[staticmethod[[Tensor], Tensor] | None] = staticmethod(F.gelu)
     conv: nn.Conv2d | None
 
     def __init__(self, site: Site, hidden: int, scale: float = 1.0, dropout: float = 0.0) -> None:
@@ -165,9 +166,9 @@ class Bottleneck(Unit):
 class WideBottleneck(WideUnit):
     """K bottlenecks at one site as one: `sum_k g_k U_k act(D_k x) = [U_1 .. U_K] (g * act([D_1; ..; D_K] x))`.
 
-    Exact for every element-wise activation. The convolution is grouped; units of other widths are padded with zeros up to
-    the widest, which changes nothing, since the up projection ignores them. The parts are copies, joined once: what the
-    units learn later does not reach them.
+    Exact for every element-wise activation. The convolution is grouped; units of other widths are padded with zeros up
+    to the widest, which changes nothing, since the up projection ignores them. The parts are copies, joined once: what
+    the units learn later does not reach them.
 
     Args:
         units: The bottlenecks, all of one type.

@@ -16,8 +16,9 @@ __all__ = ["Convpass"]
 class Convpass(Bottleneck):
     """ViM's module: `W_up qgelu(conv3x3(qgelu(W_down n + b)) + b) + b`, fed the normed input of the branch.
 
-    Starts as the identity: the down projection is Xavier-uniform, the kernel an identity at its centre, the up projection
-    zero. ViM applies no scale; Convpass itself has one. At blocks without branches it reads the block's output.
+    Starts as the identity: the down projection is Xavier-uniform, the kernel an identity at its centre, the up
+    projection zero. ViM applies no scale; Convpass itself has one. At blocks without branches it reads the block's
+    output.
 
     Args:
         site: Where the unit sits.

@@ -20,7 +20,8 @@ __all__ = ["Lora"]
 class Lora(Unit):
     """`(alpha / rank) B A x` beside a layer; of a fused `qkv`, each part has factors of its own.
 
-    A convolution gets a convolution of the same geometry for A and a 1x1 convolution for B. A is Kaiming-uniform, B zero.
+    A convolution gets a convolution of the same geometry for A and a 1x1 convolution for B. A is Kaiming-uniform, B is
+    zero.
 
     Args:
         site: Where the unit sits.

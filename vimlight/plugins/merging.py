@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TypeAlias, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from vimlight.backbone import Backbone
 from vimlight.errors import PluginError
@@ -12,6 +12,8 @@ from vimlight.plugins.attach import check_fit
 from vimlight.plugins.base import Plugin
 
 __all__ = ["Merged", "merge"]
+
+_Parameters: TypeAlias = "tuple[nn.Parameter, nn.Parameter | None]"
 
 
 class Merged:
@@ -23,12 +25,11 @@ class Merged:
     """
 
     def __init__(self, backbone: Backbone, plugin: Plugin) -> None:
-        self._pristine: dict[nn.Module, tuple[Tensor, Tensor | None]] = {}
         layers = [backbone.model.get_submodule(site.output_module) for site in plugin.sites]
-        # Copies come first and the fold second, so that a fold that fails leaves nothing changed.
-        for layer in layers:
-            bias = cast("Tensor | None", layer.bias)
-            self._pristine[layer] = (cast(Tensor, layer.weight).clone(), None if bias is None else bias.clone())
+        self._pristine = {layer: _parameters(layer) for layer in layers}
+        # The folds change copies, so that a fold that fails leaves nothing changed.
+        self._folded = {layer: _copies(parameters) for layer, parameters in self._pristine.items()}
+        self._put(self._folded)
         try:
             for site, layer in zip(plugin.sites, layers, strict=True):
                 plugin.unit(site).fold(layer)
@@ -45,11 +46,34 @@ class Merged:
         self.unmerge()
 
     def unmerge(self) -> None:
-        """Restores the weights from their copies, bit for bit."""
-        for layer, (weight, bias) in self._pristine.items():
-            cast(Tensor, layer.weight).data = weight
-            layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-        self._pristine.clear()
+        """Puts the backbone's own parameters back.
+
+        Raises:
+            PluginError: If another plug-in was merged into the same layers later and is there still.
+        """
+        if any(layer.weight is not weight for layer, (weight, _) in self._folded.items()):
+            raise PluginError("another plug-in was merged later into the same layers; unmerge that one first")
+        self._put(self._pristine)
+        self._pristine, self._folded = {}, {}
+
+    @staticmethod
+    def _put(parameters: dict[nn.Module, _Parameters]) -> None:
+        for layer, (weight, bias) in parameters.items():
+            layer.register_parameter("weight", weight)
+            layer.register_parameter("bias", bias)
+
+
+def _parameters(layer: nn.Module) -> _Parameters:
+    return cast(nn.Parameter, layer.weight), cast("nn.Parameter | None", layer.bias)
+
+
+def _copies(parameters: _Parameters) -> _Parameters:
+    weight, bias = parameters
+    return _copy(weight), None if bias is None else _copy(bias)
+
+
+def _copy(parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(parameter.detach().clone(), requires_grad=False)
 
 
 def merge(backbone: Backbone, plugin: Plugin) -> Merged:

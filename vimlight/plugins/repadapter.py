@@ -19,8 +19,8 @@ __all__ = ["RepAdapter"]
 class RepAdapter(Bottleneck):
     """`x + s B_g(A x)` before `qkv` and `fc1`, where B_g acts on groups of the hidden units.
 
-    Linear throughout: `W (I + s B A)` and a new bias are the same layer. A is Xavier-uniform, B zero. Layers that read the
-    same tensor apart, such as split q, k and v, have a unit each.
+    Linear throughout: `W (I + s B A)` and a new bias are the same layer. A is Xavier-uniform, B zero. Layers that read
+    the same tensor apart, such as split q, k and v, have a unit each.
 
     Args:
         site: Where the unit sits.

@@ -18,7 +18,7 @@ __all__ = ["Ssf"]
 class Ssf(Unit):
     """`gamma y + beta` on the output y of a layer; what is added is `(gamma - 1) y + beta`.
 
-    Gamma starts around 1 and beta around 0 with a standard deviation of 0.02, so a new unit is not exactly the identity.
+    Gamma starts around 1 and beta around 0 with a standard deviation of 0.02, so a new unit is not quite the identity.
 
     Args:
         site: Where the unit sits.
