@@ -99,11 +99,11 @@ def test_a_source_registers_from_outside():
         ("digits", {"shots": 3}, UnknownNameError, r"unknown argument of data set 'digits': 'shots'; valid: none"),
         ("image_folder", {"rot": "x"}, UnknownNameError, r"'image_folder': 'rot'; did you mean 'root'\?"),
         ("image_folder", {}, ConfigError, r"data set 'image_folder' needs the argument 'root'"),
-        ("image_folder", {"root": 3}, ConfigError, r"data set 'image_folder': .*\"root\": Expected .*str.* Got value: 3"),
+        ("image_folder", {"root": 3}, ConfigError, r"'image_folder': .*\"root\": Expected .*str.* Got value: 3"),
         ("torchvision", {"name": "CIFR10"}, UnknownNameError, r"torchvision data set 'CIFR10'; did you mean 'CIFAR10'"),
         ("torchvision", {"name": "CIFAR10"}, ConfigError, r"torchvision's CIFAR10 needs the folder of its data"),
         ("torchvision", {"name": "FakeData", "arguments": {"sise": 3}}, ConfigError, r"FakeData: .*'sise'"),
-        ("fashion_mnist", {"root": "/nowhere"}, DataError, r"not in /nowhere: run `apt-get install dataset-fashion-mnist`"),
+        ("fashion_mnist", {"root": "/nowhere"}, DataError, r"not in /nowhere: run `apt-get install dataset-f"),
         ("manifest", {"path": "/nowhere.csv"}, DataError, r"manifest /nowhere.csv does not exist"),
     ],
 )
@@ -176,12 +176,10 @@ def test_manifest_with_splits_and_classes(flowers):
 
 
 def test_manifest_in_parquet(flowers):
-    pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     paths = [path.relative_to(flowers).as_posix() for path in files(flowers)]
     table = pyarrow.table({"path": paths, "label": [path.split("/")[0] for path in paths]})
-    pyarrow.parquet.write_table(table, flowers / "all.parquet")
+    parquet.write_table(table, flowers / "all.parquet")
     source = load_source("manifest", {"path": str(flowers / "all.parquet")})
     assert source.train.targets.bincount().tolist() == [6, 7, 8]
 
@@ -200,11 +198,11 @@ def test_manifest_with_several_labels(flowers):
 @pytest.mark.parametrize(
     ("header", "row", "options", "error", "text"),
     [
-        (["path", "labels"], ("0.png", "a"), {}, UnknownNameError, r"column of .*all.csv 'label'; did you mean 'labels'"),
-        (["path", "label"], ("0.png", "a"), {"classes": ["b"]}, UnknownNameError, r"label in row 1 of .* 'a'; valid: b"),
+        (["path", "labels"], ("0.png", "a"), {}, UnknownNameError, r"column of .*csv 'label'; did you mean 'labels'"),
+        (["path", "label"], ("0.png", "a"), {"classes": ["b"]}, UnknownNameError, r"label in row 1 .* 'a'; valid: b"),
         (["path", "label"], ("9.png", "a"), {}, DataError, r"1 of 1 images do not exist; the first: .*9.png"),
         (["path", "label", "split"], ("0.png", "a", "tran"), {}, UnknownNameError, r"split in row 1 .*'tran'.*'train'"),
-        (["path", "label", "split"], ("0.png", "a", "test"), {}, DataError, r"no row says 'train' in the column 'split'"),
+        (["path", "label", "split"], ("0.png", "a", "test"), {}, DataError, r"no row says 'train' in the column"),
         (["path", "label"], None, {}, DataError, r"all.csv has no rows"),
     ],
 )
@@ -268,5 +266,16 @@ def test_hub_columns_are_checked(flowers):
     arguments = saved_hub_set(flowers)
     with pytest.raises(UnknownNameError, match="'pictur'; did you mean 'picture'"):
         load_source("hf", {**arguments, "image_column": "pictur"})
-    with pytest.raises(DataError, match="cannot load data set '.*nowhere'"):
+    with pytest.raises(DataError, match=r"cannot load data set '.*nowhere'"):
         load_source("hf", {"path": str(flowers / "nowhere")})
+
+
+def test_hub_set_with_several_labels(flowers):
+    datasets = pytest.importorskip("datasets")
+    labels = datasets.Sequence(datasets.ClassLabel(names=["red", "tall", "wild"]))
+    rows = {"image": [str(path) for path in files(flowers)[:3]], "traits": [[0, 2], [], [1]]}
+    part = datasets.Dataset.from_dict(rows, datasets.Features({"image": datasets.Image(), "traits": labels}))
+    datasets.DatasetDict({"train": part}).save_to_disk(flowers.parent / "traits")
+    source = load_source("hf", {"path": str(flowers.parent / "traits")})
+    assert source.kind == "multilabel"
+    assert source.train.targets.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]

@@ -75,6 +75,8 @@ def batch_loader(
     dataset: BatchDataset, batch_size: int, num_workers: int, sampler: Sampler[int] | None, pin_memory: bool
 ) -> DataLoader[Batch]:
     """Builds the loader; without a sampler the order is that of the table."""
+    # Without a generator of its own, each pass would draw from the global random state.
+    generator = torch.Generator().manual_seed(0)
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -83,6 +85,7 @@ def batch_loader(
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
         collate_fn=_whole,
+        generator=generator,
     )
 
 
