@@ -9,10 +9,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-# pip's own progress is hundreds of lines: show each download, and what goes wrong.
+# pip's own progress is hundreds of lines: show each download, and what goes wrong. Compiling every module beforehand would
+# cost more than it saves, since only some are ever imported.
 define install
 	@echo "Installing vimlight into $(VENV); the first time takes a few minutes (PyTorch is large)."
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --editable $(1) \
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --no-compile --editable $(1) \
 		| sed -une 's/^ *\(Downloading [^ ]*\.whl.*\)/  \1/p' -e 's/^Installing collected.*/  Installing .../p'
 endef
 

@@ -182,6 +182,13 @@ def test_order_and_augmentation_change_with_the_epoch(tmp_path):
     assert not torch.allclose(first["image"][0], second["image"][second["id"].index(name)], atol=1e-3)
 
 
+def test_lightning_may_overfit_a_few_batches(tmp_path):
+    model = Recorder()
+    options = {"max_epochs": 2, "overfit_batches": 1, "limit_val_batches": 0}
+    trainer(tmp_path, **options).fit(model, DownstreamDataModule("digits", shots=5, batch_size=10))
+    assert set(model.seen["train"][0]["id"]) == set(model.seen["train"][1]["id"])
+
+
 class IdsOnDisk(Recorder):
     """Writes what each process was shown, since the test cannot look into the processes."""
 

@@ -68,6 +68,18 @@ def test_a_shift_moves_by_its_share_of_the_side():
     assert (moved[0, 0] > 0.9).nonzero().tolist() == [[8, 4]]
 
 
+def test_light_follows_its_definition():
+    images = 0.3 + 0.4 * torch.rand(2, 3, 8, 8)
+    draws = torch.full((2, Augmentation.DRAWS), 0.5)
+    draws[0, 6:9] = torch.tensor([0.75, 0.25, 0.9])
+    changed = Augmentation(light=0.2)(images, draws)
+    bright = images[0] * 1.1
+    contrasted = bright.mean() + 0.9 * (bright - bright.mean())
+    grey = contrasted.mean(dim=0)
+    assert torch.allclose(changed[0], grey + 1.16 * (contrasted - grey), atol=1e-5)
+    assert torch.allclose(changed[1], images[1], atol=1e-5)
+
+
 @pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name != "none"])
 def test_each_image_is_changed_in_its_own_way(name, untouched_rng):
     generator = torch.Generator().manual_seed(0)

@@ -7,7 +7,7 @@ augmentation of training images, normalisation for the backbone.
 from __future__ import annotations
 
 import dataclasses
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, cast
@@ -33,7 +33,7 @@ TEST_FRACTION = 0.2
 TEST_SEED = 0
 
 
-class ImageDataModule(pl.LightningDataModule):
+class ImageDataModule(pl.LightningDataModule, ABC):
     """What both data modules share; a subclass decides which images are for training and which for validation.
 
     Batches are dictionaries: `"image"` `(N, 3, H, W)` float32 on the device, `"target"` `(N,)` int64, or `(N, C)` of
@@ -206,7 +206,7 @@ class ImageDataModule(pl.LightningDataModule):
         rows = batch.pop("index")
         training = self.trainer is not None and self.trainer.training
         augment = self._augmentation if training else None
-        draws = self._epoch_draws()[rows.cpu()] if augment else None
+        draws = self._epoch_draws()[rows] if augment else None
         return {**batch, "image": self._prepare(batch["image"], augment, draws)}
 
     def _prepare(self, images: Tensor, augment: Augmentation | None = None, draws: Tensor | None = None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
@@ -22,7 +23,7 @@ class BatchDataset(Dataset[Batch]):
     """Serves whole batches of a table, as uint8.
 
     Images of one size are left to be resized on the device; others are resized and cropped here. `"index"` tells the
-    rows, `(N,)` int64.
+    rows, as a numpy array that stays on the host.
 
     Args:
         table: The images.
@@ -56,7 +57,7 @@ class BatchDataset(Dataset[Batch]):
             return {"error": str(error)}
         if not isinstance(images, torch.Tensor):
             images = torch.stack([fit(image, self._preprocessing) for image in images])
-        rows = torch.tensor(indices)
+        rows = np.asarray(indices)
         ids = [self._table.ids[index] for index in indices]
         return {"image": images, "target": self._table.targets[rows], "id": ids, "index": rows}
 

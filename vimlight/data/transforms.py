@@ -128,12 +128,12 @@ class Augmentation:
         return torch.stack(rows, dim=1).view(-1, 2, 3)
 
     def _relight(self, images: Tensor, draws: Tensor) -> Tensor:
-        factors = (1 + self.light * (2 * draws - 1))[:, :, None, None, None]
-        images = images * factors[:, 0]
-        centre = images.mean(dim=(1, 2, 3), keepdim=True)
-        images = centre + (images - centre) * factors[:, 1]
-        grey = images.mean(dim=1, keepdim=True)
-        return (grey + (images - grey) * factors[:, 2]).clamp(0, 1)
+        brightness, contrast, saturation = (1 + self.light * (2 * draws - 1))[:, :, None, None].unbind(dim=1)
+        # All three are linear in the pixels: one 3 x 3 matrix and one offset per image do their work.
+        identity = torch.eye(3, device=images.device, dtype=images.dtype)
+        mixing = brightness * contrast * (saturation * identity + (1 - saturation) / 3)
+        offset = (1 - contrast) * brightness * images.mean(dim=(1, 2, 3))[:, None, None]
+        return torch.baddbmm(offset, mixing, images.flatten(2)).clamp_(0, 1).view_as(images)
 
 
 AUGMENTATIONS: dict[str, Augmentation | None] = {
