@@ -1,0 +1,26 @@
+"""Scenes: a procedural family of labelled, captioned images, drawn in batches from a seed."""
+
+from __future__ import annotations
+
+from vimlight.data.scenes.glyphs import FONTS, HELD_OUT_FONTS, TRAINING_FONTS, GlyphBatch, draw_glyphs
+from vimlight.data.scenes.layout import COLOURS, POSITIONS, SIZES, TEXTURES, Layout
+from vimlight.data.scenes.scenes import SceneBatch, draw_scenes
+from vimlight.data.scenes.shapes import HELD_OUT_SHAPES, SHAPES, TRAINING_SHAPES
+
+__all__ = [
+    "COLOURS",
+    "FONTS",
+    "HELD_OUT_FONTS",
+    "HELD_OUT_SHAPES",
+    "POSITIONS",
+    "SHAPES",
+    "SIZES",
+    "TEXTURES",
+    "TRAINING_FONTS",
+    "TRAINING_SHAPES",
+    "GlyphBatch",
+    "Layout",
+    "SceneBatch",
+    "draw_glyphs",
+    "draw_scenes",
+]
