@@ -1,0 +1,87 @@
+"""From a card and tensors back to a module, with every way in which they may not fit together checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vimlight.backbone import Backbone
+from vimlight.errors import FingerprintError, PluginError, UnknownNameError, ZooError, unknown_name
+from vimlight.plugins import Plugin
+from vimlight.zoo.card import Card
+
+__all__ = ["rebuild"]
+
+
+def rebuild(name: str, card: Card, tensors: Mapping[str, Tensor], backbone: Backbone) -> Plugin:
+    """Builds the module that a card describes and gives it the tensors as they are.
+
+    Args:
+        name: Name of the module, for messages.
+        card: Its card.
+        tensors: Its tensors by name.
+        backbone: The backbone it was trained on.
+
+    Returns:
+        The module, in eval mode, frozen, on the backbone's device.
+
+    Raises:
+        FingerprintError: If it was trained on another backbone.
+        ZooError: If its plug-in type or a setting is unknown here, or the tensors are not those of the type.
+    """
+    _check_backbone(name, card, backbone)
+    plugin = _empty_plugin(name, card, backbone)
+    _check_tensors(name, plugin, tensors)
+    # Assigned, not copied, so that the dtype is the file's too.
+    plugin.load_state_dict(tensors, assign=True)
+    return plugin.to(next(backbone.parameters()).device).requires_grad_(False).eval()
+
+
+def _check_backbone(name: str, card: Card, backbone: Backbone) -> None:
+    if card.fingerprint == backbone.fingerprint:
+        return
+    why = ""
+    if card.backbone == backbone.name:
+        # As JSON has it, with lists for tuples.
+        preprocessing = json.loads(json.dumps(backbone.preprocessing.as_dict()))
+        why = f": same name, other {'weights' if card.preprocessing == preprocessing else 'preprocessing'}"
+    raise FingerprintError(
+        f"module {name!r} was trained on {card.backbone!r} (fingerprint {card.fingerprint[:12]}), "
+        f"not on {backbone.name!r} ({backbone.fingerprint[:12]}){why}"
+    )
+
+
+def _empty_plugin(name: str, card: Card, backbone: Backbone) -> Plugin:
+    sites = {site.name: site for site in backbone.all_sites}
+    missing = [site for site in card.sites if site not in sites]
+    if missing:
+        raise ZooError(f"module {name!r}: {unknown_name(f'site of {backbone.name!r}', missing[0], sites)}")
+    try:
+        # The initial values are thrown away, so they must not move the global random state.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            return Plugin(
+                card.kind,
+                [sites[site] for site in card.sites],
+                card.settings,
+                card.fingerprint,
+                backbone.name,
+                backbone.preprocessing,
+            )
+    except (UnknownNameError, PluginError, TypeError) as error:
+        raise ZooError(f"module {name!r}: {error}") from error
+
+
+def _check_tensors(name: str, plugin: Plugin, tensors: Mapping[str, Tensor]) -> None:
+    expected = plugin.state_dict()
+    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or extra:
+        parts = [f"lacks {len(missing)} tensors, such as {missing[0]!r}"] if missing else []
+        parts += [f"has {len(extra)} tensors too many, such as {extra[0]!r}"] if extra else []
+        raise ZooError(f"module {name!r} {' and '.join(parts)}, for a plug-in of type {plugin.kind!r}")
+    for key, tensor in expected.items():
+        found, wanted = tuple(tensors[key].shape), tuple(tensor.shape)
+        if found != wanted:
+            raise ZooError(f"module {name!r}: tensor {key!r} has shape {found}, but {wanted} is expected")

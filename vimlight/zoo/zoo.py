@@ -1,0 +1,302 @@
+"""A zoo: a directory of module files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from vimlight.backbone import Backbone
+from vimlight.errors import ZooError, unknown_name
+from vimlight.plugins import PLUGINS, Plugin
+from vimlight.zoo.atomic import publish, temporary
+from vimlight.zoo.card import Card, describe
+from vimlight.zoo.files import pack_head, pack_module, plain, read_card, read_head, read_module, sha256_of
+from vimlight.zoo.rebuild import rebuild
+
+__all__ = ["Problem", "Zoo"]
+
+_SUFFIX, _HEAD = ".safetensors", ".head"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+
+
+class Problem(NamedTuple):
+    """What is wrong with a file of a zoo.
+
+    Attributes:
+        file: The file's name.
+        text: What is wrong.
+    """
+
+    file: str
+    text: str
+
+
+class Zoo:
+    """A directory of modules: `NAME.safetensors` each, and `NAME.head.safetensors` beside those that kept their head.
+
+    There is no index, so files may be copied in and out by hand; what a file claims is checked when it is loaded. The
+    hashes reveal damage and careless edits; against a forger, compare the card's `sha256` with the author's.
+
+    Args:
+        path: The directory; it need not exist before the first module is added.
+
+    Raises:
+        ZooError: If the path is something other than a directory.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).expanduser()
+        if self.path.exists() and not self.path.is_dir():
+            raise ZooError(f"{str(self.path)!r} is not a directory; a zoo is a directory of .safetensors files")
+
+    def __repr__(self) -> str:
+        return f"Zoo({str(self.path)!r})"
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterates over the names."""
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        """Returns the number of modules."""
+        return len(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        """Tells whether there is a module of that name."""
+        return name in self.names()
+
+    def names(self) -> list[str]:
+        """Lists the modules in alphabetical order."""
+        stems = (file.name.removesuffix(_SUFFIX) for file in self.path.glob(f"[!.]*{_SUFFIX}"))
+        return sorted(stem for stem in stems if not stem.endswith(_HEAD))
+
+    def card(self, name: str) -> Card:
+        """Reads a module's card; only the file's header is read.
+
+        Args:
+            name: The module.
+
+        Raises:
+            ZooError: If there is no such module, or its file is damaged or of a newer format.
+        """
+        return read_card(self._existing(name))
+
+    def load(self, name: str, backbone: Backbone) -> Plugin:
+        """Loads a module for the backbone it was trained on.
+
+        Args:
+            name: The module.
+            backbone: The backbone.
+
+        Returns:
+            The module with exactly the tensors of the file, in eval mode, frozen, on the backbone's device.
+
+        Raises:
+            FingerprintError: If it was trained on another backbone.
+            ZooError: If there is no such module, its file is damaged, its plug-in type is unknown here, or its tensors
+                are not those of the type.
+        """
+        return rebuild(name, *read_module(self._existing(name)), backbone)
+
+    def load_head(self, name: str) -> dict[str, Tensor]:
+        """Loads the tensors of the head that was trained with a module.
+
+        Args:
+            name: The module.
+
+        Returns:
+            Tensors by name, on the CPU.
+
+        Raises:
+            ZooError: If there is no such module or head, or the head is damaged or another module's.
+        """
+        card, path = self.card(name), self._file(name + _HEAD)
+        if not path.is_file():
+            raise ZooError(f"module {name!r} has no head" + (f": {path.name} is missing" if card.head else ""))
+        sha256, tensors = read_head(path)
+        if sha256 != card.head:
+            raise ZooError(f"{path.name} is not the head that module {name!r} was saved with")
+        return tensors
+
+    def add(
+        self,
+        name: str,
+        plugin: Plugin,
+        card: Card | Mapping[str, Any] | None = None,
+        head: Mapping[str, Tensor] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Saves a module; its file appears whole or not at all, and no other file is touched.
+
+        Args:
+            name: A new name of lower-case letters, digits, `-`, `_` and `.`.
+            plugin: The module.
+            card: Describing fields of `Card`, such as `{"task": "classification", "license": "apache-2.0"}`.
+            head: The tensors of its head by name, such as a `state_dict`.
+            overwrite: Whether a module of that name may be replaced.
+
+        Raises:
+            ZooError: If the name is taken or not allowed, or the card has an unknown key or a mistyped value.
+        """
+        if not isinstance(plugin, Plugin):
+            raise ZooError(f"a zoo keeps plug-ins made by create_plugin, not {type(plugin).__name__}")
+        tensors = plain(plugin.state_dict())
+        head_tensors = plain(head) if head else None
+        sha256 = sha256_of(head_tensors) if head_tensors else ""
+        self._write(name, describe(plugin, card or {}, sha256_of(tensors), sha256), tensors, head_tensors, overwrite)
+
+    def add_file(self, path: str | os.PathLike[str], name: str | None = None, overwrite: bool = False) -> str:
+        """Copies a module from elsewhere into the zoo after checking all that needs no backbone; its head comes along.
+
+        Args:
+            path: A module's `.safetensors` file.
+            name: Its name here; the file's own if left out.
+            overwrite: Whether a module of that name may be replaced.
+
+        Returns:
+            Its name here.
+
+        Raises:
+            ZooError: If the file is missing, damaged, no module or of an unknown plug-in type, or the name is taken.
+        """
+        source = Path(path).expanduser()
+        stem = source.name.removesuffix(_SUFFIX)
+        if stem.endswith(_HEAD):
+            raise ZooError(f"{source.name} is a head; add the module {stem.removesuffix(_HEAD)}{_SUFFIX} beside it")
+        card, tensors = _checked_module(source)
+        head = _checked_head(source, card)
+        self._write(name or stem, card, tensors, head, overwrite)
+        return name or stem
+
+    def export(self, names: str | Iterable[str], to: str | os.PathLike[str]) -> list[Path]:
+        """Copies modules out of the zoo after checking them; their heads come along.
+
+        Args:
+            names: One name or several.
+            to: A directory, which is a zoo then; or, for one module, a new `.safetensors` file.
+
+        Returns:
+            The modules' new files.
+
+        Raises:
+            ZooError: If there is no such module, one is damaged, or a target exists; nothing is written then.
+        """
+        chosen = [names] if isinstance(names, str) else list(names)
+        target = Path(to).expanduser()
+        as_file = target.suffix == _SUFFIX
+        if as_file and len(chosen) != 1:
+            raise ZooError(f"{len(chosen)} modules do not fit into the one file {target.name}; export to a directory")
+        other = Zoo(target.parent if as_file else target)
+        renamed = {name: target.name.removesuffix(_SUFFIX) if as_file else name for name in chosen}
+        for name, new in renamed.items():
+            card, _ = _checked_module(self._existing(name))
+            _checked_head(self._file(name), card)
+            other._check_new(new)
+        return [other._file(other.add_file(self._file(name), new)) for name, new in renamed.items()]
+
+    def remove(self, name: str) -> None:
+        """Deletes a module and its head.
+
+        Args:
+            name: The module.
+
+        Raises:
+            ZooError: If there is no such module.
+        """
+        self._existing(name).unlink()
+        self._file(name + _HEAD).unlink(missing_ok=True)
+
+    def verify(self) -> list[Problem]:
+        """Checks all that needs no backbone: headers, cards, hashes, plug-in types, and which head belongs to which.
+
+        Returns:
+            What is wrong, file by file; empty if nothing is.
+
+        Raises:
+            ZooError: If the directory does not exist.
+        """
+        if not self.path.is_dir():
+            raise ZooError(f"zoo {str(self.path)!r} does not exist")
+        return [
+            Problem(file.name, text)
+            for file in sorted(self.path.glob(f"[!.]*{_SUFFIX}"))
+            if (text := self._problem(file))
+        ]
+
+    def _problem(self, file: Path) -> str:
+        stem = file.name.removesuffix(_SUFFIX)
+        owner = stem.removesuffix(_HEAD)
+        try:
+            if not stem.endswith(_HEAD):
+                _checked_module(file)
+            elif owner in self:
+                self.load_head(owner)
+            else:
+                return f"is a head, but there is no module {owner!r}"
+        except ZooError as error:
+            return str(error).removeprefix(f"{file.name}: ")
+        return ""
+
+    def _file(self, stem: str) -> Path:
+        return self.path / f"{stem}{_SUFFIX}"
+
+    def _existing(self, name: str) -> Path:
+        names = self.names()
+        if name in names:
+            return self._file(name)
+        if not self.path.is_dir():
+            raise ZooError(f"zoo {str(self.path)!r} does not exist, so there is no module {name!r}")
+        if not names:
+            raise ZooError(f"zoo {str(self.path)!r} is empty, so there is no module {name!r}")
+        raise ZooError(str(unknown_name(f"module of zoo {str(self.path)!r}:", name, names)))
+
+    def _check_new(self, name: str, overwrite: bool = False) -> None:
+        if not _NAME.fullmatch(name) or name.endswith((_HEAD, _SUFFIX)):
+            raise ZooError(
+                f"{name!r} cannot name a module: up to 100 lower-case letters, digits, '-', '_' and '.', "
+                "beginning with a letter or digit and not ending in '.head' or '.safetensors'"
+            )
+        if not overwrite and self._file(name).exists():
+            raise ZooError(f"zoo {str(self.path)!r} has a module {name!r} already; remove it or take another name")
+
+    def _write(
+        self, name: str, card: Card, tensors: dict[str, Tensor], head: dict[str, Tensor] | None, overwrite: bool
+    ) -> None:
+        self._check_new(name, overwrite)
+        module_file, head_file = self._file(name), self._file(name + _HEAD)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with temporary(module_file, pack_module(card, tensors)) as module_copy:
+                if head is None:
+                    publish(module_copy, module_file, overwrite)
+                    head_file.unlink(missing_ok=True)
+                    return
+                with temporary(head_file, pack_head(head)) as head_copy:
+                    # The module goes first: whoever owns the name may replace the head beside it.
+                    publish(module_copy, module_file, overwrite)
+                    head_copy.replace(head_file)
+        except FileExistsError as error:
+            raise ZooError(f"zoo {str(self.path)!r} has a module {name!r} already; take another name") from error
+        except OSError as error:
+            raise ZooError(f"module {name!r} cannot be written to {str(self.path)!r}: {error.strerror}") from error
+
+
+def _checked_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
+    card, tensors = read_module(path)
+    if card.kind not in PLUGINS:
+        raise ZooError(f"{path.name}: {unknown_name('plug-in', card.kind, PLUGINS)}")
+    return card, tensors
+
+
+def _checked_head(module_file: Path, card: Card) -> dict[str, Tensor] | None:
+    path = module_file.with_name(module_file.name.removesuffix(_SUFFIX) + _HEAD + _SUFFIX)
+    if not card.head or not path.is_file():
+        return None
+    sha256, tensors = read_head(path)
+    if sha256 != card.head:
+        raise ZooError(f"{path.name} is not the head that {module_file.name} was saved with; move it away")
+    return tensors
