@@ -235,19 +235,35 @@ def test_torchvision_says_when_data_are_missing(tmp_path):
 
 
 def test_torchvision_fills_in_the_split(tmp_path):
-    from scipy.io import savemat
+    data = tmp_path / "fgvc-aircraft-2013b" / "data"
+    for index in range(9):
+        write_image(data / "images" / f"{index}.jpg", seed=index)
+    (data / "variants.txt").write_text("A300\nBeagle\n")
+    for part, start in (("train", 0), ("val", 4), ("test", 6)):
+        rows = [f"{index} {('A300', 'Beagle')[index % 2]}" for index in range(start, start + 3)]
+        (data / f"images_variant_{part}.txt").write_text("\n".join(rows))
+    source = load_source("torchvision", {"name": "FGVCAircraft", "root": str(tmp_path)})
+    assert source.class_names == ("A300", "Beagle")
+    assert source.val.targets.tolist() == [0, 1, 0]
+    assert source.test.ids == [f"FGVCAircraft/test/{index}" for index in range(3)]
 
-    for split, count in (("train", 12), ("test", 6)):
-        images = RNG.integers(0, 255, (32, 32, 3, count), dtype=np.uint8)
-        savemat(tmp_path / f"{split}_32x32.mat", {"X": images, "y": np.arange(count)[:, None] % 10})
-    with pytest.raises(DataError, match="Dataset not found or corrupted"):
-        load_source("torchvision", {"name": "SVHN", "root": str(tmp_path)})
 
+@pytest.mark.parametrize("name", ["Numbers", "Boxes"])
+def test_torchvision_refuses_what_has_no_class_labels(name, monkeypatch):
+    import torchvision.datasets
 
-def test_torchvision_refuses_what_has_no_class_labels(tmp_path):
-    write_image(tmp_path / "leftImg8bit" / "train" / "x" / "0_leftImg8bit.png")
-    with pytest.raises(DataError, match="torchvision's Kitti"):
-        load_source("torchvision", {"name": "Kitti", "root": str(tmp_path)})
+    class Numbers:
+        targets = ((1, 2, 3), (0, 1, 2))
+
+        def __len__(self):
+            return 2
+
+    class Boxes(Numbers):
+        targets = ({"box": 1}, {"box": 2})
+
+    monkeypatch.setattr(torchvision.datasets, "FakeData", {"Numbers": Numbers, "Boxes": Boxes}[name])
+    with pytest.raises(DataError, match="the targets of torchvision's FakeData are no class labels"):
+        load_source("torchvision", {"name": "FakeData"})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from tiny_data import Input
 
+from vimlight.backbone import Preprocessing
 from vimlight.data.transforms import AUGMENTATIONS, Augmentation, augmentation, fit, normalise
 from vimlight.errors import UnknownNameError
 
@@ -37,6 +38,13 @@ def test_fit_covers_rectangular_inputs(shape):
     fitted = fit(images, Input((16, 24), crop_pct=0.9))
     assert fitted.shape == (2, 3, 16, 24)
     assert (fitted == 9).all()
+
+
+def test_the_backbone_s_own_preprocessing_fits():
+    spec = Preprocessing((8, 12), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    images = normalise(fit(torch.ones(1, 3, 5, 5), spec), spec)
+    assert images.shape == (1, 3, 8, 12)
+    assert torch.allclose(images, torch.ones_like(images), atol=1e-5)
 
 
 def test_normalise_follows_the_formula():

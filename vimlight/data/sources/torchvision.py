@@ -19,7 +19,7 @@ from vimlight.errors import ConfigError, DataError, unknown_name
 __all__ = ["torchvision"]
 
 SPLIT_NAMES = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
-TARGET_ATTRIBUTES = ("targets", "labels", "_labels", "attr")
+TARGET_ATTRIBUTES = ("targets", "labels", "_labels", "y", "attr")
 
 
 @SOURCES.register("torchvision")
@@ -108,17 +108,19 @@ def _open(name: str, factory: Any, given: dict[str, Any], options: list[dict[str
 
 def _targets(name: str, part: Any) -> Tensor:
     values = next((getattr(part, key) for key in TARGET_ATTRIBUTES if hasattr(part, key)), None)
+    if values is None and hasattr(part, "_samples"):
+        values = [sample[1] for sample in part._samples]
     if values is None:
         # The class keeps its targets to itself: read them all once.
         values = [part[index][1] for index in range(len(part))]
     try:
-        targets = torch.as_tensor(np.asarray(values))
+        targets = torch.as_tensor(np.asarray(values)).long()
     except (TypeError, ValueError) as error:
         raise DataError(f"the targets of torchvision's {name} are no class labels") from error
-    if targets.is_floating_point() or targets.ndim > 2 or len(targets) != len(part):
-        found = f"{targets.dtype} {tuple(targets.shape)}"
-        raise DataError(f"the targets of torchvision's {name} are no class labels but {found}")
-    return targets.long()
+    several = targets.ndim == 2 and targets.unique().tolist() in ([0], [1], [0, 1])
+    if len(targets) != len(part) or not (targets.ndim == 1 or several):
+        raise DataError(f"the targets of torchvision's {name} are no class labels, but {tuple(targets.shape)} numbers")
+    return targets
 
 
 def _table(part: Any, targets: Tensor, name: str) -> Table:
