@@ -46,6 +46,7 @@ class Backbone(nn.Module):
         for parameter in model.parameters():
             parameter.requires_grad = False
         self.train()
+        _call_fused_layers(model)
         self._sites = find_sites(model, preprocessing.size)
         if not self._sites.blocks:
             children = ", ".join(f"{child} ({type(module).__name__})" for child, module in model.named_children())
@@ -117,6 +118,13 @@ class Backbone(nn.Module):
         with torch.no_grad():
             image = torch.zeros(1, 3, *self.preprocessing.size, device=first.device, dtype=first.dtype)
             return int(self(image, readout).shape[1])
+
+
+def _call_fused_layers(model: nn.Module) -> None:
+    """Makes attention call its `qkv` layer, where it would use the weight behind the layer's back: hooks need a call."""
+    for module in model.modules():
+        if hasattr(module, "qkv_bias_separate"):
+            module.qkv_bias_separate = True
 
 
 def create_backbone(

@@ -25,6 +25,10 @@ __all__ = ["Convolution", "Layout", "Site", "Sites", "find_sites"]
 _PLACES = {
     "q_proj": "q", "k_proj": "k", "v_proj": "v", "out_proj": "proj",
     "fc1_g": "fc1", "fc1_x": "fc1", "w12": "fc1", "w3": "fc2",
+    # Parallel blocks: one layer in front of both branches, one behind each.
+    "in_proj": "fc1", "attn_out_proj": "proj", "mlp_out_proj": "fc2",
+    # LeViT: pairs of a linear layer and a norm, named by what the pair does.
+    "ln": "proj", "ln1": "fc1", "ln2": "fc2",
 }  # fmt: skip
 
 
@@ -240,7 +244,7 @@ class _Reader:
             yield from self._layer(name, module, call, depth, inside=bool(inside))
 
     def _layer(self, name: str, module: nn.Module, call: _Call, depth: int, *, inside: bool) -> Iterator[Site]:
-        leaf = name.rpartition(".")[2]
+        leaf = name.removesuffix(".linear").rpartition(".")[2]
         channels = _channels(module)
         whole = Site(
             name=name,
@@ -255,10 +259,20 @@ class _Reader:
             foldable=not isinstance(module, nn.Conv2d) or type(module).__name__ in ("Conv2d", "Conv2dSame"),
         )
         yield whole
-        for index, letter in enumerate(leaf if leaf in ("qkv", "kv") and isinstance(module, nn.Linear) else ""):
+        for index, letter in enumerate(leaf if self._splits(name, channels[1]) else ""):
             width = channels[1] // len(leaf)
             part = (index * width, (index + 1) * width)
             yield dataclasses.replace(whole, name=f"{name}[{letter}]", place=letter, width=width, part=part)
+
+    def _splits(self, name: str, channels: int) -> bool:
+        """Tells whether the outputs of a fused layer are its queries, keys and values one behind the other."""
+        parent, _, leaf = name.rpartition(".")
+        attention, proj = self.modules[parent], self.modules.get(f"{parent}.proj")
+        if leaf not in ("qkv", "kv") or not isinstance(self.modules[name], nn.Linear) or channels % len(leaf):
+            return False
+        # Some families order the outputs by head first, so that q, k and v alternate.
+        interleaved = getattr(attention, "head_first", False) or hasattr(attention, "key_dim")
+        return not interleaved and isinstance(proj, nn.Linear) and proj.in_features == channels // len(leaf)
 
     def _layer_layout(self, module: nn.Module, call: _Call) -> Layout:
         if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm)) or type(module).__name__.endswith("2d"):
