@@ -121,10 +121,10 @@ class Backbone(nn.Module):
 
 
 def _call_fused_layers(model: nn.Module) -> None:
-    """Makes attention call its `qkv` layer, where it would use the weight behind the layer's back: hooks need a call."""
+    """Makes attention call its `qkv` layer where it would use the weight without a call, which hooks need."""
     for module in model.modules():
         if hasattr(module, "qkv_bias_separate"):
-            module.qkv_bias_separate = True
+            vars(module)["qkv_bias_separate"] = True
 
 
 def create_backbone(
