@@ -1,0 +1,208 @@
+"""`vimlight zoo`: look into a zoo of modules, check it, and move modules in and out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from vimlight.errors import ConfigError, ZooError, nearest, unknown_name
+
+if TYPE_CHECKING:
+    from vimlight.zoo import Card, Zoo
+
+__all__ = ["main"]
+
+_TEXT = "Look into a zoo of modules, check it, and move modules in and out."
+_COLUMNS = ("module", "plug-in", "backbone", "task", "data set", "classes", "metrics")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs `vimlight zoo`.
+
+    Args:
+        arguments: The command line behind `vimlight zoo`.
+
+    Raises:
+        VimlightError: If the command line, the zoo or a file in it is not as it should be.
+        SystemExit: With 1 if `verify` finds a problem or a removal is not confirmed, with 0 behind `--help`.
+    """
+    parser, commands = _parsers()
+    _, rest = _common("zoo").parse_known_args(arguments)
+    if rest and not rest[0].startswith("-") and rest[0] not in commands:
+        raise unknown_name("command of vimlight zoo", rest[0], commands)
+    options = parser.parse_args(arguments)
+    options.run(options)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def _common(default: str) -> _Parser:
+    """Returns what may stand before and behind the command's name."""
+    parser = _Parser(prog="vimlight zoo", add_help=False, allow_abbrev=False)
+    parser.add_argument("--zoo", metavar="DIR", default=default, help="directory of the zoo (default: zoo)")
+    return parser
+
+
+def _parsers() -> tuple[_Parser, Iterable[str]]:
+    parser = _Parser(prog="vimlight zoo", description=_TEXT, parents=[_common("zoo")], allow_abbrev=False)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=_Parser)
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        # A default here would win over a value given before the command's name.
+        common = _common(argparse.SUPPRESS)
+        sub = commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
+        sub.set_defaults(run=run)
+        return sub
+
+    listing = command("list", _list, "list the modules with the gist of their cards")
+    show = command("show", _show, "show a module's whole card")
+    add = command("add", _add, "check a module's file and copy it into the zoo, with its head if there is one")
+    remove = command("remove", _remove, "delete a module and its head")
+    verify = command("verify", _verify, "check every file; exit code 1 if one is bad")
+    export = command("export", _export, "check modules and copy them out, with their heads")
+    for sub in (listing, show, verify):
+        sub.add_argument("--json", action="store_true", help="print JSON")
+    for sub in (show, remove):
+        sub.add_argument("name", metavar="NAME")
+    add.add_argument("file", metavar="FILE")
+    add.add_argument("--name", help="its name in the zoo (default: the file's)")
+    remove.add_argument("--yes", action="store_true", help="do not ask")
+    export.add_argument("names", metavar="NAME", nargs="+")
+    export.add_argument("--to", metavar="FILE_OR_DIR", required=True, help="a new .safetensors file, or a directory")
+    return parser, commands.choices
+
+
+def _list(options: argparse.Namespace) -> None:
+    zoo = _open(options.zoo)
+    cards = [(name, _card_or_error(zoo, name)) for name in zoo]
+    if options.json:
+        _print_json([{"name": name, **_fields(card)} for name, card in cards])
+    elif cards:
+        _table(_COLUMNS, [_row(name, card) for name, card in cards])
+    else:
+        print(f"zoo {options.zoo!r} is empty; add a module with: vimlight zoo add FILE --zoo {options.zoo}")
+
+
+def _show(options: argparse.Namespace) -> None:
+    card = _open(options.zoo).card(options.name)
+    if options.json:
+        _print_json({"name": options.name, **_fields(card)})
+    else:
+        rows = {"name": options.name, **_fields(card)}.items()
+        _table(("field", "value"), [(key, _text(value)) for key, value in rows if value not in ("", None, [], {}, ())])
+
+
+def _add(options: argparse.Namespace) -> None:
+    from vimlight.zoo import Zoo
+
+    name = Zoo(options.zoo).add_file(options.file, options.name)
+    print(f"added {name!r} to zoo {options.zoo!r}")
+
+
+def _remove(options: argparse.Namespace) -> None:
+    zoo = _open(options.zoo)
+    if options.name in zoo and not options.yes:
+        _confirm(f"remove module {options.name!r} from zoo {options.zoo!r} for good?")
+    zoo.remove(options.name)
+    print(f"removed {options.name!r} from zoo {options.zoo!r}")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    zoo = _open(options.zoo)
+    problems = zoo.verify()
+    if options.json:
+        _print_json({"modules": len(zoo), "problems": [problem._asdict() for problem in problems]})
+    elif problems:
+        _table(("file", "problem"), problems)
+    else:
+        print(f"modules checked: {len(zoo)}, all of them whole")
+    if problems:
+        raise SystemExit(1)
+
+
+def _export(options: argparse.Namespace) -> None:
+    for file in _open(options.zoo).export(options.names, options.to):
+        print(file)
+
+
+def _open(path: str) -> Zoo:
+    from vimlight.zoo import Zoo
+
+    zoo = Zoo(path)
+    if not zoo.path.is_dir():
+        parent = zoo.path.parent
+        close = nearest(zoo.path.name, (entry.name for entry in parent.iterdir())) if parent.is_dir() else []
+        hint = f"did you mean {str(parent / close[0])!r}?" if close else "name the directory with --zoo DIR"
+        raise ZooError(f"zoo {path!r} does not exist; {hint}")
+    return zoo
+
+
+def _card_or_error(zoo: Zoo, name: str) -> Card | ZooError:
+    # One bad file must not hide the others.
+    try:
+        return zoo.card(name)
+    except ZooError as error:
+        return error
+
+
+def _fields(card: Card | ZooError) -> dict[str, Any]:
+    return {"error": str(card)} if isinstance(card, ZooError) else dataclasses.asdict(card)
+
+
+def _row(name: str, card: Card | ZooError) -> Sequence[str]:
+    if isinstance(card, ZooError):
+        return (name, f"({card})", *[""] * (len(_COLUMNS) - 2))
+    classes = str(len(card.classes) or "")
+    return name, card.kind, card.backbone, card.task, card.dataset, classes, _text(card.metrics)
+
+
+def _text(value: Any) -> str:
+    """Writes a card's value on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_nested(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_nested(item) for item in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _nested(value: Any) -> str:
+    return f"({_text(value)})" if isinstance(value, (dict, list, tuple)) else _text(value)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table: drawn on a terminal, one line a row with tabs in between elsewhere."""
+    # A card comes from somebody else: nothing in it may break a line or steer the terminal.
+    lines = [["".join(char if char.isprintable() else " " for char in cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        print("\n".join("\t".join(line) for line in [columns, *lines]))
+        return
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    table = Table(*(Column(column, overflow="fold") for column in columns), box=SIMPLE)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    Console().print(table)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise ConfigError("nobody can be asked whether to remove it: the input is no terminal; pass --yes")
+    from rich.prompt import Confirm
+
+    if not Confirm.ask(question, default=False):
+        print("nothing was removed")
+        raise SystemExit(1)
