@@ -1,0 +1,34 @@
+"""No zoo at all: the bare backbone, alone or with one fresh module, for the baselines of every comparison."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vimlight.aggregation.base import AGGREGATORS, Aggregate
+from vimlight.plugins import Attachment
+
+__all__ = ["Bare"]
+
+
+@AGGREGATORS.register("none")
+class Bare(Aggregate):
+    """The backbone's own features; the zoo's modules, if any are given, are left out."""
+
+    needs_modules = False
+
+    @property
+    def places(self) -> list[str]:
+        """No place is changed."""
+        return []
+
+    @property
+    def gates(self) -> Tensor:
+        """No gates, `(0, K)`."""
+        return torch.zeros(0, len(self.names))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Computes features `(N, D)` of images `(N, 3, H, W)`."""
+        with Attachment(self.backbone, self.extra_slots()):
+            features: Tensor = self.backbone(images, self.readout)
+        return features

@@ -1,0 +1,245 @@
+"""Downstream: a zoo is aggregated for one small task by a few learned gates and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vimlight.aggregation import AGGREGATORS, Aggregate, aggregate
+from vimlight.aggregation.best_single import BestSingle
+from vimlight.backbone import Backbone
+from vimlight.errors import CheckpointError, ConfigError, ZooError, unknown_name
+from vimlight.midstream import build_plugin
+from vimlight.tasks import SOLVERS, AffineHead, EnsembleHead
+from vimlight.training import SupervisedModule, collect_features
+from vimlight.zoo import Zoo
+
+__all__ = ["DownstreamModule"]
+
+_STARTS = ("ranking", "equal")
+# Sharpness of the gates made from a ranking: 0 is equal shares, the last all but one module.
+_SHARPNESS = (0.0, 0.5, 1.0, 2.0, 4.0, 16.0)
+
+
+class DownstreamModule(SupervisedModule):
+    """Aggregates a frozen zoo for one task.
+
+    Before the first step the single modules are ranked by the leave-one-out error of a closed-form head on the training
+    images, and the gates start from the ranking, as sharp as leaves the least error. With a closed-form head the gates are
+    trained on that same error and the head is solved anew at every validation and at the end; with a `linear` head both
+    are trained together, the head starting from the closed form.
+
+    Args:
+        backbone: The backbone, its name, or the arguments of `create_backbone`.
+        zoo: Directory of the zoo.
+        modules: Which modules; all of them if left out. A checkpoint remembers its modules, so that one added to the zoo
+            later changes nothing.
+        aggregator: Name of an aggregator, or its name as `how` together with its settings.
+        head: `"ridge"` or `"lda"` for a head in closed form, `"linear"` for one trained by gradient.
+        readout: What the head reads: `"last"`, or `"layers"` for the pooled outputs of all blocks besides.
+        start: `"ranking"` to start the gates from a ranking of the single modules, `"equal"` for equal gates.
+        extra_module: A fresh plug-in trained beside the zoo: the name of its type or the arguments of `create_plugin`.
+        ranking_limit: How many training images the ranking looks at, at most.
+        **training: Task, optimiser and schedule; see `SupervisedModule`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone | str | dict[str, Any],
+        *,
+        zoo: str = "zoo",
+        modules: Sequence[str] | None = None,
+        aggregator: str | dict[str, Any] = "ens_moe",
+        head: str = "ridge",
+        readout: str = "layers",
+        start: str = "ranking",
+        extra_module: str | dict[str, Any] | None = None,
+        ranking_limit: int = 1000,
+        **training: Any,
+    ) -> None:
+        super().__init__(backbone, **training)
+        if head != "linear" and head not in SOLVERS:
+            raise unknown_name("head", head, ["linear", *SOLVERS])
+        if start not in _STARTS:
+            raise unknown_name("start", start, _STARTS)
+        self.zoo = Zoo(zoo)
+        self.modules_asked = modules
+        self.settings = {"how": aggregator} if isinstance(aggregator, str) else dict(aggregator)
+        if "how" not in self.settings:
+            raise ConfigError(f"the aggregator's settings {self.settings} lack 'how', its name")
+        self.head_kind = head
+        self.readout = readout
+        self.start = start
+        self.extra_module = extra_module
+        self.ranking_limit = ranking_limit
+        self.build(self._default_names())
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the head is solved rather than trained."""
+        return self.head_kind != "linear"
+
+    def build(self, names: Sequence[str]) -> None:
+        """Loads modules and creates the aggregator and the head.
+
+        Args:
+            names: Names of modules in the zoo.
+        """
+        self.module_names = list(names)
+        zoo = [self.zoo.load(name, self.backbone) for name in names]
+        extra = None if self.extra_module is None else build_plugin(self.extra_module, self.backbone)
+        common = {"names": self.module_names, "readout": self.readout, "extra_module": extra}
+        self.aggregator = aggregate(self.backbone, zoo, **self.settings, **common)
+        width = self.backbone.num_features(self.readout)
+        outputs = self.task.num_outputs
+        self.head: AffineHead | EnsembleHead
+        if self.settings["how"] == "logit_ensemble":
+            self.head = EnsembleHead(len(zoo), width, outputs)
+        else:
+            self.head = AffineHead(self.aggregator.num_features(), outputs)
+        self.head.requires_grad_(not self.closed_form)
+        self.to(self.device)
+
+    def trainable_modules(self) -> dict[str, nn.Module]:
+        """Returns what the aggregator declares, and the head."""
+        learned = {f"aggregator.{name}": module for name, module in self.aggregator.trainable_modules().items()}
+        return {**learned, "head": self.head}
+
+    @property
+    def gates(self) -> Tensor:
+        """The share of each module at each place, `(places, K)`."""
+        return self.aggregator.gates.detach()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits `(N, C)` of images `(N, 3, H, W)`."""
+        return self._classify(self.aggregator(images))
+
+    def penalty(self) -> Tensor:
+        """Returns what keeps the gates near their start."""
+        return self.aggregator.penalty()
+
+    def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor | None:
+        """Computes the loss of a batch: through the head, or the leave-one-out error of a closed-form head."""
+        if not self.closed_form:
+            return super().training_step(batch, batch_index)
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            return None
+        features = self.aggregator(batch["image"])
+        columns = self.task.columns(batch["target"])
+        if isinstance(self.head, EnsembleHead):
+            shares = self.aggregator.gates[0]
+            left_out = [SOLVERS[self.head_kind](stream, columns).left_out for stream in features.detach().unbind(1)]
+            loss = (torch.stack(left_out, dim=-1).to(shares.dtype) @ shares - columns).square().mean()
+        else:
+            loss = SOLVERS[self.head_kind](features, columns).loss.to(features.dtype)
+        self.log("train/left_out_error", loss, prog_bar=True, batch_size=len(features))
+        return loss + self.penalty()
+
+    def on_fit_start(self) -> None:
+        """Ranks the modules, starts the gates, and fits the head, unless a checkpoint brings them."""
+        if self.trained:
+            return
+        self.aggregator.eval()
+        if self.start == "ranking" and len(self.module_names) > 1 and self.settings["how"] != "none":
+            self._start_gates()
+        self.fit_head()
+        self.aggregator.train()
+
+    def on_validation_start(self) -> None:
+        """Solves a closed-form head anew for the gates as they are."""
+        if self.closed_form and self.trainer.training:
+            self.fit_head()
+
+    def on_train_end(self) -> None:
+        """Solves a closed-form head for the final gates."""
+        if self.closed_form:
+            self.fit_head()
+
+    def fit_head(self) -> None:
+        """Fits the head on the training images in closed form; a linear head starts from the ridge solution."""
+        was_training = self.aggregator.training
+        self.aggregator.eval()
+        features, targets = collect_features(self.aggregator, self._images())
+        self.head.fit(features, targets, self.task, self.head_kind if self.closed_form else "ridge")
+        self.aggregator.train(was_training)
+
+    def rank_modules(self) -> dict[str, float]:
+        """Returns the leave-one-out error of a closed-form head on each module alone, by name; less is better."""
+        scores = {}
+        probe = BestSingle(self.backbone, self._loaded(), names=self.module_names, readout=self.readout).to(self.device)
+        for index, name in enumerate(self.module_names):
+            probe.start_from(torch.arange(len(self.module_names)) == index)
+            scores[name] = self._left_out_error(probe)
+        return scores
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the modules' names and the hashes of their tensors."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["vimlight"]["modules"] = {name: self.zoo.card(name).sha256 for name in self.module_names}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the checkpoint's modules.
+
+        Raises:
+            CheckpointError: If one of them has changed since, or others were asked for.
+        """
+        super().on_load_checkpoint(checkpoint)
+        modules: dict[str, str] = checkpoint["vimlight"].get("modules", {})
+        if self.modules_asked is not None and list(modules) != list(self.modules_asked):
+            raise CheckpointError(
+                f"the checkpoint aggregates {list(modules)}, but modules={list(self.modules_asked)} was asked"
+            )
+        for name, sha256 in modules.items():
+            if self.zoo.card(name).sha256 != sha256:
+                raise CheckpointError(
+                    f"module {name!r} of the zoo {str(self.zoo.path)!r} is not the one that was aggregated"
+                )
+        if list(modules) != self.module_names:
+            self.build(list(modules))
+
+    def _default_names(self) -> list[str]:
+        if self.modules_asked is not None:
+            return list(self.modules_asked)
+        names = self.zoo.names()
+        if not names and AGGREGATORS[self.settings["how"]].needs_modules:
+            raise ZooError(
+                f"the zoo {str(self.zoo.path)!r} is empty; train a module first (vimlight fit with MidstreamModule)"
+            )
+        return names
+
+    def _start_gates(self) -> None:
+        errors = torch.tensor(list(self.rank_modules().values()), dtype=torch.float64)
+        merit = (errors.mean() - errors) / errors.std().clamp_min(1e-12)
+        candidates = [(merit * sharpness).float().to(self.device) for sharpness in _SHARPNESS]
+        results = []
+        for candidate in candidates:
+            self.aggregator.start_from(candidate)
+            results.append(self._left_out_error(self.aggregator))
+        self.aggregator.start_from(candidates[results.index(min(results))])
+
+    def _left_out_error(self, model: Aggregate) -> float:
+        features, targets = collect_features(model, self._images(), self.ranking_limit)
+        columns = self.task.columns(targets)
+        solve = SOLVERS[self.head_kind if self.closed_form else "ridge"]
+        if features.dim() == 2:
+            return float(solve(features, columns).loss)
+        left_out = torch.stack([solve(stream, columns).left_out for stream in features.unbind(1)], dim=-1)
+        return float((left_out @ model.gates[0].to(left_out.dtype) - columns).square().mean())
+
+    def _classify(self, features: Tensor) -> Tensor:
+        if isinstance(self.head, EnsembleHead):
+            return self.head(features, self.aggregator.gates[0])
+        return self.head(features)
+
+    def _loaded(self) -> list[Any]:
+        return [self.zoo.load(name, self.backbone) for name in self.module_names]
+
+    def _images(self) -> Iterable[Mapping[str, Any]]:
+        """Returns the training images as they are, in order, on the model's device."""
+        batches = getattr(self.trainer.datamodule, "batches", None)  # type: ignore[attr-defined]
+        if batches is None:
+            raise ConfigError("a downstream model needs a DownstreamDataModule (or one with batches('train', device))")
+        return batches("train", self.device)  # type: ignore[no-any-return]

@@ -1,0 +1,143 @@
+"""Midstream: one plug-in module is trained alone over the frozen backbone and goes into the zoo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from vimlight.backbone import Backbone
+from vimlight.errors import ConfigError, ZooError
+from vimlight.plugins import Plugin, attach, create_plugin
+from vimlight.tasks import AffineHead
+from vimlight.training import SupervisedModule, collect_features
+from vimlight.zoo import Zoo
+
+__all__ = ["MidstreamModule", "build_plugin"]
+
+_IMAGES_FOR_STATISTICS = 512
+
+
+class MidstreamModule(SupervisedModule):
+    """Trains a plug-in and a linear head on one data set; at the end of `fit` the module is in the zoo.
+
+    Args:
+        backbone: The backbone, its name, or the arguments of `create_backbone`.
+        plugin: Name of a plug-in type, or its name as `kind` together with arguments of `create_plugin`.
+        name: Name of the module in the zoo; without one the module is not stored.
+        zoo: Directory of the zoo.
+        overwrite: Whether a module of that name may be replaced.
+        readout: What the head reads: `"last"`, or `"layers"` for the pooled outputs of all blocks besides.
+        card: What is written on the module's card beyond what is known: `license`, `author`, `text`, `extra`.
+        **training: Task, optimiser and schedule; see `SupervisedModule`.
+
+    Raises:
+        ZooError: If a module of that name exists.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone | str | dict[str, Any],
+        plugin: str | dict[str, Any] = "convpass",
+        *,
+        name: str | None = None,
+        zoo: str = "zoo",
+        overwrite: bool = False,
+        readout: str = "layers",
+        card: dict[str, Any] | None = None,
+        **training: Any,
+    ) -> None:
+        super().__init__(backbone, **training)
+        self.plugin = build_plugin(plugin, self.backbone)
+        self.head = AffineHead(self.backbone.num_features(readout), self.task.num_outputs)
+        self.readout = readout
+        self.name = name
+        self.zoo = Zoo(zoo)
+        self.overwrite = overwrite
+        self.card = dict(card or {})
+        if name is not None and name in self.zoo and not overwrite:
+            raise ZooError(f"the zoo {zoo!r} has a module {name!r} already; choose another name or set overwrite: true")
+
+    def trainable_modules(self) -> dict[str, nn.Module]:
+        """Returns the plug-in and the head."""
+        return {"plugin": self.plugin, "head": self.head}
+
+    def features(self, images: Tensor) -> Tensor:
+        """Returns features `(N, D)` of images `(N, 3, H, W)` with the plug-in attached."""
+        with attach(self.backbone, self.plugin):
+            features: Tensor = self.backbone(images, self.readout)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits `(N, C)` of images `(N, 3, H, W)`."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+    def on_fit_start(self) -> None:
+        """Standardises the head's inputs on the first images, unless a checkpoint brings the statistics."""
+        if self.trained:
+            return
+        batches = getattr(self.trainer.datamodule, "batches", None)  # type: ignore[attr-defined]
+        if batches is not None:
+            features, _ = collect_features(self.features, batches("train", self.device), _IMAGES_FOR_STATISTICS)
+            self.head.standardise(features)
+
+    def on_fit_end(self) -> None:
+        """Stores the module with its head in the zoo."""
+        super().on_fit_end()
+        if self.name is None or not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self.zoo.add(self.name, self.plugin, card=self._card(), head=self.head.state_dict(), overwrite=self.overwrite)
+        rank_zero_info(f"module {self.name!r} is in the zoo {str(self.zoo.path)!r}")
+
+    def _card(self) -> dict[str, Any]:
+        trainer, data = self.trainer, getattr(self.trainer, "datamodule", None)
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        by_split: dict[str, dict[str, float]] = {}
+        for key, value in metrics.items():
+            split, _, metric = key.partition("/")
+            if split in ("train", "val") and not metric.endswith("_step"):
+                by_split.setdefault(split, {})[metric] = value
+        optimizer = trainer.optimizers[0] if trainer.optimizers else None
+        training = {
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "optimizer": type(optimizer).__name__,
+            "lr": optimizer.defaults.get("lr") if optimizer else None,
+            "batch_size": getattr(data, "batch_size", None),
+            "devices": trainer.world_size,
+            "precision": str(trainer.precision),
+            "readout": self.readout,
+        }
+        known = {
+            "task": self.task.kind,
+            "dataset": getattr(data, "dataset", ""),
+            "classes": list(self.task.class_names),
+            "samples": {split: len(ids) for split, ids in data.split_ids().items()}
+            if hasattr(data, "split_ids")
+            else {},
+            "metrics": by_split,
+            "seed": getattr(data, "seed", None),
+            "training": {key: value for key, value in training.items() if value is not None},
+        }
+        return {**known, **self.card}
+
+
+def build_plugin(plugin: str | Mapping[str, Any], backbone: Backbone) -> Plugin:
+    """Returns a plug-in from the name of its type or from the arguments of `create_plugin`.
+
+    Args:
+        plugin: The name, or a mapping with the name as `kind`.
+        backbone: The backbone.
+
+    Raises:
+        ConfigError: If a mapping has no `kind`.
+    """
+    if isinstance(plugin, str):
+        return create_plugin(plugin, backbone)
+    if "kind" not in plugin:
+        raise ConfigError(f"the plug-in's settings {dict(plugin)} lack 'kind', the name of its type")
+    settings = dict(plugin)
+    return create_plugin(settings.pop("kind"), backbone, **settings)

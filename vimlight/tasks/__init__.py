@@ -1,0 +1,13 @@
+"""Tasks: what a head predicts, what it is trained with and how it is measured, one object per kind of task.
+
+A kind of task is one file in this folder with a `Task` subclass under `@TASKS.register(kind)`; a closed-form head is one
+file with a function under `@SOLVERS.register(name)`.
+"""
+
+from __future__ import annotations
+
+from vimlight.tasks.base import TASKS, Task, create_task, list_tasks
+from vimlight.tasks.closed_form import SOLVERS, Solution
+from vimlight.tasks.heads import AffineHead, EnsembleHead
+
+__all__ = ["SOLVERS", "TASKS", "AffineHead", "EnsembleHead", "Solution", "Task", "create_task", "list_tasks"]
