@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vimlight.backbone import Site
-from vimlight.plugins.base import PLUGINS
+from vimlight.plugins.base import PLUGINS, LoopedUnits, Unit, WideUnit
 from vimlight.plugins.bottleneck import Bottleneck
 
 __all__ = ["AdaptFormer"]
@@ -34,6 +37,12 @@ class AdaptFormer(Bottleneck):
     ) -> None:
         super().__init__(site, hidden, scale, dropout)
         self.norm = nn.LayerNorm(site.width) if norm else None
+
+    @classmethod
+    def widen(cls, units: Sequence[Unit]) -> WideUnit:
+        """Returns the fused sum; units with and without a norm read different tensors and stay apart."""
+        normed = {cast(AdaptFormer, unit).norm is not None for unit in units}
+        return super().widen(units) if len(normed) == 1 else LoopedUnits(units)
 
     def normalise(self, x: Tensor) -> Tensor:
         """Standardises each position over its channels; the norm's own scale and shift go into the down projection."""

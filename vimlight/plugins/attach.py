@@ -43,7 +43,10 @@ class Attachment:
     """
 
     def __init__(self, backbone: Backbone, slots: Iterable[Slot]) -> None:
-        self._handles: list[RemovableHandle] = []
+        self._seen: list[list[Tensor]] = []
+        # A forward pass that fails half-way must not keep what was read alive.
+        forget = backbone.model.register_forward_hook(self._forget, always_call=True)
+        self._handles: list[RemovableHandle] = [forget]
         try:
             for slot in slots:
                 self._attach(backbone.model, slot)
@@ -79,6 +82,7 @@ class Attachment:
         site = slot.site
         source = site.residual_module if slot.reads == "residual" and site.residual_module else site.input_module
         seen: list[Tensor] = []
+        self._seen.append(seen)
 
         def remember(x: Tensor) -> Tensor:
             seen[:] = [x]
@@ -86,6 +90,10 @@ class Attachment:
 
         self._before(model, source, remember)
         self._after(model, site, lambda _: slot.function(seen.pop()))
+
+    def _forget(self, *_: object) -> None:
+        for seen in self._seen:
+            seen.clear()
 
     def _before(self, model: nn.Module, name: str, change: Callable[[Tensor], Tensor]) -> None:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

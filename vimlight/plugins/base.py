@@ -268,8 +268,10 @@ def widen(plugins: Sequence[Plugin], gates: Tensor, site: Site | str) -> nn.Modu
         A module that maps what the units read to the sum over k of `gates[k] * unit_k(x)`.
 
     Raises:
-        PluginError: If the types differ.
+        PluginError: If the types differ, or there are not as many gates as plug-ins.
     """
+    if gates.shape != (len(plugins),) or not plugins:
+        raise PluginError(f"{len(plugins)} plug-ins need as many gates and at least one; got {tuple(gates.shape)}")
     kinds = {plugin.kind for plugin in plugins}
     if len(kinds) != 1:
         raise PluginError(f"only plug-ins of one type widen into one; found {sorted(kinds)}")

@@ -1,0 +1,94 @@
+"""Convpass against its formulas, written out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vimlight.backbone import create_backbone
+from vimlight.errors import PluginError
+from vimlight.plugins import attach, create_plugin
+
+
+def quick_gelu(x):
+    return x / (1 + torch.exp(-1.702 * x))
+
+
+def by_the_formulas(unit, n, side):
+    """ViM's module on `(N, 1 + side * side, d)`, position by position and tap by tap."""
+    u = quick_gelu(n @ unit.down.weight.T + unit.down.bias)
+    kernel, bias = unit.conv.weight, unit.conv.bias
+    v = torch.empty_like(u)
+    v[:, 0] = u[:, 0] @ kernel[:, :, 1, 1].T + bias
+    for row in range(side):
+        for column in range(side):
+            total = bias
+            for i in (-1, 0, 1):
+                for j in (-1, 0, 1):
+                    if 0 <= row + i < side and 0 <= column + j < side:
+                        neighbour = u[:, 1 + (row + i) * side + column + j]
+                        total = total + neighbour @ kernel[:, :, 1 + i, 1 + j].T
+            v[:, 1 + row * side + column] = total
+    return quick_gelu(v) @ unit.up.weight.T + unit.up.bias
+
+
+def clip(side):
+    arguments = {"img_size": 4 * side, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    return create_backbone("vit_base_patch16_clip_quickgelu_224", **arguments)
+
+
+@pytest.mark.parametrize("side", [7, 14])
+@torch.no_grad()
+def test_a_unit_equals_the_formulas(shake, side):
+    backbone = clip(side)
+    unit = shake(create_plugin("convpass", backbone, hidden=5), 0.3).unit("blocks.1.mlp")
+    n = torch.randn(2, 1 + side * side, 24)
+    torch.testing.assert_close(unit(n), by_the_formulas(unit, n, side), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_units_stand_parallel_to_attention_and_mlp_and_read_the_normed_input(shake):
+    backbone = clip(7)
+    plugin = shake(create_plugin("convpass", backbone), 0.1)
+    images = torch.randn(2, 3, 28, 28)
+    model = backbone.model
+    x = model.norm_pre(model._pos_embed(model.patch_embed(images)))
+    for index, block in enumerate(model.blocks):
+        n1 = block.norm1(x)
+        x = x + block.attn(n1) + by_the_formulas(plugin.unit(f"blocks.{index}.attn"), n1, 7)
+        n2 = block.norm2(x)
+        x = x + block.mlp(n2) + by_the_formulas(plugin.unit(f"blocks.{index}.mlp"), n2, 7)
+    expected = model.forward_head(model.norm(x))
+    with attach(backbone, plugin):
+        torch.testing.assert_close(backbone(images), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_it_starts_with_the_kernel_an_identity():
+    unit = create_plugin("convpass", clip(7), hidden=6).unit("blocks.0.attn")
+    u = torch.randn(1, 6, 7, 7)
+    assert torch.equal(unit.conv(u), u)
+    assert unit.down.weight.any()
+    assert not unit.up.weight.any()
+
+
+@torch.no_grad()
+def test_other_image_sizes_keep_the_proportions_of_the_grid(shake):
+    arguments = {"img_size": (16, 32), "patch_size": 4, "embed_dim": 24, "depth": 1, "num_heads": 2}
+    backbone = create_backbone("vit_tiny_patch16_224", dynamic_img_size=True, **arguments)
+    plugin = shake(create_plugin("convpass", backbone), 0.3)
+    unit = plugin.unit("blocks.0.attn")
+    n = torch.randn(1, 1 + 8 * 16, 24)
+    hidden = torch.nn.functional.linear(n, unit.down.weight, unit.down.bias)
+    grid = unit.conv(quick_gelu(hidden)[:, 1:].reshape(1, 8, 16, 8).permute(0, 3, 1, 2))
+    expected = quick_gelu(grid).permute(0, 2, 3, 1).flatten(1, 2) @ unit.up.weight.T + unit.up.bias
+    torch.testing.assert_close(unit(n)[:, 1:], expected)
+    with attach(backbone, plugin):
+        assert backbone(torch.randn(1, 3, 32, 64)).isfinite().all()
+    with pytest.raises(PluginError, match=r"7 patch tokens are no grid of the proportions \(4, 8\)"):
+        unit(torch.randn(1, 8, 24))
+
+
+def test_a_width_of_nothing_is_refused(vit):
+    with pytest.raises(PluginError, match="hidden must be at least 1, got 0"):
+        create_plugin("convpass", vit, hidden=0)
