@@ -60,9 +60,7 @@ def draw_batch(count: int, seed: int, difficulty: float) -> Batch:
     seen = compositions(held_out=False)
     drawn = [
         draw_scenes(numbers["single"], seeds[0], difficulty=difficulty, compositions=seen),
-        draw_scenes(
-            numbers["several"], seeds[1], difficulty=difficulty, compositions=seen, objects=(2, 4), alike=0.6
-        ),
+        draw_scenes(numbers["several"], seeds[1], difficulty=difficulty, compositions=seen, objects=(2, 4), alike=0.6),
         draw_glyphs(numbers["glyphs"], seeds[2], difficulty=difficulty),
     ]
     facts = np.concatenate([batch.facts for batch in drawn])

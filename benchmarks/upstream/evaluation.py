@@ -30,8 +30,8 @@ def evaluate(
         difficulty: Difficulty of the test images.
 
     Returns:
-        `seen` and `held_out`: right among all 600 compositions; then shape, colour and texture of the named composition on
-        the held-out ones; `letters` and `letters_new_fonts`: right among 26 capitals.
+        `seen` and `held_out`: right among all 600 compositions; then shape, colour and texture of the named
+        composition on the held-out ones; `letters` and `letters_new_fonts`: right among 26 capitals.
     """
     training = model.training
     model.eval()
@@ -54,7 +54,7 @@ def evaluate(
 
 
 def _embed_texts(model: CustomTextCLIP, tokenizer: SimpleTokenizer, texts: list[str]) -> Tensor:
-    return torch.cat([model.encode_text(tokenizer(texts[i : i + 100]), normalize=True) for i in range(0, len(texts), 100)])
+    return torch.cat([model.encode_text(chunk, normalize=True) for chunk in tokenizer(texts).split(100)])
 
 
 def _nearest(model: CustomTextCLIP, images: NDArray[np.uint8], texts: Tensor) -> NDArray[np.int64]:

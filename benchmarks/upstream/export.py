@@ -35,7 +35,7 @@ def export(model: nn.Module, path: Path, name: str, recipe: dict[str, Any], reac
         "versions": {package: version(package) for package in ("torch", "timm", "open_clip_torch", "numpy")},
     }
     tensors = {
-        key: (value.half() if value.is_floating_point() else value).contiguous().clone(memory_format=torch.contiguous_format)
+        key: (value.half() if value.is_floating_point() else value).clone(memory_format=torch.contiguous_format)
         for key, value in model.state_dict().items()
     }
     save_file(tensors, path, metadata={"format": "pt", "card": json.dumps(card)})

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
-from vimlight.data.scenes.captions import FACTS
 
+from vimlight.data.scenes.captions import FACTS
 from vimlight.embedded.pair import create_pair_model, pair_tokenizer
 
 WARM_UP = 0.04
@@ -62,7 +62,8 @@ class Trainer:
             # With 64 tokens, plain products beat the fused attention on a CPU by a factor of two.
             if hasattr(module, "fused_attn"):
                 module.fused_attn = False
-        self.optimizer = torch.optim.AdamW(_groups(self.model, args.weight_decay), lr=args.lr, betas=(0.9, 0.98), fused=True)
+        groups = _groups(self.model, args.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), fused=True)
         self.tokenizer = pair_tokenizer()
         self.phrases = {name: names_of(name) for name in ATTRIBUTES}
         self.step, self.elapsed = 0, 0.0
@@ -112,7 +113,8 @@ class Trainer:
             _attribute_loss(part, facts[:, FACTS.index(name)], facts[:, 0], name)
             for name, part in zip(self.phrases, phrases, strict=True)
         ]
-        contrastive = (_soft_cross_entropy(caption, batch.matches) + _soft_cross_entropy(caption.T, batch.matches.T)) / 2
+        matches = batch.matches
+        contrastive = (_soft_cross_entropy(caption, matches) + _soft_cross_entropy(caption.T, matches.T)) / 2
         return {"captions": contrastive, "attributes": torch.stack(attributes).mean()}
 
     def save(self) -> None:
@@ -139,9 +141,10 @@ class Trainer:
         entry = {"step": self.step, "minutes": round(self.elapsed / 60, 1), **figures}
         with (self.args.output / "log.jsonl").open("a") as log:
             log.write(json.dumps(entry) + "\n")
-        recipe = {name: str(value) for name, value in vars(self.args).items() if name != "output"}
+        recipe = {name: value for name, value in vars(self.args).items() if name != "output"}
+        recipe["images"] = self.step * self.args.batch
         name = f"vit_scenes_{self.args.model}"
-        export(self.model, self.args.output / f"{name}.safetensors", name, recipe | {"images": self.step * self.args.batch}, entry)
+        export(self.model, self.args.output / f"{name}.safetensors", name, recipe, entry)
         return entry
 
 

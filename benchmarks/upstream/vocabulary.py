@@ -1,6 +1,6 @@
 """Learns the byte pairs of the tokeniser from scene captions and the class names that timm ships.
 
-    python benchmarks/upstream/vocabulary.py            # writes vimlight/embedded/weights/merges.txt.gz
+Usage: `python benchmarks/upstream/vocabulary.py` writes vimlight/embedded/weights/merges.txt.gz.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import gzip
 import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from timm.data import ImageNetInfo
@@ -48,7 +49,7 @@ def learn_merges(counts: Counter[str], number: int) -> list[tuple[str, str]]:
     for _ in range(number):
         pairs: Counter[tuple[str, str]] = Counter()
         for parts, count in words.items():
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in pairwise(parts):
                 pairs[pair] += count
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
         merges.append(best)

@@ -12,7 +12,6 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import nn
 
 from vimlight.embedded.towers import IMAGE_SIZE, MEAN, STD, weights_path
 from vimlight.errors import CheckpointError, unknown_name
@@ -62,8 +61,8 @@ def load_pair_model(
         name: One of `PAIR_MODELS`.
 
     Returns:
-        The model in evaluation mode (float32), its tokeniser (list of texts -> `(N, 16)` int64) and its preprocessing (PIL
-        image -> `(3, 64, 64)` float32).
+        The model in evaluation mode (float32), its tokeniser (list of texts -> `(N, 16)` int64) and its
+        preprocessing (PIL image -> `(3, 64, 64)` float32).
 
     Raises:
         UnknownNameError: If there is no model of that name.

@@ -6,6 +6,7 @@ from vimlight.data.scenes.glyphs import FONTS, HELD_OUT_FONTS, TRAINING_FONTS, G
 from vimlight.data.scenes.layout import COLOURS, POSITIONS, SIZES, TEXTURES, Layout
 from vimlight.data.scenes.scenes import SceneBatch, draw_scenes
 from vimlight.data.scenes.shapes import HELD_OUT_SHAPES, SHAPES, TRAINING_SHAPES
+from vimlight.data.scenes.tasks import SCENE_TASKS, SceneTask, make_task
 
 __all__ = [
     "COLOURS",
@@ -13,6 +14,7 @@ __all__ = [
     "HELD_OUT_FONTS",
     "HELD_OUT_SHAPES",
     "POSITIONS",
+    "SCENE_TASKS",
     "SHAPES",
     "SIZES",
     "TEXTURES",
@@ -21,6 +23,8 @@ __all__ = [
     "GlyphBatch",
     "Layout",
     "SceneBatch",
+    "SceneTask",
     "draw_glyphs",
     "draw_scenes",
+    "make_task",
 ]

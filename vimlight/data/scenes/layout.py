@@ -133,7 +133,9 @@ def sample_layout(
     """
     low, high = objects
     if not (1 <= low <= high and 0 <= difficulty <= 1):
-        raise ConfigError(f"scenes need 1 <= objects[0] <= objects[1] and a difficulty in [0, 1], not {objects}, {difficulty}")
+        raise ConfigError(
+            f"scenes need 1 <= objects[0] <= objects[1] and a difficulty in [0, 1], not {objects}, {difficulty}"
+        )
     number = rng.integers(low, high + 1, count)
     if compositions is None:
         names = (("shape", shapes, SHAPES), ("colour", colours, tuple(COLOURS)), ("texture", textures, TEXTURES))
