@@ -182,6 +182,7 @@ def test_order_and_augmentation_change_with_the_epoch(tmp_path):
     assert not torch.allclose(first["image"][0], second["image"][second["id"].index(name)], atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
 def test_lightning_may_overfit_a_few_batches(tmp_path):
     model = Recorder()
     options = {"max_epochs": 2, "overfit_batches": 1, "limit_val_batches": 0}
@@ -227,6 +228,17 @@ def test_corrupt_images_are_skipped_when_asked(corrupt, flowers, tmp_path):
     left = {name for ids in data.split_ids().values() for name in ids}
     assert len(left) == 20
     assert "rose/1.jpg" not in left
+
+
+def test_several_labels_per_image(tmp_path):
+    scenes = {"task": "attributes", "train": 300, "test": 40, "size": 32}
+    data, model = DownstreamDataModule("scenes", scenes, shots=3, batch_size=16), Recorder()
+    trainer(tmp_path).fit(model, data)
+    targets = torch.cat([batch["target"] for batch in model.seen["train"]])
+    assert data.kind == "multilabel"
+    assert targets.shape[1] == data.num_classes
+    assert targets.dtype == torch.int64
+    assert (targets.sum(dim=0) >= 3).all()
 
 
 def test_a_class_with_too_few_images_is_named(flowers):

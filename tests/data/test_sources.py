@@ -10,6 +10,7 @@ import torch
 from tiny_data import write_idx, write_image
 
 from vimlight.data import SOURCES, Source, list_sources, load_source
+from vimlight.data.scenes import SCENE_TASKS
 from vimlight.errors import ConfigError, DataError, UnknownNameError
 
 RNG = np.random.default_rng(0)
@@ -295,3 +296,16 @@ def test_hub_set_with_several_labels(flowers):
     source = load_source("hf", {"path": str(flowers.parent / "traits")})
     assert source.kind == "multilabel"
     assert source.train.targets.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("task", SCENE_TASKS)
+def test_scenes_give_every_task(task):
+    source = load_source("scenes", {"task": task, "train": 60, "test": 20, "size": 32})
+    assert source.kind == SCENE_TASKS[task].kind
+    assert source.train.images([0, 1]).shape == (2, 3, 32, 32)
+    assert not torch.equal(source.train.images(range(20)), source.test.images(range(20)))
+
+
+def test_an_unknown_scene_task_is_named():
+    with pytest.raises(UnknownNameError, match="unknown scene task 'leters'; did you mean 'letters'"):
+        load_source("scenes", {"task": "leters"})

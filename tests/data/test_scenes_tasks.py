@@ -1,0 +1,70 @@
+"""Named tasks over drawn images."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vimlight.data.scenes import SCENE_TASKS, make_task
+from vimlight.errors import UnknownNameError
+
+CLASSIFICATION = [name for name, task in SCENE_TASKS.items() if task.kind == "classification"]
+
+
+@pytest.mark.parametrize("name", SCENE_TASKS)
+def test_a_task_is_reproducible_and_well_formed(name):
+    images, targets, classes, kind = make_task(name, 20, 7, size=32)
+    again = make_task(name, 20, 7, size=32)
+    assert images.shape == (20, 3, 32, 32)
+    assert images.dtype == torch.uint8
+    assert torch.equal(images, again[0])
+    assert torch.equal(targets, again[1])
+    assert targets.shape == ((20, len(classes)) if kind == "multilabel" else (20,))
+    assert targets.dtype == (torch.float32 if kind == "multilabel" else torch.int64)
+    assert not torch.equal(images, make_task(name, 20, 8, size=32)[0])
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION)
+def test_every_class_occurs_about_equally_often(name):
+    _, targets, classes, _ = make_task(name, 60 * len(SCENE_TASKS[name].class_names), 0, size=8)
+    counts = torch.bincount(targets, minlength=len(classes))
+    assert len(counts) == len(classes)
+    assert counts.min() > 25
+    assert counts.max() < 110
+
+
+def test_multilabel_targets_name_colours_and_shapes():
+    _, targets, classes, _ = make_task("attributes", 300, 0, size=8)
+    colours, shapes = targets[:, :10].sum(dim=1), targets[:, 10:].sum(dim=1)
+    assert len(classes) == targets.shape[1] == 22
+    assert set(targets.unique().tolist()) == {0.0, 1.0}
+    for sums in (colours, shapes):
+        assert sums.min() >= 1
+        assert sums.max() <= 3
+
+
+def test_downstream_classes_are_new_or_asked_in_a_new_way():
+    midstream = {name for task in SCENE_TASKS.values() if task.stage == "midstream" for name in task.class_names}
+    for name in ("lowercase", "numerals", "relations"):
+        assert SCENE_TASKS[name].stage == "downstream"
+        assert not midstream & set(SCENE_TASKS[name].class_names)
+    assert set(SCENE_TASKS["odd_shapes"].class_names) - midstream == {"crescent", "arrow", "drop", "gear"}
+
+
+def test_tasks_of_one_seed_share_no_images():
+    first, second = (make_task(name, 10, 0)[0].float() for name in ("shapes", "textures"))
+    assert (first - second).abs().mean(dim=(1, 2, 3)).min() > 5
+
+
+def test_the_relation_is_the_one_drawn():
+    from vimlight.data.scenes.layout import COLOURS  # noqa: F401
+    from vimlight.data.scenes.tasks import _draw_relations
+
+    images, relation = _draw_relations(8, 0, 64, 0.0)
+    assert images.shape == (8, 3, 64, 64)
+    assert set(relation) <= {0, 1, 2, 3}
+
+
+def test_an_unknown_task_is_named():
+    with pytest.raises(UnknownNameError, match="letters"):
+        make_task("leters", 1, 0)
