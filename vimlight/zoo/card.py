@@ -8,17 +8,17 @@ import json
 import platform
 import reprlib
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, get_args, get_origin, get_type_hints
 
-from vimlight import __version__
 from vimlight.errors import ZooError, nearest
 from vimlight.plugins import Plugin
 
 __all__ = ["DESCRIBING", "FORMAT_VERSION", "Card", "describe"]
 
 FORMAT_VERSION = 1
-_LIBRARIES = ("torch", "timm", "lightning")
+_LIBRARIES = ("vimlight", "torch", "timm", "lightning")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,11 +139,7 @@ def describe(plugin: Plugin, given: Card | Mapping[str, Any], sha256: str, head:
             raise ZooError(f"card key {key!r} is filled in from the plug-in; leave it out")
     made = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {
-            "vimlight": __version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _LIBRARIES},
-        },
+        "versions": {"python": platform.python_version(), **_versions()},
     }
     return Card(
         kind=plugin.kind,
@@ -188,3 +184,12 @@ def _plain(value: Any) -> Any:
     if callable(getattr(value, "item", None)) and getattr(value, "ndim", 1) == 0:
         return value.item()
     raise TypeError(f"{reprlib.repr(value)} of type {type(value).__name__}")
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for library in _LIBRARIES:
+        # A source tree on the path is no installed distribution.
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
+    return versions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -233,12 +234,16 @@ class Zoo:
         try:
             if not stem.endswith(_HEAD):
                 _checked_module(file)
-            elif owner in self:
-                self.load_head(owner)
-            else:
-                return f"is a head, but there is no module {owner!r}"
+                return ""
+            sha256, _ = read_head(file)
         except ZooError as error:
-            return str(error).removeprefix(f"{file.name}: ")
+            return str(error).removeprefix(file.name).lstrip(": ")
+        if owner not in self:
+            return f"is a head, but there is no module {owner!r}"
+        # A damaged module has a line of its own.
+        with suppress(ZooError):
+            if self.card(owner).head != sha256:
+                return f"is not the head that module {owner!r} was saved with"
         return ""
 
     def _file(self, stem: str) -> Path:

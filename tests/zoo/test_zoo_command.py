@@ -1,0 +1,160 @@
+"""`vimlight zoo`, run in this process as the command line runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vimlight.commands.zoo import main
+from vimlight.errors import VimlightError
+from vimlight.zoo import Zoo
+
+
+@pytest.fixture
+def run(zoo, capsys):
+    """Returns a function that runs a command on the zoo and returns what it prints."""
+
+    def command(*arguments):
+        capsys.readouterr()
+        main([*map(str, arguments), "--zoo", str(zoo.path)])
+        return capsys.readouterr().out
+
+    return command
+
+
+def _refusal(*arguments):
+    with pytest.raises(VimlightError) as error:
+        main([str(argument) for argument in arguments])
+    assert error.value.exit_code == 2
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_list_when_piped(run):
+    header, row = run("list").splitlines()
+    assert header.split("\t")[:2] == ["module", "plug-in"]
+    assert row.split("\t") == [
+        "letters", "convpass", "test_vit", "classification", "drawn letters", "3", "val (accuracy 0.9375)"
+    ]  # fmt: skip
+
+
+def test_list_on_a_terminal(run, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert "──" in run("list")
+
+
+def test_json(run, zoo):
+    (entry,) = json.loads(run("list", "--json"))
+    assert entry == json.loads(run("show", "letters", "--json"))
+    assert entry["name"] == "letters"
+    assert entry["fingerprint"] == zoo.card("letters").fingerprint
+    assert json.loads(run("verify", "--json")) == {"modules": 1, "problems": []}
+
+
+def test_the_zoo_may_come_before_the_command(zoo, capsys):
+    main(["--zoo", str(zoo.path), "list"])
+    assert "letters" in capsys.readouterr().out
+
+
+def test_show(run):
+    lines = dict(line.split("\t") for line in run("show", "letters").splitlines())
+    assert lines["settings"].startswith("hidden 4")
+    assert lines["extra"] == "font serif"
+    assert "author" not in lines, "what the card leaves empty is left out"
+
+
+def test_a_card_cannot_steer_the_terminal(run, zoo, make_module):
+    zoo.add("odd", make_module(), card={"text": "a\x1b[31mred\nline", "dataset": "[bold]x"})
+    assert "text\ta [31mred line\n" in run("show", "odd")
+    assert "[bold]x" in run("list")
+
+
+def test_a_bad_file_does_not_hide_the_others(run, zoo):
+    (zoo.path / "broken.safetensors").write_bytes(b"nonsense")
+    broken, letters = run("list").splitlines()[1:]
+    assert "broken.safetensors is truncated or damaged" in broken
+    assert letters.startswith("letters\tconvpass")
+    assert "truncated" in json.loads(run("list", "--json"))[0]["error"]
+
+
+def test_verify_names_the_bad_file_and_exits_with_1(run, zoo, capsys):
+    assert run("verify") == "modules checked: 1, all of them whole\n"
+    file = zoo.path / "letters.safetensors"
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(SystemExit) as leaving:
+        run("verify")
+    assert leaving.value.code == 1
+    assert "letters.safetensors\tis truncated or damaged" in capsys.readouterr().out
+
+
+def test_export_and_add(run, tmp_path, capsys):
+    target = tmp_path / "sent" / "alphabet.safetensors"
+    assert run("export", "letters", "--to", target) == f"{target}\n"
+    run("add", target)
+    run("add", target, "--name", "again")
+    assert run("list").count("convpass") == 3
+    run("export", "letters", "again", "--to", tmp_path / "all")
+    assert Zoo(tmp_path / "all").names() == ["again", "letters"]
+    main(["add", str(target), "--zoo", str(tmp_path / "new")])
+    assert Zoo(tmp_path / "new").names() == ["alphabet"]
+
+
+def test_remove_asks(run, zoo, monkeypatch):
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
+    assert "pass --yes" in _refusal("remove", "letters", "--zoo", zoo.path)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda *_: "n")
+    with pytest.raises(SystemExit) as leaving:
+        run("remove", "letters")
+    assert leaving.value.code == 1
+    assert "letters" in zoo
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    assert run("remove", "letters").endswith(f"removed 'letters' from zoo '{zoo.path}'\n")
+    assert list(zoo.path.iterdir()) == []
+    assert "is empty; add a module with: vimlight zoo add FILE" in run("list")
+    assert run("list", "--json") == "[]\n"
+
+
+def test_remove_without_asking_takes_even_a_broken_file(run, zoo):
+    (zoo.path / "broken.safetensors").write_bytes(b"nonsense")
+    run("remove", "broken", "--yes")
+    assert zoo.names() == ["letters"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lst"], "unknown command of vimlight zoo 'lst'; did you mean 'list'?"),
+        (["--zoo", "x", "shwo", "a"], "unknown command of vimlight zoo 'shwo'; did you mean 'show'?"),
+        ([], "vimlight zoo: the following arguments are required: COMMAND; see vimlight zoo --help"),
+        (["show"], "vimlight zoo show: the following arguments are required: NAME; see vimlight zoo show --help"),
+        (["list", "--jso"], "vimlight zoo: unrecognized arguments: --jso; see vimlight zoo --help"),
+        (
+            ["export", "a"],
+            "vimlight zoo export: the following arguments are required: --to; see vimlight zoo export --help",
+        ),
+    ],
+)
+def test_mistyped_command_lines(arguments, message):
+    assert _refusal(*arguments) == message
+
+
+def test_mistyped_names(zoo):
+    assert _refusal("show", "leters", "--zoo", zoo.path).endswith("did you mean 'letters'?")
+    assert _refusal("remove", "leters", "--yes", "--zoo", zoo.path).endswith("did you mean 'letters'?")
+    assert _refusal("list", "--zoo", f"{zoo.path}s").endswith(f"does not exist; did you mean '{zoo.path}'?")
+    assert "leters.safetensors' does not exist" in _refusal("add", zoo.path / "leters.safetensors", "--zoo", zoo.path)
+
+
+def test_help_needs_no_heavy_import():
+    code = (
+        "import sys; from vimlight.commands.zoo import main\n"
+        "try: main(['list', '--help'])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'timm', 'rich'} & set(sys.modules), 'heavy'"
+    )
+    assert (
+        "--zoo DIR" in subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    )
