@@ -136,6 +136,8 @@ def test_names_are_plain(zoo, make_module, name, snapshot):
     files = snapshot(zoo.path)
     with pytest.raises(ZooError, match="cannot name a module: up to 100 lower-case letters"):
         zoo.add(name, make_module())
+    with pytest.raises(ZooError, match="cannot name a module"):
+        zoo.check_new(name, overwrite=True)
     assert snapshot(zoo.path) == files
 
 
@@ -191,7 +193,7 @@ def test_writers_of_different_names_do_not_meet(tmp_path, backbone, make_module)
 def test_of_writers_of_one_name_exactly_one_wins(tmp_path, backbone, make_module, monkeypatch):
     zoo, modules = Zoo(tmp_path / "zoo"), [make_module(seed=seed) for seed in range(6)]
     # All have found the name free before the first writes.
-    monkeypatch.setattr(Zoo, "_check_new", lambda *_: None)
+    monkeypatch.setattr(Zoo, "check_new", lambda *_: None)
     heads = [{"owner": torch.tensor(i)} for i in range(6)]
     errors = _all_at_once([lambda i=i: zoo.add("same", modules[i], head=heads[i]) for i in range(6)])
     assert len(errors) == 5

@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from vimlight.errors import ZooError, nearest
 from vimlight.plugins import Plugin
 
-__all__ = ["DESCRIBING", "FORMAT_VERSION", "Card", "describe"]
+__all__ = ["FORMAT_VERSION", "Card", "describe"]
 
 FORMAT_VERSION = 1
 _LIBRARIES = ("vimlight", "torch", "timm", "lightning")
@@ -109,16 +109,16 @@ class Card:
         version = values.get("format_version", FORMAT_VERSION)
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise ZooError(f"format version {version} is newer than this vimlight reads ({FORMAT_VERSION}); update it")
-        missing = [name for name in _IDENTIFYING if name not in values]
+        missing = [name for name in _REQUIRED if name not in values]
         if missing:
             raise ZooError(f"the card lacks {', '.join(map(repr, missing))}")
         return cls(**_checked(values, _HINTS))
 
 
 _HINTS = get_type_hints(Card)
-_IDENTIFYING = [field.name for field in dataclasses.fields(Card)][:7]
-DESCRIBING = tuple(list(_HINTS)[list(_HINTS).index("task") :])
-"""Names of the fields that the author fills in."""
+# The fields that say which module it is have no defaults.
+_REQUIRED = list(_HINTS)[: list(_HINTS).index("head")]
+_DESCRIBING = list(_HINTS)[list(_HINTS).index("task") :]
 
 
 def describe(plugin: Plugin, given: Card | Mapping[str, Any], sha256: str, head: str) -> Card:
@@ -133,9 +133,9 @@ def describe(plugin: Plugin, given: Card | Mapping[str, Any], sha256: str, head:
     Raises:
         ZooError: If a key does not exist, belongs to the plug-in or has a value of the wrong type.
     """
-    describing = {key: getattr(given, key) for key in DESCRIBING} if isinstance(given, Card) else dict(given)
+    describing = {key: getattr(given, key) for key in _DESCRIBING} if isinstance(given, Card) else dict(given)
     for key in describing:
-        if key in _HINTS and key not in DESCRIBING:
+        if key in _HINTS and key not in _DESCRIBING:
             raise ZooError(f"card key {key!r} is filled in from the plug-in; leave it out")
     made = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -150,7 +150,7 @@ def describe(plugin: Plugin, given: Card | Mapping[str, Any], sha256: str, head:
         preprocessing=plugin.preprocessing.as_dict() if plugin.preprocessing else {},
         sha256=sha256,
         head=head,
-        **made | _checked(describing, {key: _HINTS[key] for key in DESCRIBING}),
+        **made | _checked(describing, {key: _HINTS[key] for key in _DESCRIBING}),
     )
 
 
@@ -164,19 +164,22 @@ def _checked(values: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, A
 
 
 def _typed(key: str, value: Any, hint: Any) -> Any:
-    """Returns a value as its field's type: the text, mapping, list or number that it has to be."""
-    wanted = get_origin(hint) or hint
-    if wanted is tuple and isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    nested = wanted is dict and get_origin(get_args(hint)[1]) is dict
-    if wanted is dict and isinstance(value, Mapping) and not nested:
-        return dict(value)
-    if nested and isinstance(value, Mapping) and all(isinstance(item, Mapping) for item in value.values()):
-        return {name: dict(item) for name, item in value.items()}
-    if wanted is not tuple and wanted is not dict and isinstance(value, hint) and not isinstance(value, bool):
-        return value
-    names = {tuple: "a list of texts", dict: "a mapping by split" if nested else "a mapping", str: "a text"}
-    raise ZooError(f"card key {key!r} must be {names.get(wanted, 'a whole number')}, not {reprlib.repr(value)}")
+    """Returns a value as its field's type."""
+    kind = get_origin(hint) or hint
+    nested = kind is dict and get_origin(get_args(hint)[1]) is dict
+    if kind is tuple:
+        wanted, fits = "a list of texts", isinstance(value, (list, tuple)) and all(isinstance(x, str) for x in value)
+    elif nested:
+        fits = isinstance(value, Mapping) and all(isinstance(item, Mapping) for item in value.values())
+        wanted = "a mapping by split"
+    elif kind is dict:
+        wanted, fits = "a mapping", isinstance(value, Mapping)
+    else:
+        wanted = "a text" if kind is str else "a whole number"
+        fits = isinstance(value, hint) and not isinstance(value, bool)
+    if not fits:
+        raise ZooError(f"card key {key!r} must be {wanted}, not {reprlib.repr(value)}")
+    return kind(value) if kind in (tuple, dict) else value
 
 
 def _plain(value: Any) -> Any:

@@ -123,6 +123,24 @@ class Zoo:
             raise ZooError(f"{path.name} is not the head that module {name!r} was saved with")
         return tensors
 
+    def check_new(self, name: str, overwrite: bool = False) -> None:
+        """Checks that a module can be added under a name, for those who want to know before they train it.
+
+        Args:
+            name: The name.
+            overwrite: Whether a module of that name may be replaced.
+
+        Raises:
+            ZooError: If the name is taken or not allowed.
+        """
+        if not _NAME.fullmatch(name) or name.endswith((_HEAD, _SUFFIX)):
+            raise ZooError(
+                f"{name!r} cannot name a module: up to 100 lower-case letters, digits, '-', '_' and '.', "
+                "beginning with a letter or digit and not ending in '.head' or '.safetensors'"
+            )
+        if not overwrite and self._file(name).exists():
+            raise ZooError(f"zoo {str(self.path)!r} has a module {name!r} already; remove it or take another name")
+
     def add(
         self,
         name: str,
@@ -196,7 +214,7 @@ class Zoo:
         for name, new in renamed.items():
             card, _ = _checked_module(self._existing(name))
             _checked_head(self._file(name), card)
-            other._check_new(new)
+            other.check_new(new)
         return [other._file(other.add_file(self._file(name), new)) for name, new in renamed.items()]
 
     def remove(self, name: str) -> None:
@@ -259,19 +277,10 @@ class Zoo:
             raise ZooError(f"zoo {str(self.path)!r} is empty, so there is no module {name!r}")
         raise ZooError(str(unknown_name(f"module of zoo {str(self.path)!r}:", name, names)))
 
-    def _check_new(self, name: str, overwrite: bool = False) -> None:
-        if not _NAME.fullmatch(name) or name.endswith((_HEAD, _SUFFIX)):
-            raise ZooError(
-                f"{name!r} cannot name a module: up to 100 lower-case letters, digits, '-', '_' and '.', "
-                "beginning with a letter or digit and not ending in '.head' or '.safetensors'"
-            )
-        if not overwrite and self._file(name).exists():
-            raise ZooError(f"zoo {str(self.path)!r} has a module {name!r} already; remove it or take another name")
-
     def _write(
         self, name: str, card: Card, tensors: dict[str, Tensor], head: dict[str, Tensor] | None, overwrite: bool
     ) -> None:
-        self._check_new(name, overwrite)
+        self.check_new(name, overwrite)
         module_file, head_file = self._file(name), self._file(name + _HEAD)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
