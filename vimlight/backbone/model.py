@@ -13,12 +13,12 @@ import vimlight.embedded  # noqa: F401  (registers the embedded image towers wit
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.backbone.readout import READOUTS, tap_blocks
 from vimlight.backbone.sites import Site, Sites, find_sites
-from vimlight.backbone.weights import fingerprint_of, load_weights
+from vimlight.backbone.weights import fingerprint_of, first_line, load_weights
 from vimlight.errors import BackboneError, unknown_name
 
 __all__ = ["Backbone", "create_backbone"]
 
-_REMOTE = ("hf-hub:", "hf_hub:", "local-dir:", "local_dir:")
+_REMOTE = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
 class Backbone(nn.Module):
@@ -35,7 +35,7 @@ class Backbone(nn.Module):
         preprocessing: What it expects of its images.
 
     Raises:
-        BackboneError: If no place for plug-ins is found.
+        BackboneError: If the model does not run on images of that size, or no place for plug-ins is found.
     """
 
     def __init__(self, model: nn.Module, name: str, preprocessing: Preprocessing) -> None:
@@ -47,7 +47,7 @@ class Backbone(nn.Module):
             parameter.requires_grad = False
         self.train()
         _call_fused_layers(model)
-        self._sites = find_sites(model, preprocessing.size)
+        self._sites = _sites(model, name, preprocessing.size)
         if not self._sites.blocks:
             children = ", ".join(f"{child} ({type(module).__name__})" for child, module in model.named_children())
             raise BackboneError(f"{name!r} has no blocks that plug-ins can attach to; its parts are: {children}")
@@ -165,7 +165,15 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module
         if "img_size" in arguments and "img_size" in str(error):
             return _create(name, pretrained, {key: value for key, value in arguments.items() if key != "img_size"})
         raise BackboneError(f"timm refuses the arguments of {name!r}: {error}") from error
-    except (RuntimeError, OSError, ValueError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
         hint = " (without a network, use checkpoint=FILE or checkpoint='package:NAME')" if pretrained else ""
-        raise BackboneError(f"{name!r} could not be created: {first_line}{hint}") from error
+        raise BackboneError(f"{name!r} could not be created: {first_line(error)}{hint}") from error
+
+
+def _sites(model: nn.Module, name: str, size: tuple[int, int]) -> Sites:
+    try:
+        return find_sites(model, size)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise BackboneError(
+            f"{name!r} does not run on images (3, {size[0]}, {size[1]}): {first_line(error)}"
+        ) from error

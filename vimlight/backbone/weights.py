@@ -12,12 +12,13 @@ from pathlib import Path
 
 import timm
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.errors import BackboneError, nearest
 
-__all__ = ["fingerprint_of", "load_weights"]
+__all__ = ["fingerprint_of", "first_line", "load_weights"]
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _PACKAGE = "package:"
@@ -40,14 +41,9 @@ def load_weights(model: nn.Module, checkpoint: str) -> None:
     in_order = checkpoint.startswith(_PACKAGE)
     path = _package_file(checkpoint.removeprefix(_PACKAGE)) if in_order else Path(checkpoint).expanduser()
     state = _read(path)
-    fitted = _fit(model, state, path) or (_fit_in_order(model, state) if in_order else None)
+    fitted = _fit(model, state) or (_fit_in_order(model, state) if in_order else None)
     if fitted is None:
-        expected, found = set(model.state_dict()), set(state)
-        missing, extra = sorted(expected - found)[:3], sorted(found - expected)[:3]
-        raise BackboneError(
-            f"{path.name} does not fit {type(model).__name__}: {len(expected - found)} tensors are missing (such as "
-            f"{missing}), {len(found - expected)} are not in the model (such as {extra}) or differ in shape"
-        )
+        raise BackboneError(f"{path.name} does not fit {type(model).__name__}: {_misfit(model, state)}")
     model.load_state_dict(fitted)
 
 
@@ -63,6 +59,11 @@ def fingerprint_of(model: nn.Module, preprocessing: Preprocessing) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of another library's error, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _package_file(package: str) -> Path:
@@ -85,25 +86,20 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise BackboneError(f"checkpoint {str(path)!r} does not exist{hint}")
     try:
         state = timm.models.load_state_dict(str(path), weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise BackboneError(
-            f"{path.name} holds more than plain tensors and is not read, since a pickle can run code; "
-            "save its state_dict as .safetensors"
-        ) from error
-    except (RuntimeError, OSError, ValueError, EOFError) as error:
-        raise BackboneError(f"{path.name} cannot be read: {str(error).splitlines()[0]}") from error
-    except Exception as error:
-        # safetensors derives its error from Exception alone.
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise BackboneError(f"{path.name} is damaged: {error}") from error
+    except (RuntimeError, OSError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        # Both libraries name the global that a pickle would call; other words mean that the file is damaged.
+        if "unsupported global" in str(error).lower():
+            raise BackboneError(
+                f"{path.name} holds more than plain tensors and is not read, since a pickle can run code; "
+                "save its state_dict as .safetensors"
+            ) from error
+        raise BackboneError(f"{path.name} is damaged or no weight file: {first_line(error)}") from error
     return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
-def _fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> dict[str, Tensor] | None:
+def _fit(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
     """Returns the state under the model's names, or None if it does not fit."""
-    converters = [lambda tensors: tensors, _family_converter(model)]
-    for convert in converters:
+    for convert in (dict, _family_converter(model)):
         try:
             candidate = convert(dict(state)) if convert else None
         except (KeyError, RuntimeError, AttributeError, IndexError):
@@ -112,6 +108,19 @@ def _fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> dict[str, Te
         if candidate is not None and _matches(model, candidate):
             return {name: candidate[name] for name in model.state_dict()}
     return None
+
+
+def _misfit(model: nn.Module, state: dict[str, Tensor]) -> str:
+    expected = model.state_dict()
+    missing = [name for name in expected if name not in state]
+    extra = [name for name in state if name not in expected and not _is_classifier(model, name)]
+    for name in expected.keys() & state.keys():
+        if state[name].shape != expected[name].shape:
+            return f"{name!r} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
+    return (
+        f"{len(missing)} tensors are missing (such as {missing[:3]}), "
+        f"{len(extra)} are not in the model (such as {extra[:3]})"
+    )
 
 
 def _family_converter(model: nn.Module) -> Callable[[dict[str, Tensor]], dict[str, Tensor]] | None:
@@ -123,9 +132,13 @@ def _matches(model: nn.Module, state: dict[str, Tensor]) -> bool:
     expected = model.state_dict()
     if any(name not in state or state[name].shape != tensor.shape for name, tensor in expected.items()):
         return False
+    return all(_is_classifier(model, name) for name in state if name not in expected)
+
+
+def _is_classifier(model: nn.Module, name: str) -> bool:
     classifier = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    return all(name.startswith(tuple(f"{head}." for head in heads)) for name in state if name not in expected)
+    return name.startswith(tuple(f"{head}." for head in heads))
 
 
 def _fit_in_order(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor] | None:

@@ -1,0 +1,182 @@
+"""The frozen backbone: creation, freezing, identity, read-outs and mistakes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from vimlight.backbone import Backbone, Preprocessing, create_backbone
+from vimlight.errors import BackboneError, UnknownNameError
+
+TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+
+
+def tiny(seed=0, **arguments):
+    torch.manual_seed(seed)
+    return create_backbone("vit_tiny_patch16_224", **(TINY | arguments))
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_resnet", "test_efficientnet"])
+def test_it_is_frozen_for_ever(name):
+    backbone = create_backbone(name, img_size=32)
+    before = backbone.compute_fingerprint()
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert backbone.train() is backbone
+    assert not any(module.training for module in backbone.modules())
+    torch.nn.Sequential(backbone).train()
+    assert not any(module.training for module in backbone.modules())
+    backbone(torch.randn(4, 3, 32, 32))
+    assert backbone.compute_fingerprint() == before
+    with pytest.raises(BackboneError, match="frozen for ever"):
+        backbone.requires_grad_()
+    assert backbone.requires_grad_(False) is backbone
+
+
+def test_gradients_pass_through_it():
+    images = torch.randn(1, 3, 32, 32, requires_grad=True)
+    tiny()(images)[:, 0].sum().backward()
+    assert images.grad.abs().sum() > 0
+
+
+def test_the_fingerprint_names_weights_and_preprocessing():
+    backbone = tiny()
+    assert backbone.fingerprint == tiny().fingerprint == copy.deepcopy(backbone).compute_fingerprint()
+    assert backbone.fingerprint == pickle.loads(pickle.dumps(backbone)).compute_fingerprint()
+    assert len(backbone.fingerprint) == 64
+    changed = copy.deepcopy(backbone)
+    with torch.no_grad():
+        changed.model.blocks[1].mlp.fc2.bias[0] += 1e-6
+    other_mean = Preprocessing(**backbone.preprocessing.as_dict() | {"mean": (0.4, 0.5, 0.5)})
+    fingerprints = [
+        backbone.fingerprint,
+        tiny(seed=1).fingerprint,
+        changed.compute_fingerprint(),
+        Backbone(copy.deepcopy(backbone.model), backbone.name, other_mean).fingerprint,
+        Backbone(copy.deepcopy(backbone.model).half(), backbone.name, backbone.preprocessing).fingerprint,
+    ]
+    assert len(set(fingerprints)) == len(fingerprints)
+
+
+def test_batch_statistics_are_part_of_the_fingerprint():
+    backbone = create_backbone("test_resnet", img_size=32)
+    before = backbone.compute_fingerprint()
+    next(module for module in backbone.modules() if hasattr(module, "running_mean")).running_mean[0] += 1.0
+    assert backbone.compute_fingerprint() != before
+
+
+def test_creation_leaves_the_random_state_to_the_model_alone():
+    torch.manual_seed(5)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **TINY)
+    state = torch.get_rng_state()
+    assert torch.equal(tiny(5).model.blocks[0].attn.qkv.weight, model.blocks[0].attn.qkv.weight)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_it_computes_what_timm_computes():
+    for name, arguments in (("vit_tiny_patch16_224", TINY), ("beit_base_patch16_224", TINY)):
+        torch.manual_seed(0)
+        model = timm.create_model(name, num_classes=0, **arguments).eval()
+        torch.manual_seed(0)
+        images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+        torch.testing.assert_close(create_backbone(name, **arguments)(images), model(images), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(48, (48, 48)), ((24, 48), (24, 48))])
+def test_preprocessing_follows_the_image_size(size, expected):
+    assert tiny(img_size=size).preprocessing.size == expected
+    assert create_backbone("test_resnet", img_size=size).preprocessing.size == expected
+
+
+def test_preprocessing_is_the_models_own():
+    backbone = create_backbone("vit_base_patch16_clip_224", **TINY)
+    assert backbone.preprocessing.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
+    assert backbone.preprocessing.interpolation == "bicubic"
+    assert json.dumps(backbone.preprocessing.as_dict())
+
+
+def test_readouts():
+    backbone = tiny()
+    images = torch.randn(2, 3, 32, 32)
+    features = backbone(images, readout="layers")
+    assert features.shape == (2, 32 + 2 * 2 * 32)
+    assert backbone.num_features() == 32
+    assert backbone.num_features("layers") == features.shape[1]
+    tokens = backbone.model.forward_features(images)
+    first = backbone.model.blocks[0](backbone.model.norm_pre(backbone.model._pos_embed(
+        backbone.model.patch_embed(images))))  # fmt: skip
+    torch.testing.assert_close(features[:, :32], tokens[:, 0])
+    torch.testing.assert_close(features[:, 32:96], torch.cat([first[:, 0], first[:, 1:].mean(1)], dim=1))
+    with pytest.raises(UnknownNameError, match="unknown readout 'layer'; did you mean 'layers'"):
+        backbone(images, readout="layer")
+
+
+def test_a_misspelt_model_is_answered_with_the_nearest():
+    with pytest.raises(
+        UnknownNameError, match=r"unknown backbone 'vit_tiny_patch16_244'; did you mean 'vit_tiny_patch"
+    ):
+        create_backbone("vit_tiny_patch16_244")
+
+
+def test_a_misspelt_timm_argument_is_named():
+    with pytest.raises(BackboneError, match=r"timm refuses the arguments of 'vit_tiny_patch16_224'.*embed_dmi"):
+        create_backbone("vit_tiny_patch16_224", embed_dmi=32)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("pvt_v2_b0", {"embed_dims": (8, 16, 24, 32)}, "'pvt_v2_b0' could not be created: dim 24 should be divided"),
+        ("vit_tiny_patch16_224", {"in_chans": 1}, r"does not run on images \(3, 224, 224\): .*1 channels"),
+        ("inception_v3", {"img_size": 16}, r"'inception_v3' does not run on images \(3, 16, 16\): "),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_one_clear_error(name, arguments, message):
+    with pytest.raises(BackboneError, match=message) as caught:
+        create_backbone(name, **arguments)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def local_directory(folder, model_name="test_vit", **changes):
+    """Writes a directory as `timm`'s `save_for_hf` lays it out."""
+    torch.manual_seed(7)
+    model = timm.create_model(model_name, num_classes=5)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    keys = ("input_size", "mean", "std", "interpolation", "crop_pct", "first_conv", "classifier", "pool_size")
+    config = {key: model.pretrained_cfg[key] for key in keys} | changes
+    (folder / "config.json").write_text(
+        json.dumps({"architecture": model_name, "num_classes": 5, "pretrained_cfg": config})
+    )
+    return model.eval()
+
+
+def test_a_local_directory_is_a_backbone(tmp_path):
+    model = local_directory(tmp_path, mean=(0.1, 0.2, 0.3))
+    backbone = create_backbone(f"local-dir:{tmp_path}", pretrained=True)
+    assert backbone.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert torch.equal(backbone.model.blocks[0].attn.qkv.weight, model.blocks[0].attn.qkv.weight)
+    assert backbone(torch.randn(1, 3, *backbone.preprocessing.size)).shape == (1, 64)
+
+
+def test_a_local_directory_that_is_missing_or_empty_is_refused(tmp_path):
+    for folder in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(BackboneError, match="could not be created"):
+            create_backbone(f"local-dir:{folder}", pretrained=True)
+
+
+def test_the_hub_without_a_network_is_one_clear_error():
+    for name in ("hf-hub:timm/no_such_model", "hf_hub:timm/no_such_model"):
+        with pytest.raises(BackboneError, match="could not be created") as caught:
+            create_backbone(name, pretrained=True)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_pretrained_weights_that_cannot_be_had_are_one_clear_error():
+    with pytest.raises(BackboneError, match=r"'test_vit' could not be created.*without a network") as caught:
+        create_backbone("test_vit", pretrained=True)
+    assert len(str(caught.value).splitlines()) == 1
