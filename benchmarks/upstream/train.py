@@ -21,6 +21,7 @@ import torch
 from data import ATTRIBUTES, Batch, draw_batch, names_of, normalise
 from evaluation import evaluate
 from export import export
+from grow import grow
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -47,6 +48,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save-every", type=float, default=150, help="seconds between checkpoints")
     parser.add_argument("--evaluate-every", type=float, default=300, help="seconds between evaluations")
+    parser.add_argument(
+        "--grow-from", type=Path, help="checkpoint of the small model, from which the base model starts"
+    )
     parser.add_argument("--output", type=Path, required=True, help="directory for checkpoint, log and exported weights")
     return parser.parse_args()
 
@@ -70,6 +74,8 @@ class Trainer:
         self.checkpoint = args.output / "checkpoint.pt"
         if self.checkpoint.is_file():
             self.load()
+        elif args.grow_from:
+            grow(torch.load(args.grow_from, weights_only=True)["model"], self.model, args.seed)
 
     @property
     def progress(self) -> float:
@@ -80,7 +86,7 @@ class Trainer:
     @property
     def difficulty(self) -> float:
         """Difficulty of the next batch: evenly spread below a bound that rises over the first half of training."""
-        bound = HARDEST * min(1.0, 0.1 + 1.8 * self.progress)
+        bound = HARDEST * min(1.0, 0.1 + 1.8 * self.progress + (self.args.grow_from is not None))
         return bound * (self.step * 0.6180339887 % 1)
 
     def update(self) -> dict[str, float]:
@@ -141,7 +147,7 @@ class Trainer:
         entry = {"step": self.step, "minutes": round(self.elapsed / 60, 1), **figures}
         with (self.args.output / "log.jsonl").open("a") as log:
             log.write(json.dumps(entry) + "\n")
-        recipe = {name: value for name, value in vars(self.args).items() if name != "output"}
+        recipe = {name: value for name, value in vars(self.args).items() if name not in ("output", "grow_from")}
         recipe["images"] = self.step * self.args.batch
         name = f"vit_scenes_{self.args.model}"
         export(self.model, self.args.output / f"{name}.safetensors", name, recipe, entry)

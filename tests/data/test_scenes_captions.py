@@ -24,7 +24,10 @@ def mentions(**facts: int) -> np.ndarray:
         ),
         ({"kind": 0, "texture": 2}, "a dotted object"),
         ({"kind": 1, "count": 2, "size": 0, "colour": 5, "shape": 8}, "two small blue crosses"),
-        ({"kind": 2, "count": 2, "shape": 0, "colour": 0, "other_shape": 1, "other_colour": 1}, "a red circle and an orange ellipse"),
+        (
+            {"kind": 2, "count": 2, "shape": 0, "colour": 0, "other_shape": 1, "other_colour": 1},
+            "a red circle and an orange ellipse",
+        ),
         ({"kind": 3, "count": 3}, "three objects"),
         ({"kind": 4, "glyph": ord("K"), "colour": 3}, "a green capital letter K"),
         ({"kind": 4, "glyph": ord("k")}, "a small letter k"),

@@ -68,7 +68,7 @@ def test_the_angle_turns_anticlockwise(shape):
 def test_no_two_shapes_are_alike():
     masks = np.stack([mask_of(one_object(shape)) for shape in SHAPES])
     overlap = np.array([[(a & b).sum() / (a | b).sum() for b in masks] for a in masks])
-    assert (overlap - np.eye(len(SHAPES))).max() < 0.9
+    assert (overlap - np.eye(len(SHAPES))).max() < 0.92
 
 
 def test_the_colour_under_the_mask_is_the_label():
@@ -81,7 +81,8 @@ def test_the_colour_under_the_mask_is_the_label():
 def test_only_plain_objects_are_of_one_shade():
     scenes = draw_scenes(150, 2, difficulty=0.0)
     for image, mask, label in zip(scenes.images, scenes.masks, scenes.layout.texture[:, 0], strict=True):
-        dark = (image[:, mask == 1].sum(axis=0) < 0.7 * image[:, mask == 1].sum(axis=0).max()).mean()
+        light = image[:, mask == 1].astype(int).sum(axis=0)
+        dark = (light < 0.7 * np.quantile(light, 0.9)).mean()
         assert (dark < 0.1) == (TEXTURES[label] == "plain")
 
 
@@ -89,7 +90,10 @@ def test_later_slots_hide_earlier_ones():
     layout = replace(one_object("circle"), count=np.array([2]))
     layout = replace(
         layout,
-        **{name: np.repeat(getattr(layout, name), 2, axis=1) for name in ("shape", "colour", "texture", "centre", "angle")},
+        **{
+            name: np.repeat(getattr(layout, name), 2, axis=1)
+            for name in ("shape", "colour", "texture", "centre", "angle")
+        },
         radius=np.array([[0.4, 0.2]], dtype=np.float32),
     )
     scenes = render_scenes(layout, np.random.default_rng(0), size=64, difficulty=0.0)

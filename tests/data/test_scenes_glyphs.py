@@ -29,9 +29,7 @@ def test_every_character_of_every_font_has_strokes_of_its_own(font):
 
 def test_strokes_lie_where_the_label_says():
     glyphs = draw_glyphs(60, 1, characters="OXH", difficulty=0.0, radius=(0.2, 0.3))
-    for mask, (x, y), radius in zip(
-        glyphs.masks, glyphs.layout.centre[:, 0], glyphs.layout.radius[:, 0], strict=True
-    ):
+    for mask, (x, y), radius in zip(glyphs.masks, glyphs.layout.centre[:, 0], glyphs.layout.radius[:, 0], strict=True):
         rows, columns = np.nonzero(mask)
         assert np.hypot((columns.mean() + 0.5) / 64 - x, (rows.mean() + 0.5) / 64 - y) < 0.25 * radius
 
@@ -39,14 +37,16 @@ def test_strokes_lie_where_the_label_says():
 def test_an_upright_letter_is_upright():
     glyph = draw_glyphs(1, 0, characters="L", fonts=["DejaVuSans"], rotation=0.0, radius=(0.5, 0.5))
     rows, columns = np.nonzero(glyph.masks[0])
-    foot, head = columns[rows > np.quantile(rows, 0.95)], columns[rows < np.quantile(rows, 0.3)]
+    foot, head = columns[rows > rows.max() - 3], columns[rows < rows.min() + 3]
     assert foot.max() > head.max() + 5
 
 
 def test_strokes_are_darker_than_the_ground_here_and_lighter_there():
     glyphs = draw_glyphs(200, 2)
     grey = glyphs.images.mean(axis=1)
-    lighter = [image[mask == 1].mean() > image[mask == 0].mean() for image, mask in zip(grey, glyphs.masks, strict=True)]
+    lighter = [
+        image[mask == 1].mean() > image[mask == 0].mean() for image, mask in zip(grey, glyphs.masks, strict=True)
+    ]
     assert 0.2 < np.mean(lighter) < 0.8
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from vimlight.data.scenes import SCENE_TASKS, make_task
+from vimlight.data.scenes import SCENE_TASKS, SHAPES, make_task
+from vimlight.data.scenes.tasks import _sample_relations
 from vimlight.errors import UnknownNameError
 
 CLASSIFICATION = [name for name, task in SCENE_TASKS.items() if task.kind == "classification"]
@@ -57,12 +59,14 @@ def test_tasks_of_one_seed_share_no_images():
 
 
 def test_the_relation_is_the_one_drawn():
-    from vimlight.data.scenes.layout import COLOURS  # noqa: F401
-    from vimlight.data.scenes.tasks import _draw_relations
-
-    images, relation = _draw_relations(8, 0, 64, 0.0)
-    assert images.shape == (8, 3, 64, 64)
-    assert set(relation) <= {0, 1, 2, 3}
+    layout, relation = _sample_relations(200, np.random.default_rng(0), 0.5)
+    x, y = np.moveaxis(layout.centre[:, 0] - layout.centre[:, 1], -1, 0)
+    assert {SHAPES[shape] for shape in layout.shape[:, 0]} == {"circle", "ellipse", "ring"}
+    assert not set(layout.shape[:, 0]) & set(layout.shape[:, 1])
+    seen = np.where(np.abs(x) > np.abs(y), np.where(x < 0, 0, 1), np.where(y < 0, 2, 3))
+    assert np.array_equal(seen, relation)
+    assert (np.hypot(x, y) > 0.9 * layout.radius.sum(axis=1)).all()
+    assert (np.abs(layout.centre - 0.5) + layout.radius[..., None] < 0.53).all()
 
 
 def test_an_unknown_task_is_named():

@@ -13,7 +13,7 @@ from typing import Any
 
 from timm.layers import HybridEmbed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
@@ -52,9 +52,10 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _image_tower(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Takes the image tower's tensors from the file of a pair."""
-    return {key.removeprefix(_PREFIX): value for key, value in state.items() if key.startswith(_PREFIX)} or state
+def _image_tower(state: dict[str, Tensor], model: VisionTransformer) -> dict[str, Tensor]:
+    """Takes the image tower's tensors from the file of a pair, fitted to the model's grid of tokens."""
+    tower = {key.removeprefix(_PREFIX): value for key, value in state.items() if key.startswith(_PREFIX)}
+    return dict(checkpoint_filter_fn(tower, model))
 
 
 def _create(name: str, pretrained: bool, width: int, depth: int, heads: int, arguments: dict[str, Any]) -> nn.Module:
@@ -91,5 +92,5 @@ def vit_scenes_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 @register_model
 def vit_scenes_base(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Vision transformer of width 192 and depth 8 for 64x64 images, trained on drawn scenes and captions."""
-    return _create("vit_scenes_base", pretrained, 192, 8, 6, kwargs)
+    """Vision transformer of width 192 and depth 6 for 64x64 images, trained on drawn scenes and captions."""
+    return _create("vit_scenes_base", pretrained, 192, 6, 6, kwargs)

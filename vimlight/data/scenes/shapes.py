@@ -113,7 +113,7 @@ def _semicircle(x: Field, y: Field) -> Field:
 
 
 def _crescent(x: Field, y: Field) -> Field:
-    return np.maximum(_disc(x, y, 0.95), -_disc(x, y, 0.78, 0.42, 0.0))
+    return np.maximum(_disc(x, y, 0.88, 0.32), -_disc(x, y, 0.72, 0.72))
 
 
 def _arrow(x: Field, y: Field) -> Field:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vimlight.data.scenes.glyphs import HELD_OUT_FONTS, draw_glyphs
 from vimlight.data.scenes.layout import COLOURS, POSITIONS, TEXTURES, Layout, indices_of, sample_layout
-from vimlight.data.scenes.scenes import SceneBatch, draw_scenes, render_scenes
+from vimlight.data.scenes.scenes import draw_scenes, render_scenes
 from vimlight.data.scenes.shapes import HELD_OUT_SHAPES, SHAPES, TRAINING_SHAPES
 from vimlight.errors import unknown_name
 
@@ -116,6 +116,11 @@ def _odd_shape(layout: Layout) -> NDArray[np.int64]:
 def _draw_relations(count: int, seed: int, size: int, difficulty: float) -> Drawn:
     """Draws a round and an angular object; the target is where the round one lies as seen from the other."""
     rng = np.random.default_rng(seed)
+    layout, relation = _sample_relations(count, rng, difficulty)
+    return render_scenes(layout, rng, size=size, difficulty=difficulty).images, relation
+
+
+def _sample_relations(count: int, rng: np.random.Generator, difficulty: float) -> tuple[Layout, NDArray[np.int64]]:
     layout = sample_layout(count, rng, objects=(2, 2), difficulty=difficulty, radius=(0.12, 0.2))
     layout.shape[:, 0] = rng.choice(indices_of("shape", _ROUND, SHAPES), count)
     layout.shape[:, 1] = rng.choice(indices_of("shape", _ANGULAR, SHAPES), count)
@@ -127,15 +132,7 @@ def _draw_relations(count: int, seed: int, size: int, difficulty: float) -> Draw
     reach = np.abs(offset) / 2 + 0.18
     middle = reach + rng.random((count, 2)) * (1 - 2 * reach)
     centre = np.stack([middle + offset / 2, middle - offset / 2], axis=1).astype(np.float32)
-    return _shuffled_depth(replace(layout, centre=centre), rng, size, difficulty).images, relation
-
-
-def _shuffled_depth(layout: Layout, rng: np.random.Generator, size: int, difficulty: float) -> SceneBatch:
-    """Draws scenes of two objects, either of which may be in front."""
-    swapped = rng.random(len(layout)) < 0.5
-    for values in (layout.shape, layout.colour, layout.texture, layout.radius, layout.centre, layout.angle):
-        values[swapped] = values[swapped, ::-1]
-    return render_scenes(layout, rng, size=size, difficulty=difficulty)
+    return replace(layout, centre=centre), relation
 
 
 _ODD_SHAPES = tuple(sorted(HELD_OUT_SHAPES + _LOOK_ALIKES, key=SHAPES.index))
