@@ -10,10 +10,12 @@ import reprlib
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from vimlight.errors import ZooError, nearest
-from vimlight.plugins import Plugin
+
+if TYPE_CHECKING:
+    from vimlight.plugins import Plugin
 
 __all__ = ["FORMAT_VERSION", "Card", "describe"]
 

@@ -1,4 +1,7 @@
-"""A zoo: a directory of module files."""
+"""A zoo: a directory of module files.
+
+Looking at cards needs no backbone, so what imports timm is imported where a module is made, kept or checked.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,18 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from vimlight.backbone import Backbone
 from vimlight.errors import ZooError, unknown_name
-from vimlight.plugins import PLUGINS, Plugin
 from vimlight.zoo.atomic import publish, temporary
 from vimlight.zoo.card import Card, describe
 from vimlight.zoo.files import pack_head, pack_module, plain, read_card, read_head, read_module, sha256_of
-from vimlight.zoo.rebuild import rebuild
+
+if TYPE_CHECKING:
+    from vimlight.backbone import Backbone
+    from vimlight.plugins import Plugin
 
 __all__ = ["Problem", "Zoo"]
 
@@ -101,6 +105,8 @@ class Zoo:
             ZooError: If there is no such module, its file is damaged, its plug-in type is unknown here, or its tensors
                 are not those of the type.
         """
+        from vimlight.zoo.rebuild import rebuild
+
         return rebuild(name, *read_module(self._existing(name)), backbone)
 
     def load_head(self, name: str) -> dict[str, Tensor]:
@@ -161,6 +167,8 @@ class Zoo:
         Raises:
             ZooError: If the name is taken or not allowed, or the card has an unknown key or a mistyped value.
         """
+        from vimlight.plugins import Plugin
+
         if not isinstance(plugin, Plugin):
             raise ZooError(f"a zoo keeps plug-ins made by create_plugin, not {type(plugin).__name__}")
         tensors = plain(plugin.state_dict())
@@ -300,6 +308,8 @@ class Zoo:
 
 
 def _checked_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
+    from vimlight.plugins import PLUGINS
+
     card, tensors = read_module(path)
     if card.kind not in PLUGINS:
         raise ZooError(f"{path.name}: {unknown_name('plug-in', card.kind, PLUGINS)}")
