@@ -98,6 +98,11 @@ def test_without_shots_all_training_images_are_used():
     assert 80 <= len(tables["val"]) <= 100
 
 
+def test_the_first_training_images_are_of_many_classes(flowers):
+    targets = folder_data(flowers, MidstreamDataModule).tables["train"].targets
+    assert targets[:8].unique().tolist() == [0, 1, 2]
+
+
 def test_a_validation_part_of_the_data_set_is_used(flowers):
     for split in ("train", "val"):
         for name in ("aster", "rose"):

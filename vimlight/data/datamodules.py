@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from vimlight.data.loading import Batch, BatchDataset, batch_loader, raise_worker_error
-from vimlight.data.sampling import few_shot, random_subset, set_apart
+from vimlight.data.sampling import few_shot, random_subset, set_apart, shuffled
 from vimlight.data.sources import load_source
 from vimlight.data.sources.image_folder import existing_folder, image_files
 from vimlight.data.tables import FileTable, Source, Table
@@ -123,7 +123,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     @cached_property
     def tables(self) -> dict[str, Table]:
-        """The disjoint tables `"train"`, `"val"` and `"test"`, split and sampled."""
+        """The disjoint tables `"train"`, `"val"` and `"test"`, split and sampled.
+
+        That for training is in random order, so that its first images are a fair sample of it.
+        """
         source = self.source.readable() if self.skip_corrupt else self.source
         train, test = source.train, source.test
         if test is None:
@@ -131,7 +134,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             train, test = train.subset(rest), train.subset(apart)
         test = test.subset(random_subset(len(test), self.test_limit, TEST_SEED))
         train, val = self.choose(train, source.val)
-        return {"train": train, "val": val, "test": test}
+        return {"train": train.subset(shuffled(len(train), self.seed)), "val": val, "test": test}
 
     @abstractmethod
     def choose(self, train: Table, val: Table | None) -> tuple[Table, Table]:

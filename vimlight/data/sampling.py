@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vimlight.errors import DataError
 
-__all__ = ["FewShot", "few_shot", "random_subset", "set_apart"]
+__all__ = ["FewShot", "few_shot", "random_subset", "set_apart", "shuffled"]
 
 
 class FewShot(NamedTuple):
@@ -73,7 +73,7 @@ def set_apart(targets: Tensor, fraction: float, seed: int) -> FewShot:
         seed: Seed of the split.
     """
     if targets.ndim == 2:
-        pools = [torch.randperm(len(targets), generator=_generator(seed, 0))]
+        pools = [shuffled(len(targets), seed)]
     else:
         pools = [_shuffled_class(targets, label, seed) for label in targets.unique().tolist()]
     cuts = [min(max(round(len(pool) * fraction), 1), len(pool) - 1) for pool in pools]
@@ -86,7 +86,12 @@ def random_subset(size: int, limit: int | None, seed: int) -> Tensor:
     """Draws `limit` of `size` rows, ascending; all of them if `limit` is none or larger."""
     if limit is None or limit >= size:
         return torch.arange(size)
-    return torch.randperm(size, generator=_generator(seed, 0))[:limit].sort().values
+    return shuffled(size, seed)[:limit].sort().values
+
+
+def shuffled(size: int, seed: int) -> Tensor:
+    """Returns the rows 0 to `size` - 1 in random order."""
+    return torch.randperm(size, generator=_generator(seed, 0))
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:
