@@ -1,0 +1,192 @@
+"""What a run shows beyond its curves: confusion matrix, predictions with their images, gates."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from vimlight.backbone import Preprocessing
+from vimlight.downstream import DownstreamModule
+from vimlight.errors import ConfigError
+from vimlight.report.files import write_whole
+from vimlight.report.logging import log_figure, log_table, table_csv
+from vimlight.report.plots import confusion_matrix, gate_heatmap, image_grid
+from vimlight.training import SupervisedModule
+
+__all__ = ["RunReport", "restore_image"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sample:
+    name: str
+    image: Tensor
+    target: Tensor
+
+
+class RunReport(pl.Callback):
+    """Shows results at the end of `fit`, `validate` and `test`, on every logger that can and as files otherwise.
+
+    These are the confusion matrix of the last pass over the validation or test images; a table and a picture of some
+    predictions, taken evenly from all batches; and, of a downstream model, the gates as a heat map and as `gates.csv`.
+    Files go to the directory of the run: the first logger's, or the trainer's `default_root_dir`.
+
+    Args:
+        images: How many predictions to show; 0 for none.
+
+    Raises:
+        ConfigError: If the number is negative.
+    """
+
+    def __init__(self, images: int = 16) -> None:
+        if images < 0:
+            raise ConfigError(f"images must be at least 0, got {images}")
+        self.images = images
+        self._samples: list[_Sample] = []
+        self._matrix: npt.NDArray[np.int64] | None = None
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts a new pass."""
+        self._samples = []
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts a new pass."""
+        self._samples = []
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Keeps some images of the batch."""
+        self._keep(trainer, batch, batch_idx, trainer.num_val_batches[dataloader_idx])
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Keeps some images of the batch."""
+        self._keep(trainer, batch, batch_idx, trainer.num_test_batches[dataloader_idx])
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes the confusion matrix of this pass and clears it for the next."""
+        self._take_matrix(pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes the confusion matrix of this pass and clears it for the next."""
+        self._take_matrix(pl_module, "test")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows the results of `validate`; those of a pass within `fit` wait for its end."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._show(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows the results of `test`."""
+        self._show(trainer, pl_module, "test")
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows the results of the last validation."""
+        self._show(trainer, pl_module, "val")
+
+    def _keep(self, trainer: pl.Trainer, batch: Mapping[str, Any], number: int, batches: int | float) -> None:
+        """Keeps a batch's share of the images: data sorted by class are not shown by their first class alone."""
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        # Of a stream without length, the first batches serve.
+        total = int(batches) if batches != float("inf") else 1
+        count = (number + 1) * self.images // total - number * self.images // total
+        size = len(batch["image"])
+        for row in range(min(count, size, self.images - len(self._samples))):
+            index = row * size // min(count, size)
+            target, image = batch["target"][index].cpu(), batch["image"][index].cpu()
+            self._samples.append(_Sample(str(batch["id"][index]), image, target))
+
+    def _take_matrix(self, pl_module: pl.LightningModule, split: str) -> None:
+        if not isinstance(pl_module, SupervisedModule):
+            return
+        metric = pl_module.confusion[f"{split}_"]
+        # Every process computes: the counts are added over them.
+        self._matrix = metric.compute().cpu().numpy()  # type: ignore[operator]
+        metric.reset()  # type: ignore[operator]
+
+    def _show(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
+        if not isinstance(pl_module, SupervisedModule) or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        # Asked of every process, because it is broadcast from the first.
+        directory = Path(trainer.log_dir or trainer.default_root_dir)
+        if not trainer.is_global_zero:
+            return
+        where: dict[str, Any] = {"step": trainer.global_step, "directory": directory}
+        if self._matrix is not None and self._matrix.sum():
+            figure = confusion_matrix(self._matrix, pl_module.task.class_names, f"Confusion, {split}")
+            log_figure(trainer.loggers, f"{split}/confusion", figure, **where)
+        if self._samples:
+            self._show_predictions(trainer, pl_module, split, where)
+        if isinstance(pl_module, DownstreamModule) and pl_module.gates.numel():
+            gates, places, names = pl_module.gates.cpu(), pl_module.aggregator.places, pl_module.aggregator.names
+            log_figure(trainer.loggers, "gates", gate_heatmap(gates, places, names), **where)
+            rows = [[place, *row] for place, row in zip(places, gates.tolist(), strict=True)]
+            write_whole(directory / "gates.csv", table_csv(["place", *names], rows), overwrite=True)
+        self._matrix, self._samples = None, []
+
+    def _show_predictions(
+        self, trainer: pl.Trainer, pl_module: SupervisedModule, split: str, where: dict[str, Any]
+    ) -> None:
+        task = pl_module.task
+        images = torch.stack([sample.image for sample in self._samples])
+        ids = [sample.name for sample in self._samples]
+        predicted = _predict(trainer, pl_module, {"image": images.to(pl_module.device), "id": ids})
+        truth = task.labels(task.columns(torch.stack([sample.target for sample in self._samples])))
+        sure = predicted["probabilities"].amax(dim=-1).tolist()
+        pictures = [restore_image(image, pl_module.backbone.preprocessing) for image in images]
+        rows = list(zip(ids, pictures, truth, predicted["label"], sure, strict=True))
+        columns = ["id", "image", "true", "predicted", "probability"]
+        log_table(trainer.loggers, f"{split}/predictions", columns, rows, **where)
+        captions = [_caption(row[2], row[3], row[4]) for row in rows]
+        right = [row[2] == row[3] for row in rows]
+        figure = image_grid(pictures, captions, right, f"Predictions, {split}: {sum(right)} of {len(right)} right")
+        log_figure(trainer.loggers, f"{split}/images", figure, **where)
+
+
+def restore_image(image: Tensor, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """Undoes the normalisation of a backbone's input.
+
+    Args:
+        image: `(3, H, W)`.
+        preprocessing: The backbone's.
+
+    Returns:
+        `(H, W, 3)`, uint8.
+    """
+    mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+    shares = image.detach().cpu().float() * std[:, None, None] + mean[:, None, None]
+    restored: npt.NDArray[np.uint8] = (shares.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    return restored
+
+
+@torch.no_grad()
+def _predict(trainer: pl.Trainer, pl_module: SupervisedModule, batch: Mapping[str, Any]) -> dict[str, Any]:
+    training = pl_module.training
+    pl_module.eval()
+    with trainer.precision_plugin.forward_context():
+        predicted = pl_module.predict_step(batch, 0)
+    pl_module.train(training)
+    return predicted
+
+
+def _caption(truth: str, predicted: str, probability: float) -> str:
+    guess = f"{_short(predicted)} {probability:.0%}"
+    return guess if truth == predicted else f"{guess}\nnot {_short(truth)}"
+
+
+def _short(label: str, limit: int = 18) -> str:
+    label = label or "none"
+    return label if len(label) <= limit else f"{label[: limit - 1]}…"

@@ -1,0 +1,292 @@
+"""Plots: gates, confusion matrices, images with captions, and methods compared.
+
+Every function returns a matplotlib `Figure` with a canvas of its own; pyplot and its global state are never used.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vimlight.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["bars_with_spread", "confusion_matrix", "gate_heatmap", "image_grid", "pixels", "png"]
+
+_INK, _FAINT = "#222222", "#8a8f98"
+# From the palette of Okabe and Ito, which stays apart for every kind of colour vision.
+_BLUE, _ORANGE = "#0072B2", "#D55E00"
+_PALE = "#a9bccb"
+_DPI = 144
+_MOST_LABELS = 60
+# Of a heat map's cells in all, in inches.
+_LARGEST = 24.0
+
+
+def gate_heatmap(
+    gates: npt.ArrayLike, places: Sequence[str], names: Sequence[str], title: str = "Share of each module at each place"
+) -> Figure:
+    """Draws gates as a heat map, one row a place and one column a module.
+
+    Args:
+        gates: `(places, K)`; the colours start at 0.
+        places: Names of the rows.
+        names: Names of the modules.
+        title: Title.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ConfigError: If there are no gates, or not as many as the names say.
+    """
+    values = np.asarray(gates, dtype=float)
+    if values.shape != (len(places), len(names)) or not values.size:
+        raise ConfigError(f"gates of shape {values.shape} do not fit {len(places)} places and {len(names)} modules")
+    rows, columns = values.shape
+    figure, axes = _figure(2.4 + min(0.52 * columns, _LARGEST), max(1.9, 1.3 + min(0.27 * rows, _LARGEST)))
+    signed = bool(values.min() < 0)
+    top = float(np.abs(values).max()) or 1.0
+    picture = axes.imshow(
+        values, cmap="PuOr" if signed else "Blues", vmin=-top if signed else 0, vmax=top, aspect="auto"
+    )
+    _label_cells(axes, names, places)
+    if values.size <= 400:
+        _write_in_cells(axes, np.abs(values) / top, [[f"{value:.2f}" for value in row] for row in values], 7)
+    _colour_bar(figure, axes, picture, "gate")
+    axes.set_title(title, fontsize=11, color=_INK, loc="left", pad=10)
+    return figure
+
+
+def confusion_matrix(matrix: npt.ArrayLike, class_names: Sequence[str], title: str = "Confusion matrix") -> Figure:
+    """Draws a confusion matrix; colours are shares of each row, so that rare classes are seen as well as frequent ones.
+
+    Args:
+        matrix: Counts `(C, C)`, rows the true classes; or `(C, 2, 2)` for several labels an image, which is drawn as
+            one row a class with what was found, missed, raised falsely and rightly left out.
+        class_names: Names of the C classes.
+        title: Title.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ConfigError: If the matrix does not fit the names.
+    """
+    counts = np.asarray(matrix)
+    size = len(class_names)
+    if counts.shape not in ((size, size), (size, 2, 2)):
+        raise ConfigError(f"a confusion matrix of shape {counts.shape} does not fit {size} classes")
+    shares = _shares(counts)
+    if counts.ndim == 2:
+        figure, axes = _confusion_cells(counts, shares, class_names, class_names)
+        axes.set_ylabel("true class", fontsize=9, color=_INK)
+        axes.set_xlabel("predicted class", fontsize=9, color=_INK)
+        hits = np.trace(counts)
+    else:
+        # torchmetrics lays a class out as [[true negative, false positive], [false negative, true positive]].
+        counts, shares = (values.reshape(size, 4)[:, [3, 2, 1, 0]] for values in (counts, shares))
+        kinds = ["found", "missed", "false alarm", "rightly left out"]
+        figure, axes = _confusion_cells(counts, shares, class_names, kinds)
+        hits = counts[:, [0, 3]].sum()
+    total = counts.sum()
+    right = f": {hits / total:.1%} of {total:.0f} right" if total else ": no images"
+    axes.set_title(title + right, fontsize=11, color=_INK, loc="left", pad=10)
+    return figure
+
+
+def image_grid(
+    images: Sequence[npt.ArrayLike], captions: Sequence[str], right: Sequence[bool] | None = None, title: str = ""
+) -> Figure:
+    """Draws images with captions below them.
+
+    Args:
+        images: Each `(H, W, 3)` uint8.
+        captions: One an image.
+        right: Whether each prediction is right: right ones get a blue frame, wrong ones an orange and dashed one.
+        title: Title.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ConfigError: If there are no images, or not as many captions.
+    """
+    if not len(images) or len(images) != len(captions):
+        raise ConfigError(f"{len(images)} images need as many captions and at least one; got {len(captions)}")
+    columns = min(len(images), 8 if len(images) > 12 else 6)
+    rows = math.ceil(len(images) / columns)
+    lines = max(caption.count("\n") + 1 for caption in captions)
+    figure, grid = _figures(1.35 * columns + 0.2, (1.25 + 0.17 * lines) * rows + 0.45, rows, columns)
+    for axes in grid:
+        axes.set_axis_off()
+    for number, (axes, image, caption) in enumerate(zip(grid, images, captions, strict=False)):
+        axes.set_axis_on()
+        axes.imshow(np.asarray(image), interpolation="nearest")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        good = right is None or right[number]
+        colour = _FAINT if right is None else _BLUE if good else _ORANGE
+        for spine in axes.spines.values():
+            spine.set(color=colour, linewidth=1.0 if right is None else 2.2, linestyle="-" if good else (0, (3, 2)))
+        axes.set_xlabel(caption, fontsize=8, color=_INK if good else _ORANGE, labelpad=4)
+    figure.suptitle(title, fontsize=11, color=_INK, x=0.01, ha="left")
+    return figure
+
+
+def bars_with_spread(
+    methods: Sequence[str],
+    panels: Mapping[str, Sequence[tuple[float, float] | None]],
+    *,
+    title: str = "",
+    highlight: str | None = None,
+    unit: str = "",
+) -> Figure:
+    """Compares methods: one panel of horizontal bars for each task, with whiskers of one standard deviation.
+
+    Args:
+        methods: Names of the methods, from the top.
+        panels: For each panel's title the mean and the spread of each method, or none where a method has no result; the
+            spread may be NaN.
+        title: Title.
+        highlight: The method whose bars stand out.
+        unit: What is measured, written below the panels.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ConfigError: If there are no panels or a panel does not have as many results as there are methods.
+    """
+    if not panels or not methods or any(len(results) != len(methods) for results in panels.values()):
+        raise ConfigError(f"each panel needs one result for each of the {len(methods)} methods")
+    columns = min(len(panels), 4)
+    rows = math.ceil(len(panels) / columns)
+    label_width = 0.075 * max(map(len, methods)) + 0.3
+    figure, grid = _figures(label_width + 2.3 * columns, rows * (0.75 + 0.24 * len(methods)) + 0.5, rows, columns)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for number, (axes, (name, results)) in enumerate(zip(grid, panels.items(), strict=False)):
+        _bars(axes, results, [_BLUE if method == highlight else _PALE for method in methods])
+        axes.set_title(name, fontsize=9.5, color=_INK, loc="left")
+        axes.set_yticks(range(len(methods)), methods if number % columns == 0 else [""] * len(methods))
+        for label, method in zip(axes.get_yticklabels(), methods, strict=True):
+            label.set(fontsize=8.5, color=_INK, fontweight="bold" if method == highlight else "normal")
+    figure.suptitle(title, fontsize=11.5, color=_INK, x=0.01, ha="left")
+    figure.supxlabel(f"{unit}; whiskers: one standard deviation over seeds".lstrip("; "), fontsize=8, color=_FAINT)
+    return figure
+
+
+def png(figure: Figure, dpi: int = _DPI) -> bytes:
+    """Renders a figure as a PNG file.
+
+    Args:
+        figure: The figure.
+        dpi: Pixels an inch.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    return buffer.getvalue()
+
+
+def pixels(figure: Figure, dpi: int = _DPI) -> npt.NDArray[np.uint8]:
+    """Renders a figure as an image `(H, W, 3)`, uint8.
+
+    Args:
+        figure: The figure.
+        dpi: Pixels an inch.
+    """
+    from PIL import Image
+
+    return np.array(Image.open(io.BytesIO(png(figure, dpi))).convert("RGB"))
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure, axes = _figures(width, height, 1, 1)
+    return figure, axes[0]
+
+
+def _figures(width: float, height: float, rows: int, columns: int) -> tuple[Figure, list[Axes]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def _bars(axes: Axes, results: Sequence[tuple[float, float] | None], colours: Sequence[str]) -> None:
+    ends = [mean + np.nan_to_num(spread) for mean, spread in filter(None, results)]
+    reach = max(ends, default=1.0) or 1.0
+    for row, (result, colour) in enumerate(zip(results, colours, strict=True)):
+        mean, spread = result if result is not None else (0.0, math.nan)
+        axes.barh(row, mean, height=0.72, color=colour)
+        if not math.isnan(spread):
+            axes.errorbar(mean, row, xerr=spread, color=_INK, linewidth=1.0, capsize=2)
+        text = "—" if result is None else f"{mean:.1f}" + ("" if math.isnan(spread) else f" ± {spread:.1f}")
+        axes.text(mean + np.nan_to_num(spread) + 0.03 * reach, row, text, va="center", fontsize=7.5, color=_INK)
+    axes.set_xlim(0, 1.55 * reach)
+    axes.set_ylim(len(results) - 0.5, -0.5)
+    axes.set_xticks([])
+    axes.tick_params(axis="y", length=0)
+    for side in ("top", "right", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.spines["left"].set_color(_FAINT)
+
+
+def _confusion_cells(
+    counts: npt.NDArray[Any], shares: npt.NDArray[Any], rows: Sequence[str], columns: Sequence[str]
+) -> tuple[Figure, Axes]:
+    cell = 0.5 if len(rows) <= 12 else min(0.33, _LARGEST / len(rows))
+    width = cell if len(columns) == len(rows) else 0.9
+    figure, axes = _figure(2.6 + width * len(columns), 2.0 + cell * len(rows))
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    _label_cells(axes, columns, rows)
+    if len(rows) <= 40:
+        texts = [[str(count) if count else "" for count in row] for row in counts.astype(int)]
+        _write_in_cells(axes, shares, texts, 8 if len(rows) <= 12 else 6.5)
+    _colour_bar(figure, axes, picture, "share of the true class" if counts.shape[0] == counts.shape[1] else "share")
+    return figure, axes
+
+
+def _label_cells(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
+    for axis, names in ((axes.xaxis, columns), (axes.yaxis, rows)):
+        step = math.ceil(len(names) / _MOST_LABELS)
+        axis.set_ticks(range(0, len(names), step), list(names[::step]))
+    axes.tick_params(length=0, labelsize=8, labelcolor=_INK)
+    if max(map(len, columns), default=0) > 2:
+        for label in axes.get_xticklabels():
+            label.set(rotation=40, ha="right", rotation_mode="anchor")
+    # White lines part the cells.
+    axes.set_xticks(np.arange(0.5, len(columns) - 1), minor=True)
+    axes.set_yticks(np.arange(0.5, len(rows) - 1), minor=True)
+    axes.grid(which="minor", color="white", linewidth=0.8)
+    axes.tick_params(which="minor", length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _write_in_cells(axes: Axes, darkness: npt.NDArray[Any], texts: Sequence[Sequence[str]], size: float) -> None:
+    for (row, column), dark in np.ndenumerate(darkness):
+        colour = "white" if dark > 0.6 else _INK
+        axes.text(column, row, texts[row][column], ha="center", va="center", fontsize=size, color=colour)
+
+
+def _colour_bar(figure: Figure, axes: Axes, picture: Any, label: str) -> None:
+    bar = figure.colorbar(picture, ax=axes, fraction=0.04, pad=0.02)
+    bar.set_label(label, fontsize=8, color=_INK)
+    bar.ax.tick_params(labelsize=7.5, length=2, labelcolor=_INK)
+    bar.outline.set_visible(False)
+
+
+def _shares(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    totals = counts.sum(axis=-1, keepdims=True)
+    shares: npt.NDArray[Any] = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    return shares
