@@ -1,7 +1,72 @@
-"""Vision Middleware: a zoo of small modules on one frozen backbone, aggregated for few-shot tasks."""
+"""Vision Middleware: a zoo of small modules on one frozen backbone, aggregated for few-shot tasks.
+
+Names are imported at their first use, so that `import vimlight` is instant.
+"""
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vimlight.aggregation import aggregate, list_aggregators
+    from vimlight.backbone import Backbone, create_backbone
+    from vimlight.data import DownstreamDataModule, MidstreamDataModule
+    from vimlight.downstream import DownstreamModule
+    from vimlight.midstream import MidstreamModule
+    from vimlight.plugins import attach, create_plugin, list_plugins, widen
+    from vimlight.plugins.merging import merge
+    from vimlight.zoo import Zoo
+
+__all__ = [
+    "Backbone",
+    "DownstreamDataModule",
+    "DownstreamModule",
+    "MidstreamDataModule",
+    "MidstreamModule",
+    "Zoo",
+    "__version__",
+    "aggregate",
+    "attach",
+    "create_backbone",
+    "create_plugin",
+    "list_aggregators",
+    "list_plugins",
+    "merge",
+    "widen",
+]
 
 __version__ = "0.1.0"
+
+_ROOMS = {
+    "Backbone": "backbone",
+    "DownstreamDataModule": "data",
+    "DownstreamModule": "downstream",
+    "MidstreamDataModule": "data",
+    "MidstreamModule": "midstream",
+    "Zoo": "zoo",
+    "aggregate": "aggregation",
+    "attach": "plugins",
+    "create_backbone": "backbone",
+    "create_plugin": "plugins",
+    "list_aggregators": "aggregation",
+    "list_plugins": "plugins",
+    "merge": "plugins.merging",
+    "widen": "plugins",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name from its room at the first use.
+
+    Raises:
+        AttributeError: If there is no such name.
+    """
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'vimlight' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"vimlight.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Lists the public names."""
+    return sorted(__all__)

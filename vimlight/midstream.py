@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from vimlight.backbone import Backbone
-from vimlight.errors import ConfigError, ZooError
+from vimlight.errors import ConfigError
 from vimlight.plugins import Plugin, attach, create_plugin
 from vimlight.tasks import AffineHead
 from vimlight.training import SupervisedModule, collect_features
@@ -34,7 +34,7 @@ class MidstreamModule(SupervisedModule):
         **training: Task, optimiser and schedule; see `SupervisedModule`.
 
     Raises:
-        ZooError: If a module of that name exists.
+        ZooError: If a module of that name exists or the name is not allowed.
     """
 
     def __init__(
@@ -57,8 +57,9 @@ class MidstreamModule(SupervisedModule):
         self.zoo = Zoo(zoo)
         self.overwrite = overwrite
         self.card = dict(card or {})
-        if name is not None and name in self.zoo and not overwrite:
-            raise ZooError(f"the zoo {zoo!r} has a module {name!r} already; choose another name or set overwrite: true")
+        if name is not None:
+            # Before the training rather than after it.
+            self.zoo.check_new(name, overwrite)
 
     def trainable_modules(self) -> dict[str, nn.Module]:
         """Returns the plug-in and the head."""

@@ -1,0 +1,86 @@
+"""The command line: LightningCLI for training, and a file in `vimlight.commands` for every tool.
+
+Nothing heavy is imported before it is known which of them is meant.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from vimlight import __version__
+from vimlight.errors import VimlightError, unknown_name
+
+__all__ = ["main"]
+
+_TRAINING = {
+    "fit": "train a module for the zoo (MidstreamModule) or aggregate a zoo for a task (DownstreamModule)",
+    "validate": "measure a checkpoint on the validation images",
+    "test": "measure a checkpoint on the test images",
+    "predict": "write a checkpoint's predictions to a csv, json or parquet file",
+}
+_TOOLS = {
+    "demo": "train a zoo, aggregate it for few-shot tasks and compare, in a few minutes",
+    "zoo": "list, show, add, remove, verify and export modules",
+}
+
+_USAGE = f"""vimlight {__version__}: small modules on one frozen backbone, aggregated for few-shot tasks
+
+usage: vimlight COMMAND [options]          vimlight COMMAND --help for each of them
+
+training, with LightningCLI configs:
+{{training}}
+
+tools:
+{{tools}}
+
+options: --version, --debug (a traceback for errors)
+examples: vimlight fit --config configs/midstream/letters.yaml
+          vimlight fit --config configs/downstream/digits.yaml --data.shots 20"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line.
+
+    Args:
+        arguments: What was typed behind `vimlight`; the process's own arguments if left out.
+
+    Raises:
+        SystemExit: With code 2 after a user's mistake, which is said in one or two lines.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        _dispatch(words)
+    except VimlightError as error:
+        if debug:
+            raise
+        print(f"vimlight: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        # The reader of a pipe left; whatever it wanted it has. The interpreter must not flush into the broken pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+def _dispatch(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_usage())
+    elif words[0] == "--version":
+        print(f"vimlight {__version__}")
+    elif words[0] in _TOOLS:
+        importlib.import_module(f"vimlight.commands.{words[0]}").main(words[1:])
+    elif words[0] in _TRAINING:
+        importlib.import_module("vimlight.commands.train").main(words)
+    else:
+        raise unknown_name("command", words[0], [*_TRAINING, *_TOOLS])
+
+
+def _usage() -> str:
+    def rows(commands: dict[str, str]) -> str:
+        return "\n".join(f"  {name:<10} {text}" for name, text in commands.items())
+
+    return _USAGE.format(training=rows(_TRAINING), tools=rows(_TOOLS))
