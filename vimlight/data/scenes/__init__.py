@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from vimlight.data.scenes.glyphs import FONTS, HELD_OUT_FONTS, TRAINING_FONTS, GlyphBatch, draw_glyphs
-from vimlight.data.scenes.layout import COLOURS, POSITIONS, SIZES, TEXTURES, Layout
+from vimlight.data.scenes.layout import COLOURS, POSITIONS, SIZES, Layout
 from vimlight.data.scenes.scenes import SceneBatch, draw_scenes
 from vimlight.data.scenes.shapes import HELD_OUT_SHAPES, SHAPES, TRAINING_SHAPES
 from vimlight.data.scenes.tasks import SCENE_TASKS, SceneTask, make_task
+from vimlight.data.scenes.textures import TEXTURES
 
 __all__ = [
     "COLOURS",

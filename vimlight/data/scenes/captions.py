@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vimlight.data.scenes.layout import COLOURS, POSITIONS, SIZES, TEXTURES, Layout
+from vimlight.data.scenes.layout import COLOURS, POSITIONS, SIZES, Layout
 from vimlight.data.scenes.shapes import SHAPES
+from vimlight.data.scenes.textures import TEXTURES
 
 __all__ = ["FACTS", "Facts", "caption", "captions", "facts_of_glyphs", "facts_of_scenes", "is_true", "mention"]
 

@@ -129,7 +129,7 @@ def _sample(cells: NDArray[np.float32], x: Field, y: Field) -> Field:
     column = np.clip((x + 1) * np.float32(side / 2) - np.float32(0.5), 0, side - 1.001).astype(np.float32)
     row = np.clip((1 - y) * np.float32(side / 2) - np.float32(0.5), 0, side - 1.001).astype(np.float32)
     left, top = column.astype(np.int32), row.astype(np.int32)
-    right_part, low_part = column - left, row - top
+    right_part, low_part = column - left.astype(np.float32), row - top.astype(np.float32)
     corner = (np.arange(len(cells), dtype=np.int32) * (side * side))[:, None, None] + top * side + left
     flat = cells.reshape(-1)
     upper = flat[corner] * (1 - right_part) + flat[corner + 1] * right_part
@@ -151,8 +151,8 @@ def _atlas(font: str, characters: str) -> NDArray[np.float32]:
         left, top, right, bottom = face.getbbox(character)
         place = ((_CELL - left - right) / 2, (_CELL - top - bottom) / 2)
         ImageDraw.Draw(cell).text(place, character, fill=255, font=face)
-        cells.append(np.asarray(cell, dtype=np.float32) / 255)
-    atlas = np.stack(cells)
+        cells.append(np.asarray(cell))
+    atlas = (np.stack(cells) / 255).astype(np.float32)
     # An empty rim makes everything outside the cell transparent.
     atlas[:, [0, -1]] = 0
     atlas[:, :, [0, -1]] = 0

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vimlight.data.scenes.shapes import SHAPES, TRAINING_SHAPES
+from vimlight.data.scenes.textures import TEXTURES
 from vimlight.errors import ConfigError, unknown_name
 
-__all__ = ["COLOURS", "POSITIONS", "SIZES", "TEXTURES", "Layout", "indices_of", "sample_layout", "size_class"]
+__all__ = ["COLOURS", "POSITIONS", "SIZES", "Layout", "indices_of", "sample_layout", "size_class"]
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 32, 32),
@@ -25,7 +26,6 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "brown": (125, 75, 35),
     "white": (245, 245, 245),
 }
-TEXTURES = ("plain", "striped", "dotted", "checked", "speckled")
 SIZES = ("small", "medium", "large")
 POSITIONS = (
     ("top left", "top", "top right"),
@@ -139,17 +139,17 @@ def sample_layout(
     number = rng.integers(low, high + 1, count)
     if compositions is None:
         names = (("shape", shapes, SHAPES), ("colour", colours, tuple(COLOURS)), ("texture", textures, TEXTURES))
-        parts = [rng.choice(indices_of(*row), (count, high)) for row in names]
+        shape, colour, texture = (rng.choice(indices_of(*row), (count, high)) for row in names)
     else:
-        parts = list(np.moveaxis(rng.choice(compositions, (count, high)), -1, 0))
+        shape, colour, texture = np.moveaxis(rng.choice(compositions, (count, high)), -1, 0)
     radii = _sample_radii(rng, number, high, radius or (0.27 - 0.16 * difficulty, 0.42))
     same = rng.random(count) < alike
-    for values in (*parts, radii):
+    for values in (shape, colour, texture):
         values[same] = values[same, :1]
+    radii[same] = radii[same, :1]
     turn = min(180.0, 20 + 320 * difficulty) if rotation is None else rotation
     angle = rng.uniform(-turn, turn, (count, high)).astype(np.float32)
-    layout = Layout(number, *parts, radii, _sample_centres(rng, radii), angle)
-    return _without_absent(layout)
+    return _without_absent(Layout(number, shape, colour, texture, radii, _sample_centres(rng, radii), angle))
 
 
 def _sample_radii(
@@ -180,8 +180,8 @@ def _sample_centres(rng: np.random.Generator, radii: NDArray[np.float32]) -> NDA
 def _without_absent(layout: Layout) -> Layout:
     """Clears the slots that hold no object."""
     absent = ~layout.present
-    for values in (layout.shape, layout.colour, layout.texture):
-        values[absent] = -1
+    for labels in (layout.shape, layout.colour, layout.texture):
+        labels[absent] = -1
     for values in (layout.radius, layout.centre, layout.angle):
         values[absent] = 0
     return layout

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vimlight.data.scenes.layout import COLOURS, TEXTURES, Layout
+from vimlight.data.scenes.layout import COLOURS, Layout
 from vimlight.data.scenes.shapes import Field, signed_distance
+from vimlight.data.scenes.textures import patterns
 
 __all__ = ["PALETTE", "Canvas", "background", "composite", "finish", "local_frame", "render"]
 
 Canvas = NDArray[np.float32]
-PALETTE = np.array(list(COLOURS.values()), dtype=np.float32) / 255
+PALETTE: NDArray[np.float32] = (np.array(list(COLOURS.values())) / 255).astype(np.float32)
 _CHUNK = 8
 _CANDIDATES = 8
 
@@ -87,8 +88,8 @@ def background(paint: NDArray[np.float32], rng: np.random.Generator, size: int, 
     base = colours[np.arange(count), best].astype(np.float32)
     slope = rng.normal(0, 0.12 * difficulty, (2, count, 1, 1)).astype(np.float32)
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
-    canvas = np.repeat(base[:, :, None, None], size, axis=2) + (slope[0] * ramp[None, :, None])[:, None]
-    canvas = canvas + (slope[1] * ramp[None, None, :])[:, None]
+    shade = slope[0] * ramp[None, :, None] + slope[1] * ramp[None, None, :]
+    canvas: Canvas = base[:, :, None, None] + shade[:, None]
     if difficulty > 0:
         _add_clutter(canvas, rng, difficulty)
     return canvas
@@ -120,7 +121,7 @@ def _draw_slot(
         same = shape == kind
         distance[same] = signed_distance(int(kind), x[same], y[same])
     cover = np.clip(np.float32(0.5) - distance * (radius * size)[:, None, None], 0, 1)
-    pattern = _patterns(texture, x, y, radius * size, rng)
+    pattern = patterns(texture, x, y, radius * size, rng)
     first, second = _shades(PALETTE[layout.colour[part, slot][rows]], rng)
     composite(canvas, rows, cover, first, second, pattern)
     for row, visible in zip(rows, cover > 0.5, strict=True):
@@ -158,46 +159,10 @@ def _shades(colour: NDArray[np.float32], rng: np.random.Generator) -> tuple[NDAr
     return varied.astype(np.float32), (varied * rng.uniform(0.2, 0.45, (len(colour), 1))).astype(np.float32)
 
 
-def _patterns(
-    texture: NDArray[np.int64], x: Field, y: Field, pixels: NDArray[np.float32], rng: np.random.Generator
-) -> Field:
-    """Returns how much of the second shade shows, `(M, S, S)` in [0, 1]; `pixels` are the radii in pixels."""
-    pattern = np.zeros_like(x)
-    period = np.maximum(rng.uniform(0.32, 0.5, len(x)).astype(np.float32) * pixels, np.float32(4.5))
-    offset = rng.random((2, len(x), 1, 1), dtype=np.float32)
-    for kind in range(1, len(TEXTURES)):
-        same = np.flatnonzero(texture == kind)
-        if not len(same):
-            continue
-        step = period[same, None, None]
-        if TEXTURES[kind] == "speckled":
-            grain = rng.random((len(same), x.shape[1] // 2 + 1, x.shape[2] // 2 + 1), dtype=np.float32)
-            coarse = np.clip((grain - np.float32(0.6)) * 4 + np.float32(0.5), 0, 1)
-            pattern[same] = coarse.repeat(2, axis=1).repeat(2, axis=2)[:, : x.shape[1], : x.shape[2]]
-            continue
-        scale = pixels[same, None, None] / step
-        u = _wave(x[same] * scale + offset[0, same])
-        if TEXTURES[kind] == "striped":
-            pattern[same] = np.clip(u * step + np.float32(0.5), 0, 1)
-            continue
-        v = _wave(y[same] * scale + offset[1, same])
-        if TEXTURES[kind] == "checked":
-            # A field twice as wide as a stripe keeps the squares apart from dots.
-            pattern[same] = np.clip(u * v * step * 6 + np.float32(0.5), 0, 1)
-        else:
-            reach = np.sqrt(np.square(u + np.float32(0.25)) + np.square(v + np.float32(0.25)))
-            pattern[same] = np.clip((np.float32(0.3) - reach) * step + np.float32(0.5), 0, 1)
-    return pattern
-
-
-def _wave(phase: Field) -> Field:
-    """Returns a triangle wave of period 1 with values from -0.25 to 0.25."""
-    return np.abs(phase - np.floor(phase) - np.float32(0.5)) - np.float32(0.25)
-
-
 def finish(canvas: Canvas, rng: np.random.Generator, difficulty: float) -> NDArray[np.uint8]:
     """Adds noise to a canvas and rounds it to uint8, `(N, 3, S, S)`."""
     count, _, height, width = canvas.shape
     noise = rng.standard_normal((count, 1, height, width), dtype=np.float32)
     strength = (rng.random((count, 1, 1, 1), dtype=np.float32) * np.float32(25 * difficulty)).astype(np.float32)
-    return np.clip(canvas * np.float32(255) + noise * strength + np.float32(0.5), 0, 255).astype(np.uint8)
+    rounded = np.clip(canvas * np.float32(255) + noise * strength + np.float32(0.5), 0, 255)
+    return np.asarray(rounded, dtype=np.uint8)

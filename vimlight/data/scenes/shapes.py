@@ -29,12 +29,23 @@ def signed_distance(shape: int, x: Field, y: Field) -> Field:
     return _FUNCTIONS[SHAPES[shape]](x, y)
 
 
+def _union(first: Field, second: Field) -> Field:
+    union: Field = np.minimum(first, second)
+    return union
+
+
+def _overlap(first: Field, second: Field) -> Field:
+    overlap: Field = np.maximum(first, second)
+    return overlap
+
+
 def _disc(x: Field, y: Field, radius: float, cx: float = 0.0, cy: float = 0.0) -> Field:
-    return np.sqrt(np.square(x - np.float32(cx)) + np.square(y - np.float32(cy))) - np.float32(radius)
+    distance: Field = np.sqrt(np.square(x - np.float32(cx)) + np.square(y - np.float32(cy))) - np.float32(radius)
+    return distance
 
 
 def _box(x: Field, y: Field, half_width: float, half_height: float, cy: float = 0.0) -> Field:
-    return np.maximum(np.abs(x) - np.float32(half_width), np.abs(y - np.float32(cy)) - np.float32(half_height))
+    return _overlap(np.abs(x) - np.float32(half_width), np.abs(y - np.float32(cy)) - np.float32(half_height))
 
 
 def _convex(x: Field, y: Field, corners: Sequence[tuple[float, float]]) -> Field:
@@ -55,7 +66,8 @@ def _ellipse(x: Field, y: Field) -> Field:
     a, b = np.float32(0.98), np.float32(0.55)
     level = np.sqrt(np.square(x / a) + np.square(y / b))
     slope = np.sqrt(np.square(x / (a * a)) + np.square(y / (b * b))) + np.float32(1e-6)
-    return level * (level - 1) / slope
+    distance: Field = level * (level - 1) / slope
+    return distance
 
 
 def _square(x: Field, y: Field) -> Field:
@@ -88,37 +100,40 @@ def _star(x: Field, y: Field) -> Field:
     notch_along, notch_across = notch * np.cos(np.pi / 5), notch * np.sin(np.pi / 5)
     length = np.hypot(tip - notch_along, notch_across)
     nx, ny = np.float32(notch_across / length), np.float32((tip - notch_along) / length)
-    return (along - np.float32(tip)) * nx + across * ny
+    distance: Field = (along - np.float32(tip)) * nx + across * ny
+    return distance
 
 
 def _cross(x: Field, y: Field) -> Field:
-    return np.minimum(_box(x, y, 0.92, 0.28), _box(x, y, 0.28, 0.92))
+    return _union(_box(x, y, 0.92, 0.28), _box(x, y, 0.28, 0.92))
 
 
 def _ring(x: Field, y: Field) -> Field:
-    return np.abs(_disc(x, y, 0.7)) - np.float32(0.23)
+    distance: Field = np.abs(_disc(x, y, 0.7)) - np.float32(0.23)
+    return distance
 
 
 def _heart(x: Field, y: Field) -> Field:
     # A square on its corner with a half disc on each of the two upper edges.
     side, low = 1.06, -0.92
     half = side / np.sqrt(2) / 2
-    square = (np.abs(x) + np.abs(y - np.float32(low + 2 * half)) - np.float32(2 * half)) * np.float32(np.sqrt(0.5))
+    reach = np.abs(x) + np.abs(y - np.float32(low + 2 * half))
+    square: Field = (reach - np.float32(2 * half)) * np.float32(np.sqrt(0.5))
     lobe = _disc(np.abs(x), y, side / 2, half, low + 3 * half)
-    return np.minimum(square, lobe)
+    return _union(square, lobe)
 
 
 def _semicircle(x: Field, y: Field) -> Field:
-    return np.maximum(_disc(x, y, 0.95, 0.0, -0.4), np.float32(-0.4) - y)
+    return _overlap(_disc(x, y, 0.95, 0.0, -0.4), np.float32(-0.4) - y)
 
 
 def _crescent(x: Field, y: Field) -> Field:
-    return np.maximum(_disc(x, y, 0.88, 0.32), -_disc(x, y, 0.72, 0.72))
+    return _overlap(_disc(x, y, 0.88, 0.32), -_disc(x, y, 0.72, 0.72))
 
 
 def _arrow(x: Field, y: Field) -> Field:
     head = _convex(x, y, [(0.0, 0.98), (-0.68, 0.1), (0.68, 0.1)])
-    return np.minimum(head, _box(x, y, 0.25, 0.52, -0.4))
+    return _union(head, _box(x, y, 0.25, 0.52, -0.4))
 
 
 def _drop(x: Field, y: Field) -> Field:
@@ -126,13 +141,13 @@ def _drop(x: Field, y: Field) -> Field:
     radius, low, tip = 0.58, -0.38, 0.98
     sine = radius / (tip - low)
     edge_x, edge_y = radius * np.sqrt(1 - sine**2), low + radius * sine
-    return np.minimum(_disc(x, y, radius, 0.0, low), _convex(x, y, [(0.0, tip), (-edge_x, edge_y), (edge_x, edge_y)]))
+    return _union(_disc(x, y, radius, 0.0, low), _convex(x, y, [(0.0, tip), (-edge_x, edge_y), (edge_x, edge_y)]))
 
 
 def _gear(x: Field, y: Field) -> Field:
     teeth = np.tanh(np.float32(3) * np.cos(np.float32(8) * np.arctan2(x, y)))
-    rim = np.sqrt(x * x + y * y) - (np.float32(0.8) + np.float32(0.14) * teeth)
-    return np.maximum(rim, -_disc(x, y, 0.26))
+    rim: Field = np.sqrt(x * x + y * y) - (np.float32(0.8) + np.float32(0.14) * teeth)
+    return _overlap(rim, -_disc(x, y, 0.26))
 
 
 _FUNCTIONS: dict[str, Callable[[Field, Field], Field]] = {

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vimlight.data.scenes.glyphs import HELD_OUT_FONTS, draw_glyphs
-from vimlight.data.scenes.layout import COLOURS, POSITIONS, TEXTURES, Layout, indices_of, sample_layout
+from vimlight.data.scenes.layout import COLOURS, POSITIONS, Layout, indices_of, sample_layout
 from vimlight.data.scenes.scenes import draw_scenes, render_scenes
 from vimlight.data.scenes.shapes import HELD_OUT_SHAPES, SHAPES, TRAINING_SHAPES
+from vimlight.data.scenes.textures import TEXTURES
 from vimlight.errors import unknown_name
 
 __all__ = ["SCENE_TASKS", "SceneTask", "make_task"]
