@@ -23,14 +23,14 @@ _STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e8ea; --faint: #9aa4ae; --paper: #16191d; --rule: #343a41; --best: #1d3444; }
 }
-body { max-width: 68rem; margin: 2.5rem auto; padding: 0 1.25rem; background: var(--paper); color: var(--ink);
+body { max-width: 72rem; margin: 2.5rem auto; padding: 0 1.25rem; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .75rem; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
 p { max-width: 44rem; }
 .scroll { overflow-x: auto; margin: 1.25rem 0 .4rem; }
 table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .32rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
+th, td { padding: .32rem .5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
 th:first-child, td:first-child { text-align: left; padding-left: .2rem; }
 th { font-weight: 600; color: var(--faint); border-bottom-width: 2px; vertical-align: bottom; white-space: normal; }
 td.best { font-weight: 600; background: var(--best); }
@@ -127,7 +127,7 @@ class Page:
         return write_whole(path, self.render(), overwrite=overwrite)
 
     def _add_table(self, header: Sequence[str], rows: Sequence[Sequence[tuple[str, bool]]], caption: str) -> None:
-        head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
+        head = "".join(f'<th scope="col">{_unbroken(text)}</th>' for text in header)
         body = "\n".join(
             "<tr>" + "".join(f"<td{' class=best' * best}>{escape(text)}</td>" for text, best in row) + "</tr>"
             for row in rows
@@ -137,3 +137,7 @@ class Page:
         )
         if caption:
             self._parts.append(f'<p class="caption">{escape(caption)}</p>')
+
+
+def _unbroken(text: str) -> str:
+    return escape(text).replace("-", "&#8209;")

@@ -187,7 +187,8 @@ class ResultsTable:
         header, numbers = self.header(), [0, *numbers]
         for number in numbers:
             # The shots go below the task.
-            name = header[number].replace(" ", "\n") if 0 < number <= len(self.columns) else header[number]
+            column = self.columns[number - 1] if 0 < number <= len(self.columns) else None
+            name = f"{column.task}\n{column.shots_text}" if column else header[number]
             table.add_column(escape(name), justify="right" if number else "left", no_wrap=True)
         for row, texts in enumerate(self.rows()):
             table.add_row(

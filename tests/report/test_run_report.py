@@ -1,0 +1,175 @@
+"""What a run shows: on two fake loggers, as files, and with the counts right."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from tiny_report import IMAGES, Drawn, TinyModule, loader
+
+from vimlight.backbone import Preprocessing
+from vimlight.errors import ConfigError
+from vimlight.report.callbacks import RunReport, restore_image
+from vimlight.report.logging import log_figure, log_table
+from vimlight.report.plots import gate_heatmap
+
+
+class FakeBoard(TensorBoardLogger):
+    """Keeps what a TensorBoard logger is shown."""
+
+    def __init__(self):
+        self.shown = {}
+
+    @property
+    def experiment(self):
+        return self
+
+    def add_image(self, key, image, step, dataformats):
+        assert dataformats == "HWC"
+        self.shown[key] = (step, image)
+
+    def add_text(self, key, text, step):
+        self.shown[key] = (step, text)
+
+
+class FakeWandb(WandbLogger):
+    """Keeps what a Weights & Biases logger is shown."""
+
+    def __init__(self):
+        self.shown = {}
+
+    def log_image(self, key, images, step=None, **kwargs):
+        self.shown[key] = (step, images[0])
+
+    def log_table(self, key, columns=None, data=None, dataframe=None, step=None):
+        self.shown[key] = (step, columns, data)
+
+
+@pytest.fixture
+def model():
+    return TinyModule()
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_figure_and_table_on_every_logger(tmp_path):
+    board, wandb = FakeBoard(), FakeWandb()
+    figure = gate_heatmap(np.ones((1, 2)) / 2, ["output"], ["x", "y"])
+    image = np.zeros((4, 4, 3), np.uint8)
+    rows = [["a|b", image, 1.0], ["c", image, 2.0]]
+    for loggers in ([board, wandb], []):
+        log_figure(loggers, "val/gates", figure, step=3, directory=tmp_path)
+        log_table(loggers, "val/table", ["id", "image", "value"], rows, step=3, directory=tmp_path)
+        assert bool(list(tmp_path.iterdir())) == (not loggers)
+    assert board.shown["val/gates"][0] == wandb.shown["val/gates"][0] == 3
+    assert board.shown["val/gates"][1].shape == wandb.shown["val/gates"][1].shape
+    assert board.shown["val/table"][1].splitlines()[:3] == ["| id | value |", "| --- | --- |", "| a\\|b | 1.0 |"]
+    assert type(wandb.shown["val/table"][2][0][1]).__name__ == "Image"
+    assert (tmp_path / "val_gates.png").read_bytes().startswith(b"\x89PNG")
+    assert rows_of(tmp_path / "val_table.csv") == [{"id": "a|b", "value": "1.0"}, {"id": "c", "value": "2.0"}]
+
+
+def test_fit_shows_the_last_validation_once(model, make_trainer, tmp_path):
+    report = RunReport(images=4)
+    matrices = []
+    take = report._take_matrix
+    report._take_matrix = lambda *arguments: (take(*arguments), matrices.append(report._matrix))
+    trainer = make_trainer(report, logger=CSVLogger(tmp_path, name="log"), max_epochs=3)
+    trainer.fit(model, loader(), loader())
+    # The first is the sanity check; none carries over into the next.
+    assert [matrix.sum() for matrix in matrices] == [4, IMAGES, IMAGES, IMAGES]
+    files = {path.name for path in (tmp_path / "log" / "version_0").iterdir()}
+    assert {"val_confusion.png", "val_predictions.csv", "val_images.png"} <= files
+    assert "gates.csv" not in files
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel"])
+def test_predictions_are_the_model_s_own(kind, make_trainer, tmp_path):
+    model = TinyModule(kind)
+    make_trainer(RunReport(images=4)).test(model, loader(kind), verbose=False)
+    rows = rows_of(tmp_path / "run" / "test_predictions.csv")
+    # Four batches of two: one image of each.
+    assert [row["id"] for row in rows] == ["img0", "img2", "img4", "img6"]
+    assert [row["true"] for row in rows] == ["cat", "cat", "dog", "eel"]
+    with torch.no_grad():
+        probabilities = model.task.probabilities(model.eval()(Drawn(kind).images[::2]))
+    assert [row["predicted"] for row in rows] == model.task.labels(probabilities)
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], probabilities.amax(1), rtol=1e-4)
+
+
+def test_images_are_taken_evenly_and_none_if_not_wanted(model, make_trainer, tmp_path):
+    make_trainer(RunReport(images=2)).validate(model, loader(), verbose=False)
+    assert [row["id"] for row in rows_of(tmp_path / "run" / "val_predictions.csv")] == ["img2", "img6"]
+    make_trainer(RunReport(images=0), default_root_dir=tmp_path / "none").validate(model, loader(), verbose=False)
+    assert [path.name for path in (tmp_path / "none").iterdir()] == ["val_confusion.png"]
+    make_trainer(RunReport(images=100), default_root_dir=tmp_path / "all").validate(model, loader(), verbose=False)
+    assert len(rows_of(tmp_path / "all" / "val_predictions.csv")) == IMAGES
+
+
+def test_fast_dev_run_leaves_no_files(model, make_trainer, tmp_path):
+    make_trainer(RunReport(), fast_dev_run=True).validate(model, loader(), verbose=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_model_is_left_in_its_mode(model, make_trainer):
+    trainer = make_trainer(RunReport())
+    trainer.fit(model, loader(), loader())
+    assert model.training
+    assert not model.backbone.training
+
+
+def test_negative_number_of_images():
+    with pytest.raises(ConfigError, match="images must be at least 0, got -1"):
+        RunReport(images=-1)
+
+
+def test_normalisation_is_undone():
+    preprocessing = Preprocessing((4, 4), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    pixels = torch.randint(0, 256, (3, 4, 4), dtype=torch.uint8)
+    mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+    normalised = (pixels / 255 - mean[:, None, None]) / std[:, None, None]
+    np.testing.assert_array_equal(restore_image(normalised, preprocessing), pixels.permute(1, 2, 0).numpy())
+
+
+class Recorded(RunReport):
+    """Writes down the matrix that is shown."""
+
+    def _show(self, trainer, pl_module, split):
+        if trainer.is_global_zero:
+            np.save(f"{trainer.default_root_dir}/matrix.npy", self._matrix)
+        super()._show(trainer, pl_module, split)
+
+
+@pytest.mark.slow
+def test_two_processes_count_each_image_once(model, make_trainer, tmp_path):
+    (tmp_path / "run").mkdir()
+    make_trainer(Recorded(), devices=2, strategy="ddp_fork").validate(model, loader(), verbose=False)
+    np.testing.assert_array_equal(np.load(tmp_path / "run" / "matrix.npy").sum(axis=1), [3, 3, 2])
+    assert (tmp_path / "run" / "val_confusion.png").is_file()
+
+
+def test_tensorboard_shows_everything(model, make_trainer, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logger = TensorBoardLogger(tmp_path, name="board")
+    make_trainer(RunReport(), logger=logger).test(model, loader(), verbose=False)
+    events = accumulator.EventAccumulator(logger.log_dir).Reload()
+    assert set(events.Tags()["images"]) == {"test/confusion", "test/images"}
+    assert events.Tags()["tensors"] == ["test/predictions/text_summary"]
+
+
+@pytest.mark.slow
+def test_wandb_works_offline(model, make_trainer, tmp_path):
+    import wandb
+
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    make_trainer(RunReport(), logger=logger).test(model, loader(), verbose=False)
+    media = next(tmp_path.rglob("media"))
+    wandb.finish()
+    assert {path.name.split("_")[0] for path in (media / "images" / "test").iterdir()} == {"confusion", "images"}
+    assert len(list((media / "table" / "test").iterdir())) == 1
