@@ -11,7 +11,8 @@ from vimlight.errors import VimlightError, nearest
 __all__ = ["cause", "explain"]
 
 _NOISE = re.compile(
-    r"Parser key|Does not validate against|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|either not accessible"
+    r"Parser key|Does not validate against|Subtypes:|Errors:|Given value"
+    r"|Expected a <class 'NoneType'>|either not accessible"
 )
 
 
@@ -41,7 +42,9 @@ def explain(message: str, classes: Iterable[type]) -> str:
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -") and not _NOISE.search(line)]
     reason = lines[0] if lines else message.splitlines()[0]
     known = list(classes)
-    option = re.search(r"Option '([\w.]+)' is not accepted|Key '([\w.]+)' is not expected|arguments?: --([\w.]+)", message)
+    option = re.search(
+        r"Option '([\w.]+)' is not accepted|Key '([\w.]+)' is not expected|arguments?: --([\w.]+)", message
+    )
     if option:
         name = next(group for group in option.groups() if group)
         return _unknown(".".join([*keys[:1], name]) if keys and "." not in name else name, _arguments(known))

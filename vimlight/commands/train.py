@@ -1,4 +1,4 @@
-"""`vimlight fit|validate|test|predict`: LightningCLI with short class names and values linked from the data to the model."""
+"""`vimlight fit|validate|test|predict`: LightningCLI with short class names and values linked from data to model."""
 
 from __future__ import annotations
 
@@ -16,12 +16,21 @@ from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataMo
 from vimlight.downstream import DownstreamModule
 from vimlight.errors import CheckpointError, ConfigError, nearest
 from vimlight.midstream import MidstreamModule
-from vimlight.report import PredictionWriter, RunReport
+from vimlight.report.callbacks import RunReport
+from vimlight.report.predictions import PredictionWriter
 from vimlight.training import SupervisedModule
 
 __all__ = ["TrainingCLI", "main"]
 
-_CLASSES = (MidstreamModule, DownstreamModule, MidstreamDataModule, DownstreamDataModule, pl.Trainer, PredictionWriter, RunReport)
+_CLASSES = (
+    MidstreamModule,
+    DownstreamModule,
+    MidstreamDataModule,
+    DownstreamDataModule,
+    pl.Trainer,
+    PredictionWriter,
+    RunReport,
+)
 
 
 class RunConfig(SaveConfigCallback):

@@ -7,8 +7,9 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from vimlight.commands.options import Parser
 from vimlight.errors import ConfigError, ZooError, nearest, unknown_name
 
 if TYPE_CHECKING:
@@ -38,26 +39,21 @@ def main(arguments: Sequence[str]) -> None:
     options.run(options)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
-
-
-def _common(default: str) -> _Parser:
+def _common(default: str) -> Parser:
     """Returns what may stand before and behind the command's name."""
-    parser = _Parser(prog="vimlight zoo", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="vimlight zoo", add_help=False)
     parser.add_argument("--zoo", metavar="DIR", default=default, help="directory of the zoo (default: zoo)")
     return parser
 
 
-def _parsers() -> tuple[_Parser, Iterable[str]]:
-    parser = _Parser(prog="vimlight zoo", description=_TEXT, parents=[_common("zoo")], allow_abbrev=False)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=_Parser)
+def _parsers() -> tuple[Parser, Iterable[str]]:
+    parser = Parser(prog="vimlight zoo", description=_TEXT, parents=[_common("zoo")])
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=Parser)
 
     def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
         # A default here would win over a value given before the command's name.
         common = _common(argparse.SUPPRESS)
-        sub = commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
+        sub = commands.add_parser(name, help=text, description=text, parents=[common])
         sub.set_defaults(run=run)
         return sub
 

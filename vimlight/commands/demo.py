@@ -1,0 +1,119 @@
+"""`vimlight demo`: a zoo trained on drawn images over a small frozen backbone, aggregated for real few-shot tasks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vimlight.commands.options import Parser
+
+if TYPE_CHECKING:
+    from vimlight.comparison import Plan
+    from vimlight.downstream import DownstreamModule
+    from vimlight.report import ResultsTable
+
+__all__ = ["main", "plan"]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the demo.
+
+    Args:
+        arguments: Options; see `vimlight demo --help`.
+
+    Raises:
+        ConfigError: If the output folder holds results of another run and `--overwrite` was not given.
+    """
+    parser = Parser("vimlight demo", description="Train a zoo, aggregate it for few-shot tasks and compare.")
+    parser.add_argument(
+        "--out", default="demo", help="folder for the zoo, results.json and report.html (default: demo)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    options = parser.parse_args(arguments)
+    run(plan(), Path(options.out), title="vimlight demo", overwrite=options.overwrite)
+
+
+def run(plan: Plan, folder: Path, title: str, *, overwrite: bool) -> ResultsTable:
+    """Trains the zoos of a plan, compares the methods, prints the table and writes the report.
+
+    Args:
+        plan: What to compare.
+        folder: Where the zoos and the results go.
+        title: Title of the report.
+        overwrite: Whether results that are there may be replaced.
+
+    Raises:
+        ConfigError: If there are results and `overwrite` is false.
+    """
+    from vimlight.comparison import compare, train_zoo
+    from vimlight.errors import ConfigError
+
+    if (folder / "results.json").exists() and not overwrite:
+        raise ConfigError(f"{folder / 'results.json'} exists; choose another --out, or pass --overwrite")
+    start = time.monotonic()
+    backbone = plan.create_backbone()
+    print(f"backbone {backbone.name}: {sum(p.numel() for p in backbone.parameters()):,} frozen parameters")
+    zoos = train_zoo(plan, backbone, folder)
+    table, models = compare(plan, backbone, zoos)
+    table.print("test accuracy, mean ± standard deviation over seeds")
+    if backbone.compute_fingerprint() != backbone.fingerprint:
+        raise AssertionError("the frozen backbone has changed")
+    _write(table, models, folder, title, overwrite=overwrite)
+    print(f"{folder / 'results.json'} and {folder / 'report.html'} written, {time.monotonic() - start:.0f} s in all")
+    return table
+
+
+def _write(
+    table: ResultsTable, models: dict[str, DownstreamModule], folder: Path, title: str, *, overwrite: bool
+) -> None:
+    from vimlight.report import Page
+    from vimlight.report.plots import bars_with_spread, gate_heatmap
+
+    table.save(folder / "results.json", overwrite=overwrite)
+    page = Page(title)
+    page.paragraph(
+        "Every method reads out the same layers and fits the same closed-form head, except the first, which sees "
+        "the last feature alone. Spread is the standard deviation over seeds."
+    )
+    page.results(table, "Test accuracy")
+    page.figure(
+        bars_with_spread(table.methods, table.panels(), highlight="ViM (ens_moe)", unit="%"), "Test accuracy by task."
+    )
+    for name, model in models.items():
+        gates, places = model.gates.cpu().numpy(), model.aggregator.places
+        page.figure(gate_heatmap(gates, places, model.aggregator.names, f"Gates for {name}"), f"Gates for {name}.")
+    page.save(folder / "report.html", overwrite=overwrite)
+
+
+def plan() -> Plan:
+    """Returns what the demo compares: drawn midstream tasks, and downstream tasks of which one or two are real."""
+    from vimlight.comparison import Plan, Task
+
+    drawn = ("letters", "shapes", "textures", "orientation", "count")
+    midstream = tuple(Task(name, "scenes", {"task": name, "train": 5000, "test": 200}) for name in drawn)
+    downstream = [
+        Task("digits", "digits"),
+        Task("odd_shapes", "scenes", {"task": "odd_shapes", "train": 800, "test": 600}),
+        Task("relations", "scenes", {"task": "relations", "train": 400, "test": 600}),
+    ]
+    if _installed("fashion_mnist"):
+        downstream.append(Task("fashion", "fashion_mnist"))
+    return Plan(
+        backbone={"name": "vit_scenes_small", "pretrained": True},
+        midstream=midstream,
+        downstream=tuple(downstream),
+        plugin={"kind": "convpass", "hidden": 16},
+    )
+
+
+def _installed(dataset: str) -> bool:
+    from vimlight.data.sources import load_source
+    from vimlight.errors import DataError
+
+    try:
+        load_source(dataset, {})
+    except DataError:
+        return False
+    return True
