@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from data import CAPITALS, compositions, names_of, normalise, prompts
+from batches import CAPITALS, compositions, names_of, normalise, prompts
 from numpy.typing import NDArray
 from open_clip import CustomTextCLIP, SimpleTokenizer
 from torch import Tensor

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data import ATTRIBUTES, Batch, draw_batch, names_of, normalise
+from batches import ATTRIBUTES, Batch, draw_batch, names_of, normalise
 from evaluation import evaluate
 from export import export
 from grow import grow

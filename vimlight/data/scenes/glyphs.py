@@ -33,7 +33,7 @@ TRAINING_FONTS = (
 HELD_OUT_FONTS = ("DejaVuSerif-Italic", "DejaVuSans-BoldOblique", "STIXGeneralItalic", "cmss10", "cmtt10")
 FONTS = TRAINING_FONTS + HELD_OUT_FONTS
 _CELL = 64
-_CHUNK = 8
+_CHUNK = 16
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,7 @@ def _paint(cover: Field, colour: NDArray[np.int64], rng: np.random.Generator, di
     """Paints strokes of the given opacity `(M, S, S)` and returns images `(M, 3, S, S)`."""
     ink = PALETTE[colour]
     canvas = background(ink[:, None], rng, cover.shape[-1], difficulty)
-    composite(canvas, np.arange(len(cover)), cover, ink)
-    return finish(canvas, rng, difficulty)
+    return finish(composite(canvas, cover, ink), rng, difficulty)
 
 
 def _sample(cells: NDArray[np.float32], x: Field, y: Field) -> Field:

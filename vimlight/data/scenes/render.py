@@ -12,8 +12,9 @@ from vimlight.data.scenes.textures import patterns
 __all__ = ["PALETTE", "Canvas", "background", "composite", "finish", "local_frame", "render"]
 
 Canvas = NDArray[np.float32]
+Colours = NDArray[np.float32]
 PALETTE: NDArray[np.float32] = (np.array(list(COLOURS.values())) / 255).astype(np.float32)
-_CHUNK = 8
+_CHUNK = 16
 _CANDIDATES = 8
 
 
@@ -66,7 +67,7 @@ def local_frame(
     return x, y
 
 
-def background(paint: NDArray[np.float32], rng: np.random.Generator, size: int, difficulty: float) -> Canvas:
+def background(paint: Colours, rng: np.random.Generator, size: int, difficulty: float) -> Canvas:
     """Draws gradients and clutter in a colour that stands off from the objects' colours.
 
     Args:
@@ -111,8 +112,6 @@ def _draw_slot(
 ) -> None:
     """Paints the object of one slot into each image that has one."""
     rows = np.flatnonzero(layout.present[part, slot])
-    # Equal shapes next to each other, so that one evaluation serves all of them.
-    rows = rows[np.argsort(layout.shape[part, slot][rows], kind="stable")]
     shape, texture = layout.shape[part, slot][rows], layout.texture[part, slot][rows]
     radius, size = layout.radius[part, slot][rows], canvas.shape[-1]
     x, y = local_frame(layout.centre[part, slot][rows], radius, layout.angle[part, slot][rows], size)
@@ -123,46 +122,47 @@ def _draw_slot(
     cover = np.clip(np.float32(0.5) - distance * (radius * size)[:, None, None], 0, 1)
     pattern = patterns(texture, x, y, radius * size, rng)
     first, second = _shades(PALETTE[layout.colour[part, slot][rows]], rng)
-    composite(canvas, rows, cover, first, second, pattern)
+    canvas[rows] = composite(canvas[rows], cover, first, second, pattern)
     for row, visible in zip(rows, cover > 0.5, strict=True):
         masks[row][visible] = slot + 1
 
 
 def composite(
-    canvas: Canvas,
-    rows: NDArray[np.int64],
-    cover: Field,
-    first: NDArray[np.float32],
-    second: NDArray[np.float32] | None = None,
-    pattern: Field | None = None,
-) -> None:
-    """Lays colours over the images `rows` of a canvas, in place.
+    below: Canvas, cover: Field, first: Colours, second: Colours | None = None, pattern: Field | None = None
+) -> Canvas:
+    """Lays colours over images.
 
     Args:
-        canvas: `(N, 3, S, S)`, float32.
-        rows: The M images to paint on, each at most once.
+        below: The images `(M, 3, S, S)`, changed in place.
         cover: Opacity in [0, 1], `(M, S, S)`.
         first: Colours `(M, 3)`.
         second: Colours `(M, 3)` that show where the pattern is 1.
         pattern: Mixture in [0, 1], `(M, S, S)`.
+
+    Returns:
+        The images.
     """
-    paint = first[:, :, None, None]
+    paint = first[:, :, None, None] - below
     if second is not None and pattern is not None:
-        paint = paint + (second - first)[:, :, None, None] * pattern[:, None]
-    below = canvas[rows]
-    canvas[rows] = below + cover[:, None] * (paint - below)
+        paint += (second - first)[:, :, None, None] * pattern[:, None]
+    paint *= cover[:, None]
+    below += paint
+    return below
 
 
-def _shades(colour: NDArray[np.float32], rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _shades(colour: Colours, rng: np.random.Generator) -> tuple[Colours, Colours]:
     """Returns slightly varied colours and, for their textures, much darker ones."""
     varied = np.clip(colour * rng.uniform(0.9, 1.05, (len(colour), 1)) + rng.normal(0, 0.02, colour.shape), 0, 1)
     return varied.astype(np.float32), (varied * rng.uniform(0.2, 0.45, (len(colour), 1))).astype(np.float32)
 
 
 def finish(canvas: Canvas, rng: np.random.Generator, difficulty: float) -> NDArray[np.uint8]:
-    """Adds noise to a canvas and rounds it to uint8, `(N, 3, S, S)`."""
+    """Adds noise to a canvas, which is used up, and rounds it to uint8, `(N, 3, S, S)`."""
     count, _, height, width = canvas.shape
     noise = rng.standard_normal((count, 1, height, width), dtype=np.float32)
     strength = (rng.random((count, 1, 1, 1), dtype=np.float32) * np.float32(25 * difficulty)).astype(np.float32)
-    rounded = np.clip(canvas * np.float32(255) + noise * strength + np.float32(0.5), 0, 255)
-    return np.asarray(rounded, dtype=np.uint8)
+    noise *= strength
+    noise += np.float32(0.5)
+    canvas *= np.float32(255)
+    canvas += noise
+    return np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)
