@@ -58,8 +58,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, layout: Layout) -> Tensor:
     if layout.kind == "NHWC":
         return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=groups).permute(0, 2, 3, 1)
     rows, columns = _grid(x.shape[1] - layout.prefix, layout)
-    images = x[:, layout.prefix :].transpose(1, 2).unflatten(2, (rows, columns))
-    patches = F.conv2d(images, weight, bias, padding=1, groups=groups).flatten(2).transpose(1, 2)
+    # Tokens are images whose channels come last: a view, where a transpose would copy.
+    images = x[:, layout.prefix :].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+    patches = F.conv2d(images, weight, bias, padding=1, groups=groups).permute(0, 2, 3, 1).flatten(1, 2)
     if layout.prefix == 0:
         return patches
     prefix = _centre(x[:, : layout.prefix], weight, bias, groups)
