@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import csv
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
-from tiny_report import IMAGES, Drawn, TinyModule, loader
+from tiny_report import CLASSES, IMAGES, Drawn, TinyModule, loader
+from torch.utils.data import DataLoader
 
 from vimlight.backbone import Preprocessing
+from vimlight.downstream import DownstreamModule
 from vimlight.errors import ConfigError
+from vimlight.plugins import create_plugin
 from vimlight.report.callbacks import RunReport, restore_image
 from vimlight.report.logging import log_figure, log_table
 from vimlight.report.plots import gate_heatmap
+from vimlight.zoo import Zoo
 
 
 class FakeBoard(TensorBoardLogger):
@@ -110,6 +115,32 @@ def test_images_are_taken_evenly_and_none_if_not_wanted(model, make_trainer, tmp
     assert [path.name for path in (tmp_path / "none").iterdir()] == ["val_confusion.png"]
     make_trainer(RunReport(images=100), default_root_dir=tmp_path / "all").validate(model, loader(), verbose=False)
     assert len(rows_of(tmp_path / "all" / "val_predictions.csv")) == IMAGES
+
+
+@pytest.mark.parametrize(("aggregator", "places"), [("ens_moe", 2), ("logit_ensemble", 1), ("none", 0)])
+def test_gates_of_a_downstream_model(aggregator, places, model, make_trainer, tmp_path):
+    zoo = Zoo(tmp_path / "zoo")
+    for name in ("birds", "cars"):
+        zoo.add(name, create_plugin("adaptformer", model.backbone, places=["attn", "mlp"]))
+    downstream = DownstreamModule(model.backbone, zoo=str(zoo.path), aggregator=aggregator, class_names=CLASSES)
+    make_trainer(RunReport(images=0)).test(downstream, loader(), verbose=False)
+    path = tmp_path / "run" / "gates.csv"
+    assert path.is_file() == path.with_name("gates.png").is_file() == bool(places)
+    if places:
+        rows = rows_of(path)
+        assert [row["place"] for row in rows] == downstream.aggregator.places
+        assert len(rows) == places
+        shares = [[float(row["birds"]), float(row["cars"])] for row in rows]
+        np.testing.assert_allclose(shares, downstream.gates.numpy(), rtol=1e-6)
+
+
+def test_other_models_are_left_alone(make_trainer, tmp_path):
+    class Other(pl.LightningModule):
+        def test_step(self, batch, batch_index):
+            self.log("mean", batch.mean())
+
+    make_trainer(RunReport()).test(Other(), DataLoader(torch.randn(4, 2)), verbose=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_fast_dev_run_leaves_no_files(model, make_trainer, tmp_path):

@@ -66,14 +66,14 @@ class RunReport(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Keeps some images of the batch."""
-        self._keep(trainer, batch, batch_idx, trainer.num_val_batches[dataloader_idx])
+        self._keep(trainer, pl_module, batch, batch_idx, trainer.num_val_batches[dataloader_idx])
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Keeps some images of the batch."""
-        self._keep(trainer, batch, batch_idx, trainer.num_test_batches[dataloader_idx])
+        self._keep(trainer, pl_module, batch, batch_idx, trainer.num_test_batches[dataloader_idx])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes the confusion matrix of this pass and clears it for the next."""
@@ -96,9 +96,11 @@ class RunReport(pl.Callback):
         """Shows the results of the last validation."""
         self._show(trainer, pl_module, "val")
 
-    def _keep(self, trainer: pl.Trainer, batch: Mapping[str, Any], number: int, batches: int | float) -> None:
+    def _keep(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Mapping[str, Any], number: int, batches: float
+    ) -> None:
         """Keeps a batch's share of the images: data sorted by class are not shown by their first class alone."""
-        if not trainer.is_global_zero or trainer.sanity_checking:
+        if not isinstance(pl_module, SupervisedModule) or not trainer.is_global_zero or trainer.sanity_checking:
             return
         # Of a stream without length, the first batches serve.
         total = int(batches) if batches != float("inf") else 1

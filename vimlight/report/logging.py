@@ -16,7 +16,7 @@ import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from vimlight.report.files import write_whole
-from vimlight.report.plots import pixels, png
+from vimlight.report.plots import decode, png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,16 +35,16 @@ def log_figure(loggers: Iterable[Logger], key: str, figure: Figure, *, step: int
         directory: Where the file goes if a logger cannot show figures or there is no logger; a file of an earlier step
             is replaced.
     """
-    others = False
+    others, content = False, png(figure)
     for logger in (known := list(loggers)):
         if isinstance(logger, WandbLogger):
-            logger.log_image(key, [pixels(figure)], step=step)
+            logger.log_image(key, [decode(content)], step=step)
         elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(key, pixels(figure), step, dataformats="HWC")
+            logger.experiment.add_image(key, decode(content), step, dataformats="HWC")
         else:
             others = True
     if others or not known:
-        write_whole(_file(directory, key, ".png"), png(figure), overwrite=True)
+        write_whole(_file(directory, key, ".png"), content, overwrite=True)
 
 
 def log_table(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["bars_with_spread", "confusion_matrix", "gate_heatmap", "image_grid", "pixels", "png"]
+__all__ = ["bars_with_spread", "confusion_matrix", "decode", "gate_heatmap", "image_grid", "png"]
 
 _INK, _FAINT = "#222222", "#8a8f98"
 # From the palette of Okabe and Ito, which stays apart for every kind of colour vision.
@@ -197,16 +197,18 @@ def png(figure: Figure, dpi: int = _DPI) -> bytes:
     return buffer.getvalue()
 
 
-def pixels(figure: Figure, dpi: int = _DPI) -> npt.NDArray[np.uint8]:
-    """Renders a figure as an image `(H, W, 3)`, uint8.
+def decode(content: bytes) -> npt.NDArray[np.uint8]:
+    """Decodes a PNG file.
 
     Args:
-        figure: The figure.
-        dpi: Pixels an inch.
+        content: What the file holds.
+
+    Returns:
+        `(H, W, 3)`, uint8.
     """
     from PIL import Image
 
-    return np.array(Image.open(io.BytesIO(png(figure, dpi))).convert("RGB"))
+    return np.array(Image.open(io.BytesIO(content)).convert("RGB"))
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
