@@ -269,7 +269,7 @@ def _label_cells(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> Non
             label.set(rotation=40, ha="right", rotation_mode="anchor")
     if max(len(columns), len(rows)) <= _MOST_LABELS:
         # White lines part the cells; as minor grid lines they would be ten times as slow.
-        style = {"color": "white", "linewidth": 0.8}
+        style: dict[str, Any] = {"color": "white", "linewidth": 0.8}
         axes.hlines(np.arange(0.5, len(rows) - 1), -0.5, len(columns) - 0.5, **style)
         axes.vlines(np.arange(0.5, len(columns) - 1), -0.5, len(rows) - 0.5, **style)
     axes.spines[:].set_visible(False)
