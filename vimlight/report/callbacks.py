@@ -185,7 +185,7 @@ def _predict(trainer: pl.Trainer, pl_module: SupervisedModule, batch: Mapping[st
 
 
 def _caption(truth: str, predicted: str, probability: float) -> str:
-    guess = f"{_short(predicted)} {probability:.0%}"
+    guess = f"{_short(predicted)}: {probability:.0%}"
     return guess if truth == predicted else f"{guess}\nnot {_short(truth)}"
 
 

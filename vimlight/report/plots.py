@@ -248,14 +248,17 @@ def _confusion_cells(
     counts: npt.NDArray[Any], shares: npt.NDArray[Any], rows: Sequence[str], columns: Sequence[str]
 ) -> tuple[Figure, Axes]:
     cell = 0.5 if len(rows) <= 12 else min(0.33, _LARGEST / len(rows))
-    width = cell if len(columns) == len(rows) else 0.9
+    square = columns is rows
+    width = cell if square else 0.9
     figure, axes = _figure(2.6 + width * len(columns), 2.0 + cell * len(rows))
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     _label_cells(axes, columns, rows)
     if len(rows) <= 40:
         texts = [[str(count) if count else "" for count in row] for row in counts.astype(int)]
         _write_in_cells(axes, shares, texts, 8 if len(rows) <= 12 else 6.5)
-    _colour_bar(figure, axes, picture, "share of the true class" if counts.shape[0] == counts.shape[1] else "share")
+    _colour_bar(
+        figure, axes, picture, "share of the true class" if square else "share of the images with or without the class"
+    )
     return figure, axes
 
 
