@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vimlight.backbone import create_backbone
+from vimlight.backbone import Backbone, Preprocessing, create_backbone
 from vimlight.errors import BackboneError
 from vimlight.plugins import attach, create_plugin, list_plugins
 
@@ -180,7 +180,14 @@ def test_interleaved_heads_are_not_taken_for_queries_keys_and_values():
     assert not places & {"q", "k", "v"}
 
 
-@pytest.mark.parametrize("name", ["tnt_s_patch16_224", "vgg11"])
-def test_a_model_where_nothing_matches_is_refused_with_what_was_found(name):
-    with pytest.raises(BackboneError, match=r"has no blocks that plug-ins can attach to; its parts are: \w+ \(\w+\)"):
-        create_backbone(name, img_size=32)
+def test_blocks_that_pass_on_more_than_one_tensor_are_refused_with_what_was_found():
+    with pytest.raises(
+        BackboneError, match=r"has no blocks that plug-ins can attach to; its parts are: pixel_embed \("
+    ):
+        create_backbone("tnt_s_patch16_224", img_size=32, embed_dim=32, num_heads_outer=2, depth=2)
+
+
+def test_a_model_without_blocks_is_refused_with_what_was_found():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(BackboneError, match=r"'plain' has no blocks .* its parts are: 0 \(Conv2d\), 1 \(ReLU\), 2"):
+        Backbone(model, "plain", Preprocessing((16, 16), (0.5,) * 3, (0.5,) * 3))
