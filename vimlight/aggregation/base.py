@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -21,12 +22,15 @@ __all__ = ["AGGREGATORS", "Aggregate", "aggregate", "list_aggregators"]
 class Aggregate(nn.Module):
     """A backbone with a frozen zoo: images in, features out.
 
+    The modules are copied: neither does an aggregate freeze what it was given, nor does training that goes on change
+    it.
+
     Args:
         backbone: The frozen backbone.
         modules: The zoo's modules, K of them.
         names: Their names, for tables and plots; numbers if left out.
         readout: What is read out; see `Backbone.forward`.
-        extra_module: A fresh plug-in that is trained beside the zoo, always at full strength.
+        extra_module: A fresh plug-in that is trained beside the zoo, always at full strength; it is not copied.
 
     Attributes:
         backbone: The backbone.
@@ -35,6 +39,11 @@ class Aggregate(nn.Module):
         gating: The learned part, a module with few parameters or none.
         extra: The fresh plug-in or nothing.
         streams: How many passes through the backbone one image takes.
+
+    Raises:
+        PluginError: If there are no modules, or one has a site that the backbone lacks.
+        FingerprintError: If a module belongs to another backbone.
+        ConfigError: If there are not as many names as modules.
     """
 
     needs_modules: ClassVar[bool] = True
@@ -54,7 +63,7 @@ class Aggregate(nn.Module):
             raise PluginError("there is nothing to aggregate: the list of modules is empty")
         if readout not in READOUTS:
             raise unknown_name("readout", readout, READOUTS)
-        for module in modules:
+        for module in [*modules, *([extra_module] if extra_module is not None else [])]:
             check_fit(backbone, module)
         self.backbone = backbone
         self.names = list(names) if names is not None else [str(number) for number in range(len(modules))]
@@ -63,6 +72,8 @@ class Aggregate(nn.Module):
         self.readout = readout
         self.extra = extra_module
         self.gating = nn.Module()
+        # In a tuple: each aggregator decides what of the zoo is part of the model.
+        self.modules_in_zoo = tuple(copy.deepcopy(module).requires_grad_(False).eval() for module in modules)
         self.streams = 1
 
     def forward(self, images: Tensor) -> Tensor:
@@ -123,7 +134,7 @@ def aggregate(
 
     Args:
         backbone: The frozen backbone.
-        modules: The zoo's modules; their weights are not changed.
+        modules: The zoo's modules; they are copied and not changed.
         how: Name of the aggregator; see `list_aggregators`.
         names: Names of the modules.
         readout: `"last"` for the backbone's own feature, `"layers"` for that and the pooled output of every block.
@@ -144,8 +155,8 @@ def aggregate(
     for name in settings:
         if name not in valid:
             raise unknown_name(f"setting of aggregator {how!r}", name, valid)
-    common = {"names": names, "readout": readout, "extra_module": extra_module}
-    return kind(backbone, modules, **common, **settings).to(next(backbone.parameters()).device)
+    model = kind(backbone, modules, names=names, readout=readout, extra_module=extra_module, **settings)
+    return model.to(next(backbone.parameters()).device)
 
 
 def list_aggregators() -> list[str]:

@@ -23,15 +23,15 @@ _TIES = ("none", "layers", "all")
 class EnsMoe(StaticGates):
     """`sum_i g_i module_i(n)` with `g = softmax(a)` over the k largest entries of a learned vector a (Ens-MoE).
 
-    The gates do not depend on the image and sum to 1 at every place. With little data, logits can be tied and are pulled
-    towards where they started.
+    The gates do not depend on the image and sum to 1 at every place. With little data, logits can be tied and are
+    pulled towards where they started.
 
     Args:
         backbone: The frozen backbone.
         modules: The zoo's modules.
         top_k: How many modules are active at a place; all if left out.
-        tie: `"none"` for a logit per layer and place, `"layers"` for one per role of place (attention, MLP), `"all"` for
-            one per module.
+        tie: `"none"` for a logit per layer and place, `"layers"` for one per role of place (attention, MLP), `"all"`
+            for one per module.
         shrinkage: Weight of the squared distance of the logits from their start in the loss.
         **common: See `Aggregate`.
     """

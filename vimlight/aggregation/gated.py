@@ -53,20 +53,19 @@ class GatedAggregate(Aggregate):
         )
         present = [[site.name in module.site_names for module in modules] for site in self._sites]
         self.register_buffer("present", torch.tensor(present, dtype=torch.bool).reshape(len(present), len(modules)))
-        self.join(modules)
+        self.join()
 
     @property
     def places(self) -> list[str]:
         """Names of the sites, the rows of `gates`."""
         return [site.name for site in self._sites]
 
-    def join(self, modules: Sequence[Plugin]) -> None:
+    def join(self) -> None:
         """Builds the fused units from those that are present.
 
-        Args:
-            modules: The zoo's modules.
+        Units of one type become one; where types differ, one that reads the output reads what the types before it left.
         """
-        self.modules_in_zoo = tuple(modules)
+        modules = self.modules_in_zoo
         self._groups: list[Group] = []
         wides: list[WideUnit] = []
         for place, site in enumerate(self._sites):
@@ -122,20 +121,21 @@ class StaticGates(GatedAggregate):
     def prune(self, threshold: float) -> float:
         """Drops, at each place, the modules whose gate is below a threshold, and their cost with them.
 
-        Where every gate is below it, the largest stays. The gates of the others are taken as they are or, where they are a
-        softmax, share what was dropped.
+        Where every gate is below it, the largest stays. The gates of the others are taken as they are or, where they
+        are a softmax, share what was dropped. Checkpoints do not remember it.
 
         Args:
             threshold: Smallest gate that is kept.
 
         Returns:
-            The largest share of gates that was dropped at one place: the bound of the relative change there.
+            The largest share s of gates that was dropped at one place: what is added there changes by at most 2 s
+            times the largest output of a module.
         """
         gates = self.gates
         keep = (gates >= threshold) | (gates == gates.amax(dim=1, keepdim=True))
         dropped = (gates.abs() * ~keep).sum(dim=1) / gates.abs().sum(dim=1).clamp_min(1e-12)
         self.present &= keep
-        self.join(self.modules_in_zoo)
+        self.join()
         return float(dropped.max())
 
 
@@ -148,7 +148,8 @@ def masked_softmax(logits: Tensor, present: Tensor, top_k: int | None = None) ->
         top_k: How many to keep; all if left out.
 
     Returns:
-        Gates of the shape of `logits`, 0 where nothing is kept, with rows that sum to 1.
+        Gates of the shape of `logits`, 0 where nothing is kept, with rows that sum to 1. Logits that equal the k-th
+        largest are kept too, so that equal logits start equal.
     """
     masked = logits.masked_fill(~present, float("-inf"))
     if top_k is not None and top_k < logits.shape[-1]:

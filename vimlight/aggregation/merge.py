@@ -22,8 +22,8 @@ __all__ = ["Merge"]
 class Merge(Aggregate):
     """One module with the weights `sum_i a_i theta_i`, a = softmax of one learned logit per module and place.
 
-    Not the sum of the modules' outputs: hidden units of modules that were trained apart do not correspond. All modules must
-    be of one type and setting, at the same sites.
+    Not the sum of the modules' outputs: hidden units of modules that were trained apart do not correspond. All modules
+    must be of one type and setting, at the same sites.
 
     Args:
         backbone: The frozen backbone.
@@ -34,14 +34,16 @@ class Merge(Aggregate):
     def __init__(self, backbone: Backbone, modules: Sequence[Plugin], **common: Any) -> None:
         super().__init__(backbone, modules, **common)
         _require_equal(modules, self.names)
-        self._template = modules[0]
-        self._stacks = nn.ModuleList(_Stack([module.unit(site) for module in modules]) for site in self._template.sites)
-        self.gating.logits = nn.Parameter(torch.zeros(len(self._template.sites), len(modules)))
+        self._sites, self._kind = modules[0].sites, modules[0].unit_type
+        self._stacks = nn.ModuleList(
+            _Stack([module.unit(site) for module in self.modules_in_zoo]) for site in self._sites
+        )
+        self.gating.logits = nn.Parameter(torch.zeros(len(self._sites), len(modules)))
 
     @property
     def places(self) -> list[str]:
         """Names of the sites, the rows of `gates`."""
-        return list(self._template.site_names)
+        return [site.name for site in self._sites]
 
     @property
     def gates(self) -> Tensor:
@@ -63,9 +65,9 @@ class Merge(Aggregate):
 
     def forward(self, images: Tensor) -> Tensor:
         """Computes features `(N, D)` of images `(N, 3, H, W)` with the merged module."""
-        kind = self._template.unit_type
-        rows = zip(self._template.sites, self._stacks, self.gates, strict=True)
-        slots = [Slot(site, kind.reads, kind.writes, partial(stack, gates=row)) for site, stack, row in rows]
+        reads, writes = self._kind.reads, self._kind.writes
+        rows = zip(self._sites, self._stacks, self.gates, strict=True)
+        slots = [Slot(site, reads, writes, partial(stack, gates=row)) for site, stack, row in rows]
         with Attachment(self.backbone, [*slots, *self.extra_slots()]):
             features: Tensor = self.backbone(images, self.readout)
         return features
@@ -94,6 +96,6 @@ def _require_equal(modules: Sequence[Plugin], names: Sequence[str]) -> None:
     for module, name in zip(modules[1:], names[1:], strict=True):
         if (module.kind, module.settings, module.site_names) != (first.kind, first.settings, first.site_names):
             raise PluginError(
-                f"merge needs modules of one type, setting and set of sites: {names[0]!r} is {first.kind} {first.settings}, "
-                f"{name!r} is {module.kind} {module.settings}; use 'ens_moe' for unlike modules"
+                f"merge needs modules of one type, setting and set of sites: {names[0]!r} is {first.kind} "
+                f"{first.settings}, {name!r} is {module.kind} {module.settings}; use 'ens_moe' for unlike modules"
             )

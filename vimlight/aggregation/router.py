@@ -21,7 +21,9 @@ __all__ = ["Router"]
 class Router(GatedAggregate):
     """`g(x) = softmax(W mean(x) + a)` for each image, from what the modules read at the place.
 
-    W starts at zero, so a new router is `ens_moe`; what is read is standardised over its channels first.
+    W starts at zero, so a new router is `ens_moe`; what is read is standardised over its channels first. Where
+    modules of several types meet, each type has a router of its own over all modules, because it may read something
+    else.
 
     Args:
         backbone: The frozen backbone.
@@ -59,10 +61,11 @@ class Router(GatedAggregate):
     @property
     def gates(self) -> Tensor:
         """The gates of an image whose reading is its own mean, `(places, K)`: what the biases alone say."""
-        biases = torch.zeros(len(self.places), len(self.names), device=self.present.device)
+        gates = torch.zeros(self.present.shape, device=self.present.device)
         for (group, _), route in zip(self.grouped(), self.routes, strict=True):
-            biases[group.place] = route.bias
-        return masked_softmax(biases, self.present, self.top_k)
+            owners = list(group.owners)
+            gates[group.place, owners] = masked_softmax(route.bias, self.present[group.place], self.top_k)[owners]
+        return gates
 
     def slots(self) -> list[Slot]:
         """Returns what is done at each place: the fused units with gates computed from what they read."""

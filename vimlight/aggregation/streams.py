@@ -27,7 +27,7 @@ class Streams(Aggregate):
     def __init__(self, backbone: Backbone, modules: Sequence[Plugin], **common: Any) -> None:
         super().__init__(backbone, modules, **common)
         self.streams = len(modules)
-        self.zoo = nn.ModuleList(modules).requires_grad_(False).eval()
+        self.zoo = nn.ModuleList(self.modules_in_zoo)
 
     @property
     def places(self) -> list[str]:

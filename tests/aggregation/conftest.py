@@ -1,0 +1,66 @@
+"""Small backbones and zoos for the tests of aggregators."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vimlight.backbone import create_backbone
+from vimlight.plugins import create_plugin
+
+
+@pytest.fixture(scope="session")
+def vit():
+    """A vision transformer of 2 blocks, 32 channels, a class token and a 4 x 4 grid."""
+    torch.manual_seed(0)
+    return create_backbone("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
+
+
+@pytest.fixture(scope="session")
+def cnn():
+    """An EfficientNet of 5 blocks."""
+    torch.manual_seed(0)
+    return create_backbone("test_efficientnet", img_size=32)
+
+
+@pytest.fixture(params=["vit", "cnn"])
+def backbone(request):
+    """Both, one after the other."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def images(backbone):
+    """Four random images of the backbone's size."""
+    return torch.randn(4, 3, *backbone.preprocessing.size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def trained():
+    """Returns a function that creates a plug-in with nothing at its initial value."""
+
+    def make(backbone, kind="convpass", seed=0, amount=0.2, **settings):
+        generator = torch.Generator().manual_seed(seed)
+        plugin = create_plugin(kind, backbone, **settings)
+        with torch.no_grad():
+            for parameter in plugin.parameters():
+                parameter.add_(amount * torch.randn(parameter.shape, generator=generator))
+        return plugin.eval().requires_grad_(False)
+
+    return make
+
+
+@pytest.fixture
+def three(trained, backbone):
+    """Three modules of one type and setting."""
+    return [trained(backbone, seed=seed, hidden=4) for seed in range(3)]
+
+
+@pytest.fixture
+def mixed(trained, backbone):
+    """Three modules of unlike types, widths and sites that meet at some of the sites."""
+    return [
+        trained(backbone, "convpass", 0, hidden=4),
+        trained(backbone, "adaptformer", 1, hidden=2, blocks="last:1"),
+        trained(backbone, "convpass", 2, hidden=6, blocks="last:1"),
+    ]
