@@ -8,12 +8,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 from vimlight import __version__
-from vimlight.errors import VimlightError, unknown_name
+from vimlight.errors import ConfigError, VimlightError, unknown_name
 
-__all__ = ["main"]
+__all__ = ["guarded", "main"]
 
 _TRAINING = {
     "fit": "train a module for the zoo (MidstreamModule) or aggregate a zoo for a task (DownstreamModule)",
@@ -36,7 +38,7 @@ training, with LightningCLI configs:
 tools:
 {{tools}}
 
-options: --version, --debug (a traceback for errors)
+options: --version, --debug (a traceback for errors), --import MODULE (your own plug-ins, aggregators, data sets)
 examples: vimlight fit --config configs/midstream/letters.yaml
           vimlight fit --config configs/downstream/digits.yaml --data.shots 20"""
 
@@ -52,9 +54,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    guarded(partial(_run, [word for word in words if word != "--debug"]), debug=debug)
+
+
+def guarded(function: Callable[[], None], *, debug: bool = False) -> None:
+    """Runs a program; a user's mistake is printed in one or two lines and ends it.
+
+    Args:
+        function: The program.
+        debug: Whether mistakes raise instead, with their traceback.
+
+    Raises:
+        SystemExit: With code 2 after a user's mistake.
+    """
     try:
-        _dispatch(words)
+        function()
     except VimlightError as error:
         if debug:
             raise
@@ -64,6 +78,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader of a pipe left; whatever it wanted it has. The interpreter must not flush into the broken pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+
+
+def _run(words: list[str]) -> None:
+    while "--import" in words:
+        place = words.index("--import")
+        if place + 1 == len(words):
+            raise ConfigError("--import needs the name of a module")
+        _import_extension(words[place + 1])
+        del words[place : place + 2]
+    _dispatch(words)
+
+
+def _import_extension(name: str) -> None:
+    """Imports a user's module, from the working directory too, so that what it registers is known."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise ConfigError(f"--import {name}: there is no such module here or installed") from error
 
 
 def _dispatch(words: list[str]) -> None:
