@@ -1,7 +1,7 @@
 """Tasks: what a head predicts, what it is trained with and how it is measured, one object per kind of task.
 
-A kind of task is one file in this folder with a `Task` subclass under `@TASKS.register(kind)`; a closed-form head is one
-file with a function under `@SOLVERS.register(name)`.
+A kind of task is one file in this folder with a `Task` subclass under `@TASKS.register(kind)`; a closed-form head is
+one file with a function under `@SOLVERS.register(name)`.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ def ridge(features: Tensor, targets: Tensor, strengths: Sequence[float] | None =
     y = targets.to(x.dtype)
     centre = y.mean(dim=0)
     gram = x @ x.T
-    unit = gram.detach().diagonal().mean()
+    # Features that are all alike leave nothing to learn, yet a matrix that can be inverted.
+    unit = gram.detach().diagonal().mean().clamp_min(_SMALLEST)
     grid = strengths if strengths is not None else [10 ** (k / 2) for k in range(-8, 7)]
     strength = _best_strength(gram.detach(), y - centre, [value * unit for value in grid])
     # The chosen fit is computed anew without eigenvectors, whose gradients are unstable.

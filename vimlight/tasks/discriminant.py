@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vimlight.errors import ConfigError
+from vimlight.errors import ConfigError, DataError
 from vimlight.tasks.closed_form import SOLVERS, Solution, standardise
 
 __all__ = ["lda"]
+
+_SMALLEST = 1e-9
 
 
 @SOLVERS.register("lda")
@@ -18,65 +20,86 @@ def lda(features: Tensor, targets: Tensor, strengths: Sequence[float] | None = N
     """Linear discriminant analysis with a shared covariance that is shrunk towards a multiple of the identity.
 
     The scores are logarithms of class probabilities up to a constant, `mu_c' P x - mu_c' P mu_c / 2` with
-    `P = (S + strength * unit * I)^-1`; they are scaled and shifted to lie around 0 and 1, as those of the other solvers.
-    Leaving an image out changes its class's mean and the scatter by one rank each, so no second fit is needed.
+    `P = (S + strength * unit * I)^-1`; they are shifted to be even at a half, as those of the other solvers. Leaving an
+    image out changes its class's mean and the scatter by one rank each, so no second fit is needed. Differentiable in
+    the features, at the chosen strength.
 
     Args:
         features: `(N, D)`.
         targets: One-hot rows `(N, C)` with at least two images a class.
-        strengths: Candidates, as multiples of the mean eigenvalue of the scatter; half decades from 1e-3 to 1e3 if left out.
+        strengths: Candidates, as multiples of the mean eigenvalue of the scatter; half decades from 1e-3 to 1e3 if left
+            out.
 
     Returns:
         The solution with the smallest leave-one-out error of its (softmax) probabilities.
 
     Raises:
-        ConfigError: If an image has several labels or a class fewer than two images.
+        DataError: If a class has fewer than two images or a feature is not finite.
+        ConfigError: If an image has several labels or none.
     """
     x, mean, scale = standardise(features)
     y = targets.to(x.dtype)
-    counts = y.sum(dim=0)
+    _check(y)
+    # The images span at most N dimensions, and shrinking towards the identity sees neither a rotation nor what lies
+    # outside; so the basis needs no gradient.
+    basis = torch.linalg.qr(x.detach().T, mode="reduced").Q
+    z = x @ basis
+    means = (y.T @ z) / y.sum(dim=0)[:, None]
+    within = z - y @ means
+    scatter = within.T @ within / len(z)
+    unit = scatter.detach().diagonal().mean()
+    grid = strengths if strengths is not None else [10 ** (k / 2) for k in range(-6, 7)]
+    strength = _best_strength(scatter.detach(), z.detach(), y, grid)
+    # The chosen fit is computed anew without eigenvectors, whose gradients are unstable.
+    identity = torch.eye(len(scatter), dtype=z.dtype, device=z.device)
+    factor = torch.linalg.cholesky(scatter + (strength * unit + _SMALLEST) * identity)
+    white = torch.linalg.solve_triangular(factor, z.T, upper=False).T
+    left_out = _left_out_scores(white, y)
+    precise = torch.cholesky_solve(means.T, factor).T
+    bias = 0.5 - 0.5 * (means * precise).sum(dim=1)
+    return Solution(precise @ basis.T, bias, mean, scale, strength, left_out + 0.5, _error(left_out, y))
+
+
+def _check(y: Tensor) -> None:
     if not torch.equal(y.sum(dim=1), torch.ones_like(y[:, 0])):
         raise ConfigError("head 'lda' needs exactly one label an image; use 'ridge'")
+    counts = y.sum(dim=0)
     if counts.min() < 2:
-        raise ConfigError(
-            f"head 'lda' needs at least 2 images a class; class {int(counts.argmin())} has {int(counts.min())}"
+        few = int(counts.argmin())
+        raise DataError(
+            f"head 'lda' needs at least 2 images of each class at once; of class {few} it got {int(counts[few])}"
         )
-    # The images span at most N dimensions, and shrinking towards the identity does not see a rotation.
-    basis = torch.linalg.qr(x.T, mode="reduced").Q
-    z = x @ basis
-    means = (y.T @ z) / counts[:, None]
-    within = z - y @ means
-    values, vectors = torch.linalg.eigh(within.T @ within / len(z))
-    values = values.clamp_min(0)
-    grid = strengths if strengths is not None else [10 ** (k / 2) for k in range(-6, 7)]
-    fits = [
-        _leave_one_out(z @ vectors, y, means @ vectors, values, strength * values.mean() + 1e-9) for strength in grid
+
+
+def _best_strength(scatter: Tensor, z: Tensor, y: Tensor, strengths: Sequence[float]) -> float:
+    """Returns the strength with the smallest leave-one-out error; one eigendecomposition serves all."""
+    values, vectors = torch.linalg.eigh(scatter)
+    rotated, unit = z @ vectors, values.mean()
+    errors = [
+        _error(_left_out_scores(rotated / (values.clamp_min(0) + strength * unit + _SMALLEST).sqrt(), y), y)
+        for strength in strengths
     ]
-    losses = torch.stack([(scores.softmax(dim=1) - y).square().mean() for scores in fits])
-    best = int(losses.argmin())
-    inverse = 1 / (values + grid[best] * values.mean() + 1e-9)
-    weight = (means @ vectors * inverse) @ (basis @ vectors).T
-    bias = -0.5 * ((means @ vectors).square() * inverse).sum(dim=1)
-    return Solution(weight, bias + 0.5, mean, scale, float(grid[best]), fits[best] + 0.5, losses[best])
+    return float(strengths[int(torch.stack(errors).argmin())])
 
 
-def _leave_one_out(z: Tensor, y: Tensor, means: Tensor, values: Tensor, strength: Tensor) -> Tensor:
-    """Returns the scores `(N, C)` of each image from the fit without it, in the eigenbasis of the scatter."""
-    count = len(z)
-    inverse = 1 / (values + strength)
-    size = (y @ y.sum(dim=0))[:, None]
-    offset = z - y @ means
-    # Without image i its class mean moves by -offset / (n - 1), and the scatter loses n / (n - 1) offset offset'.
-    shrink = size / (size - 1) / count
-    leverage = (offset.square() * inverse).sum(dim=1, keepdim=True)
-    gain = shrink / (1 - shrink * leverage).clamp_min(1e-9)
+def _error(scores: Tensor, y: Tensor) -> Tensor:
+    return (scores.softmax(dim=1) - y).square().mean()
 
-    def form(first: Tensor, second: Tensor) -> Tensor:
-        """The bilinear form of the updated inverse, row by row: `(N, C, R) x (N, 1, R) -> (N, C)`."""
-        plain = (first * inverse * second).sum(dim=-1)
-        along = (first * inverse * offset[:, None]).sum(dim=-1)
-        across = (second * inverse * offset[:, None]).sum(dim=-1)
-        return plain + gain * along * across
 
-    moved = means[None] - y[:, :, None] * (offset / (size - 1))[:, None]
-    return form(moved, z[:, None]) - 0.5 * form(moved, moved)
+def _left_out_scores(z: Tensor, y: Tensor) -> Tensor:
+    """Returns the scores `(N, C)` of each image from the fit without it; features `(N, R)` in which P is the identity.
+
+    Without image i its class mean moves by `-offset / (n - 1)`, and the scatter loses `n / (n - 1) offset offset'`.
+    """
+    counts = y.sum(dim=0)
+    means = (y.T @ z) / counts[:, None]
+    offset, size = z - y @ means, (y @ counts)[:, None]
+    step = y / (size - 1)
+    square, along_image = offset.square().sum(dim=1, keepdim=True), (offset * z).sum(dim=1, keepdim=True)
+    crossed = offset @ means.T
+    along_mean = crossed - step * square
+    shrink = size / (size - 1) / len(z)
+    gain = shrink / (1 - shrink * square).clamp_min(_SMALLEST)
+    linear = z @ means.T - step * along_image + gain * along_mean * along_image
+    quadratic = means.square().sum(dim=1) - 2 * step * crossed + step.square() * square + gain * along_mean.square()
+    return linear - 0.5 * quadratic

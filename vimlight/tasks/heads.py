@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vimlight.errors import CheckpointError
+from vimlight.errors import ConfigError
 from vimlight.tasks.base import Task
 from vimlight.tasks.closed_form import SOLVERS, Solution
 
@@ -64,9 +64,13 @@ class AffineHead(nn.Module):
 
         Returns:
             The solution, with its leave-one-out scores.
+
+        Raises:
+            ConfigError: If the features are of another width.
+            DataError: If there are too few images or a feature is not finite.
         """
         if features.shape[1] != self.weight.shape[1]:
-            raise CheckpointError(f"the head takes {self.weight.shape[1]} features, got {features.shape[1]}")
+            raise ConfigError(f"the head takes {self.weight.shape[1]} features, got {features.shape[1]}")
         solution = SOLVERS[solver](features, task.columns(targets))
         # Scores of closed forms lie around 0 and 1, where a class is even at a half.
         factor = _calibrate(solution.left_out - 0.5, targets, task)
@@ -78,7 +82,7 @@ class AffineHead(nn.Module):
 
 
 class EnsembleHead(nn.Module):
-    """One head a stream, their probabilities' logits mixed with given shares.
+    """One head a stream, their logits mixed with given shares.
 
     Args:
         streams: Number of streams, K.
