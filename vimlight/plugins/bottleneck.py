@@ -13,12 +13,7 @@ from vimlight.backbone import Layout, Site
 from vimlight.errors import PluginError
 from vimlight.plugins.base import Unit, WideUnit, spread
 
-__all__ = ["Bottleneck", "WideBottleneck", "convolve", "pointwise", "quick_gelu"]
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """Returns `x * sigmoid(1.702 x)`, CLIP's cheap GELU, element by element."""
-    return x * torch.sigmoid(1.702 * x)
+__all__ = ["Bottleneck", "WideBottleneck", "convolve", "pointwise"]
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, layout: Layout) -> Tensor:
@@ -136,7 +131,7 @@ class Bottleneck(Unit):
         layout = self.site.layout
         hidden = self.activate(pointwise(self.normalise(x), *self.effective_down(), layout))
         if self.conv is not None:
-            hidden = self.activate(convolve(hidden, self.conv.weight, cast(Tensor, self.conv.bias), layout))
+            hidden = self.activate(convolve(hidden, *self.effective_conv(self.conv), layout))
         return pointwise(self.dropout(hidden), *self.effective_up(), layout)
 
     def normalise(self, x: Tensor) -> Tensor:
@@ -146,6 +141,14 @@ class Bottleneck(Unit):
     def effective_down(self) -> tuple[Tensor, Tensor]:
         """Returns weight `(h, d)` and bias `(h,)` of the down projection as applied."""
         return self.down.weight, self.down.bias
+
+    def effective_conv(self, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+        """Returns weight `(h, h, 3, 3)` and bias `(h,)` of the convolution as applied.
+
+        Args:
+            conv: The unit's convolution.
+        """
+        return conv.weight, cast(Tensor, conv.bias)
 
     def effective_up(self) -> tuple[Tensor, Tensor]:
         """Returns weight `(d, h)` and bias `(d,)` of the up projection as applied, every scale included."""
@@ -194,14 +197,15 @@ class WideBottleneck(WideUnit):
             self._join_convolutions(units)
 
     def _join_convolutions(self, units: Sequence[Bottleneck]) -> None:
-        convolutions = [unit.conv for unit in units if unit.conv is not None]
-        self.convolves = bool(convolutions)
-        if not convolutions:
+        parts = [unit.effective_conv(unit.conv) for unit in units if unit.conv is not None]
+        self.convolves = bool(parts)
+        if not parts:
             return
-        missing = [self._width - conv.out_channels for conv in convolutions]
-        pairs = list(zip(convolutions, missing, strict=True))
-        self.register_buffer("conv_weight", torch.cat([F.pad(c.weight, (0, 0, 0, 0, 0, m, 0, m)) for c, m in pairs]))
-        self.register_buffer("conv_bias", torch.cat([F.pad(cast(Tensor, c.bias), (0, m)) for c, m in pairs]))
+        missing = [self._width - len(bias) for _, bias in parts]
+        weights = [F.pad(weight, (0, 0, 0, 0, 0, m, 0, m)) for (weight, _), m in zip(parts, missing, strict=True)]
+        self.register_buffer("conv_weight", torch.cat(weights))
+        biases = [F.pad(bias, (0, m)) for (_, bias), m in zip(parts, missing, strict=True)]
+        self.register_buffer("conv_bias", torch.cat(biases))
 
     down_weight: Tensor
     down_bias: Tensor
