@@ -1,0 +1,78 @@
+"""Whatever the README shows is run."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import vimlight as vl
+from vimlight.cli import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("vimlight")
+]
+# What makes a command quick without changing what it does.
+QUICK = {
+    "configs/midstream": ["--data.dataset_args.train", "64", "--data.dataset_args.test", "8", "--trainer.max_epochs", "1"],
+    "configs/downstream": ["--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1", "--data.test_limit", "8"],
+}
+
+
+def test_the_python_example_prints_what_its_comments_say(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(PYTHON[0], {})
+    assert capsys.readouterr().out == "torch.Size([2, 192]) torch.Size([24, 2])\n"
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    for block in PYTHON[1:]:
+        name = re.match(r"# (\w+)\.py", block)[1]
+        (tmp_path / f"{name}.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module
+    for name in ("my_plugin", "my_aggregator", "my_data"):
+        sys.modules.pop(name, None)
+
+
+def test_a_module_type_an_aggregator_and_a_data_set_of_ones_own(own):
+    for name in ("my_plugin", "my_aggregator", "my_data"):
+        own(name)
+    backbone = vl.create_backbone("test_vit", img_size=32)
+    plugins = [vl.create_plugin("scale", backbone) for _ in range(2)]
+    images = torch.randn(2, 3, 32, 32)
+    for plugin in plugins:
+        for parameter in plugin.parameters():
+            torch.nn.init.normal_(parameter)
+    model = vl.aggregate(backbone, plugins, how="first_only")
+    with vl.attach(backbone, plugins[0]):
+        expected = backbone(images)
+    torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
+    data = vl.DownstreamDataModule("noise", {"count": 40}, shots=2, preprocessing=backbone.preprocessing)
+    assert data.class_names == ["even", "odd"]
+    assert len(data.arrays("train")[0]) == 4
+
+
+@pytest.mark.slow
+def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for command in COMMANDS:
+        words = shlex.split(command)[1:]
+        extra = next((options for folder, options in QUICK.items() if folder in command), [])
+        main([*words, *extra])
+    assert "letters" in capsys.readouterr().out
+    header = (tmp_path / "digits.csv").read_text().splitlines()[0]
+    assert header.startswith("id,label,p_0")
