@@ -217,12 +217,13 @@ class WideBottleneck(WideUnit):
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         """Returns the gated sum; see `WideUnit.forward`."""
         hidden = self.hidden(x)
-        if gates.dim() == 1 and not gates.requires_grad:
-            weight = self.up_weight * gates.repeat_interleave(self._width)
-            return pointwise(hidden, weight, gates @ self.up_bias, self.layout)
         scales = gates.repeat_interleave(self._width, dim=-1)
-        output = pointwise(hidden * spread(scales, hidden, self.layout), self.up_weight, None, self.layout)
-        return output + spread(gates @ self.up_bias, output, self.layout)
+        if gates.dim() == 1 and not gates.requires_grad:
+            output = pointwise(hidden, self.up_weight * scales, None, self.layout)
+        else:
+            output = pointwise(hidden * spread(scales, hidden, self.layout), self.up_weight, None, self.layout)
+        # In place, behind the product: on a CPU cheaper than a product that starts from the bias.
+        return output.add_(spread(gates @ self.up_bias, output, self.layout))
 
     def hidden(self, x: Tensor) -> Tensor:
         """Returns the hidden units of all K modules side by side, `K * width` channels in the site's layout."""
