@@ -28,15 +28,15 @@ class DownstreamModule(SupervisedModule):
     """Aggregates a frozen zoo for one task.
 
     Before the first step the single modules are ranked by the leave-one-out error of a closed-form head on the training
-    images, and the gates start from the ranking, as sharp as leaves the least error. With a closed-form head the gates are
-    trained on that same error and the head is solved anew at every validation and at the end; with a `linear` head both
-    are trained together, the head starting from the closed form.
+    images, and the gates start from the ranking, as sharp as leaves the least error. With a closed-form head the gates
+    are trained on that same error and the head is solved anew for every validation and checkpoint and at the end; with
+    a `linear` head both are trained together, the head starting from the closed form.
 
     Args:
         backbone: The backbone, its name, or the arguments of `create_backbone`.
         zoo: Directory of the zoo.
-        modules: Which modules; all of them if left out. A checkpoint remembers its modules, so that one added to the zoo
-            later changes nothing.
+        modules: Which modules; all of them if left out. A checkpoint remembers its modules, so that one added to the
+            zoo later changes nothing.
         aggregator: Name of an aggregator, or its name as `how` together with its settings.
         head: `"ridge"` or `"lda"` for a head in closed form, `"linear"` for one trained by gradient.
         readout: What the head reads: `"last"`, or `"layers"` for the pooled outputs of all blocks besides.
@@ -75,6 +75,7 @@ class DownstreamModule(SupervisedModule):
         self.start = start
         self.extra_module = extra_module
         self.ranking_limit = ranking_limit
+        self._step_of_head: int | None = None
         self.build(self._default_names())
 
     @property
@@ -91,8 +92,9 @@ class DownstreamModule(SupervisedModule):
         self.module_names = list(names)
         zoo = [self.zoo.load(name, self.backbone) for name in names]
         extra = None if self.extra_module is None else build_plugin(self.extra_module, self.backbone)
-        common = {"names": self.module_names, "readout": self.readout, "extra_module": extra}
-        self.aggregator = aggregate(self.backbone, zoo, **self.settings, **common)
+        self.aggregator = aggregate(
+            self.backbone, zoo, names=self.module_names, readout=self.readout, extra_module=extra, **self.settings
+        )
         width = self.backbone.num_features(self.readout)
         outputs = self.task.num_outputs
         self.head: AffineHead | EnsembleHead
@@ -131,12 +133,12 @@ class DownstreamModule(SupervisedModule):
         columns = self.task.columns(batch["target"])
         if isinstance(self.head, EnsembleHead):
             shares = self.aggregator.gates[0]
-            left_out = [SOLVERS[self.head_kind](stream, columns).left_out for stream in features.detach().unbind(1)]
-            loss = (torch.stack(left_out, dim=-1).to(shares.dtype) @ shares - columns).square().mean()
+            left_out = [SOLVERS[self.head_kind](stream, columns).left_out for stream in features.unbind(1)]
+            loss = (torch.stack(left_out, dim=-1) @ shares.double() - columns).square().mean()
         else:
-            loss = SOLVERS[self.head_kind](features, columns).loss.to(features.dtype)
+            loss = SOLVERS[self.head_kind](features, columns).loss
         self.log("train/left_out_error", loss, prog_bar=True, batch_size=len(features))
-        return loss + self.penalty()
+        return loss.float() + self.penalty()
 
     def on_fit_start(self) -> None:
         """Ranks the modules, starts the gates, and fits the head, unless a checkpoint brings them."""
@@ -150,13 +152,17 @@ class DownstreamModule(SupervisedModule):
 
     def on_validation_start(self) -> None:
         """Solves a closed-form head anew for the gates as they are."""
-        if self.closed_form and self.trainer.training:
-            self.fit_head()
+        if self.trainer.training:
+            self._refresh_head()
+
+    def on_train_epoch_end(self) -> None:
+        """Solves a closed-form head for the gates that a checkpoint may now be written of."""
+        if self.trainer.checkpoint_callbacks:
+            self._refresh_head()
 
     def on_train_end(self) -> None:
         """Solves a closed-form head for the final gates."""
-        if self.closed_form:
-            self.fit_head()
+        self._refresh_head()
 
     def fit_head(self) -> None:
         """Fits the head on the training images in closed form; a linear head starts from the ridge solution."""
@@ -165,13 +171,14 @@ class DownstreamModule(SupervisedModule):
         features, targets = collect_features(self.aggregator, self._images())
         self.head.fit(features, targets, self.task, self.head_kind if self.closed_form else "ridge")
         self.aggregator.train(was_training)
+        self._step_of_head = self.trainer.global_step
 
     def rank_modules(self) -> dict[str, float]:
         """Returns the leave-one-out error of a closed-form head on each module alone, by name; less is better."""
         scores = {}
         probe = BestSingle(self.backbone, self._loaded(), names=self.module_names, readout=self.readout).to(self.device)
         for index, name in enumerate(self.module_names):
-            probe.start_from(torch.arange(len(self.module_names)) == index)
+            probe.start_from((torch.arange(len(self.module_names)) == index).float())
             scores[name] = self._left_out_error(probe)
         return scores
 
@@ -200,11 +207,17 @@ class DownstreamModule(SupervisedModule):
         if list(modules) != self.module_names:
             self.build(list(modules))
 
+    def _refresh_head(self) -> None:
+        if self.closed_form and self._step_of_head != self.trainer.global_step:
+            self.fit_head()
+
     def _default_names(self) -> list[str]:
         if self.modules_asked is not None:
             return list(self.modules_asked)
+        if not AGGREGATORS[self.settings["how"]].needs_modules:
+            return []
         names = self.zoo.names()
-        if not names and AGGREGATORS[self.settings["how"]].needs_modules:
+        if not names:
             raise ZooError(
                 f"the zoo {str(self.zoo.path)!r} is empty; train a module first (vimlight fit with MidstreamModule)"
             )
@@ -230,9 +243,9 @@ class DownstreamModule(SupervisedModule):
         return float((left_out @ model.gates[0].to(left_out.dtype) - columns).square().mean())
 
     def _classify(self, features: Tensor) -> Tensor:
-        if isinstance(self.head, EnsembleHead):
-            return self.head(features, self.aggregator.gates[0])
-        return self.head(features)
+        shares = (self.aggregator.gates[0],) if isinstance(self.head, EnsembleHead) else ()
+        logits: Tensor = self.head(features, *shares)
+        return logits
 
     def _loaded(self) -> list[Any]:
         return [self.zoo.load(name, self.backbone) for name in self.module_names]

@@ -14,6 +14,7 @@ from vimlight.plugins import Plugin, attach, create_plugin
 from vimlight.tasks import AffineHead
 from vimlight.training import SupervisedModule, collect_features
 from vimlight.zoo import Zoo
+from vimlight.zoo.card import describe
 
 __all__ = ["MidstreamModule", "build_plugin"]
 
@@ -34,7 +35,7 @@ class MidstreamModule(SupervisedModule):
         **training: Task, optimiser and schedule; see `SupervisedModule`.
 
     Raises:
-        ZooError: If a module of that name exists or the name is not allowed.
+        ConfigError: If the plug-in's settings do not name its type.
     """
 
     def __init__(
@@ -57,9 +58,6 @@ class MidstreamModule(SupervisedModule):
         self.zoo = Zoo(zoo)
         self.overwrite = overwrite
         self.card = dict(card or {})
-        if name is not None:
-            # Before the training rather than after it.
-            self.zoo.check_new(name, overwrite)
 
     def trainable_modules(self) -> dict[str, nn.Module]:
         """Returns the plug-in and the head."""
@@ -76,13 +74,25 @@ class MidstreamModule(SupervisedModule):
         logits: Tensor = self.head(self.features(images))
         return logits
 
+    def setup(self, stage: str) -> None:
+        """Checks before the training what is needed after it.
+
+        Raises:
+            ZooError: If a module of that name exists, the name is not allowed, or the card has an unknown key.
+        """
+        if stage == "fit" and self.name is not None:
+            self.zoo.check_new(self.name, self.overwrite)
+            describe(self.plugin, self.card, sha256="", head="").to_json()
+
     def on_fit_start(self) -> None:
         """Standardises the head's inputs on the first images, unless a checkpoint brings the statistics."""
         if self.trained:
             return
         batches = getattr(self.trainer.datamodule, "batches", None)  # type: ignore[attr-defined]
         if batches is not None:
+            self.eval()
             features, _ = collect_features(self.features, batches("train", self.device), _IMAGES_FOR_STATISTICS)
+            self.train()
             self.head.standardise(features)
 
     def on_fit_end(self) -> None:
@@ -99,9 +109,10 @@ class MidstreamModule(SupervisedModule):
         by_split: dict[str, dict[str, float]] = {}
         for key, value in metrics.items():
             split, _, metric = key.partition("/")
-            if split in ("train", "val") and not metric.endswith("_step"):
+            if split in ("train", "val") and not metric.endswith(("_step", "_epoch")):
                 by_split.setdefault(split, {})[metric] = value
         optimizer = trainer.optimizers[0] if trainer.optimizers else None
+        split_ids = getattr(data, "split_ids", None)
         training = {
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
@@ -116,9 +127,7 @@ class MidstreamModule(SupervisedModule):
             "task": self.task.kind,
             "dataset": getattr(data, "dataset", ""),
             "classes": list(self.task.class_names),
-            "samples": {split: len(ids) for split, ids in data.split_ids().items()}
-            if hasattr(data, "split_ids")
-            else {},
+            "samples": {split: len(ids) for split, ids in split_ids().items()} if split_ids else {},
             "metrics": by_split,
             "seed": getattr(data, "seed", None),
             "training": {key: value for key, value in training.items() if value is not None},

@@ -10,19 +10,20 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from vimlight.backbone import Backbone, create_backbone
-from vimlight.errors import CheckpointError, ConfigError, FingerprintError, nearest
+from vimlight.errors import CheckpointError, ConfigError, FingerprintError, nearest, unknown_name
 from vimlight.tasks import create_task
 
 __all__ = ["SupervisedModule", "build_backbone", "warmup_cosine"]
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
+_INTERVALS = ("epoch", "step")
 
 
 class SupervisedModule(pl.LightningModule):
@@ -33,7 +34,8 @@ class SupervisedModule(pl.LightningModule):
         kind: Kind of task; the command line takes it from the data.
         class_names: Names of the classes; the command line takes them from the data.
         optimizer: From parameters to an optimiser; AdamW with a learning rate of 1e-3 if left out.
-        lr_scheduler: From the optimiser to a schedule by epochs; a warm-up and a cosine by steps if left out.
+        lr_scheduler: From the optimiser to a schedule; a warm-up and a cosine by steps if left out.
+        lr_interval: Whether that schedule goes by `"epoch"` or by `"step"`.
         warmup: Share of the steps over which the learning rate of the default schedule rises.
         compile: Whether the forward pass is compiled with `torch.compile`.
 
@@ -52,17 +54,22 @@ class SupervisedModule(pl.LightningModule):
         class_names: Sequence[str] = (),
         optimizer: OptimizerFactory | None = None,
         lr_scheduler: SchedulerFactory | None = None,
+        lr_interval: str = "epoch",
         warmup: float = 0.1,
         compile: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= warmup < 1:
             raise ConfigError(f"warmup is a share of the steps, from 0 up to but not including 1; got {warmup}")
+        if lr_interval not in _INTERVALS:
+            raise unknown_name("lr_interval", lr_interval, _INTERVALS)
         self.backbone = build_backbone(backbone)
         self.task = create_task(kind, class_names)
         self.warmup = warmup
         self._make_optimizer = optimizer if optimizer is not None else partial(AdamW, lr=1e-3)
         self._make_scheduler = lr_scheduler
+        self._lr_interval = lr_interval
+        self._saved_settings: dict[str, Any] = {}
         metrics = self.task.metrics()
         self.metrics = nn.ModuleDict(
             {f"{split}_": metrics.clone(prefix=f"{split}/") for split in ("train", "val", "test")}
@@ -107,14 +114,29 @@ class SupervisedModule(pl.LightningModule):
         return {"id": batch["id"], "probabilities": probabilities, "label": self.task.labels(probabilities)}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Builds the optimiser over what is declared trainable, and its schedule."""
+        """Builds the optimiser over what is declared trainable, and its schedule.
+
+        Raises:
+            ConfigError: If the default schedule has no end.
+        """
         parameters = [p for module in self.trainable_modules().values() for p in module.parameters() if p.requires_grad]
         if not parameters:
             return None
         optimizer = self._make_optimizer(parameters)
         if self._make_scheduler is not None:
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._make_scheduler(optimizer)}}
-        schedule = LambdaLR(optimizer, warmup_cosine(int(self.trainer.estimated_stepping_batches), self.warmup))
+            # The metric is what a schedule by plateaus looks at; others take none.
+            chosen: LRSchedulerConfigType = {
+                "scheduler": self._make_scheduler(optimizer),
+                "interval": self._lr_interval,
+                "monitor": "val/loss",
+            }
+            return {"optimizer": optimizer, "lr_scheduler": chosen}
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise ConfigError(
+                "the default schedule needs an end: set max_epochs or max_steps, or choose an lr_scheduler"
+            )
+        schedule = LambdaLR(optimizer, warmup_cosine(int(steps), self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
@@ -145,8 +167,12 @@ class SupervisedModule(pl.LightningModule):
         return result
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the weights depend on: the backbone's fingerprint and the class names."""
-        checkpoint["vimlight"] = {"fingerprint": self.backbone.fingerprint, "class_names": list(self.task.class_names)}
+        """Adds what the weights depend on, backbone and classes, and the optimiser's settings."""
+        checkpoint["vimlight"] = {
+            "fingerprint": self.backbone.fingerprint,
+            "class_names": list(self.task.class_names),
+            "optimizer": _settings(self.trainer.optimizers),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks that the checkpoint belongs to this backbone and these classes.
@@ -168,6 +194,30 @@ class SupervisedModule(pl.LightningModule):
                 f"the checkpoint knows the classes {list(about['class_names'])[:5]}..., the data has "
                 f"{list(self.task.class_names)[:5]}..."
             )
+        self._saved_settings = about.get("optimizer", {})
+
+    def on_train_start(self) -> None:
+        """Lets the optimiser's settings win over those that came with its state from a checkpoint."""
+        now, then = _settings(self.trainer.optimizers), self._saved_settings
+        changed = {key: value for key, value in now.items() if key in then and then[key] != value}
+        for group in (group for optimizer in self.trainer.optimizers for group in optimizer.param_groups):
+            for key, value in changed.items():
+                if key == "lr" and group.get("initial_lr"):
+                    group["lr"] *= value / group["initial_lr"]
+                    group["initial_lr"] = value
+                else:
+                    group[key] = value
+        for schedule in (config.scheduler for config in self.trainer.lr_scheduler_configs):
+            if "lr" in changed and hasattr(schedule, "base_lrs"):
+                schedule.base_lrs = [changed["lr"]] * len(schedule.base_lrs)
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts a new confusion matrix."""
+        self.confusion["val_"].reset()  # type: ignore[operator]
+
+    def on_test_epoch_start(self) -> None:
+        """Starts a new confusion matrix."""
+        self.confusion["test_"].reset()  # type: ignore[operator]
 
     def on_fit_end(self) -> None:
         """Remembers that there is something to test."""
@@ -209,6 +259,16 @@ def build_backbone(backbone: Backbone | str | Mapping[str, Any]) -> Backbone:
     return create_backbone(**backbone)
 
 
+def _settings(optimizers: Iterable[Optimizer]) -> dict[str, Any]:
+    """Returns the plain settings that the optimiser was made with, whatever state it has loaded since."""
+    return {
+        key: value
+        for optimizer in optimizers
+        for key, value in optimizer.defaults.items()
+        if isinstance(value, (bool, int, float, str, tuple, type(None)))
+    }
+
+
 def warmup_cosine(steps: int, warmup: float) -> Callable[[int], float]:
     """Returns the factor of the learning rate by step: a linear rise, then half a cosine down to zero.
 
@@ -216,10 +276,10 @@ def warmup_cosine(steps: int, warmup: float) -> Callable[[int], float]:
         steps: Number of steps in all.
         warmup: Share of them over which the factor rises.
     """
-    rise = max(1, round(steps * warmup))
+    rise = round(steps * warmup)
 
     def factor(step: int) -> float:
-        if step < rise and warmup > 0:
+        if step < rise:
             return (step + 1) / rise
         progress = (step - rise) / max(1, steps - rise)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

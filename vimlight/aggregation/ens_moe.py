@@ -36,8 +36,6 @@ class EnsMoe(StaticGates):
         **common: See `Aggregate`.
     """
 
-    start: Tensor
-
     def __init__(
         self,
         backbone: Backbone,
@@ -59,7 +57,8 @@ class EnsMoe(StaticGates):
         distinct = list(dict.fromkeys(keys))
         self._rows = [distinct.index(key) for key in keys]
         self.gating.logits = nn.Parameter(torch.zeros(len(distinct), len(modules)))
-        self.register_buffer("start", torch.zeros(len(distinct), len(modules)))
+        # In the gating, so that it is saved with the logits.
+        self.gating.register_buffer("start", torch.zeros(len(distinct), len(modules)))
 
     @property
     def logits(self) -> Tensor:
@@ -81,8 +80,8 @@ class EnsMoe(StaticGates):
             scores: `(K,)`.
         """
         self.logits.copy_(scores.expand_as(self.logits))
-        self.start.copy_(self.logits)
+        self.gating.get_buffer("start").copy_(self.logits)
 
     def penalty(self) -> Tensor:
         """Returns the shrinkage times the mean squared distance of the logits from their start."""
-        return self.shrinkage * (self.logits - self.start).square().mean()
+        return self.shrinkage * (self.logits - self.gating.get_buffer("start")).square().mean()
