@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -10,6 +11,7 @@ from vimlight.backbone import Backbone, Preprocessing
 from vimlight.plugins import Attachment, Slot, create_plugin
 
 
+@pytest.mark.slow
 def test_twelve_fused_convpass_modules_cost_a_tenth_of_vit_small():
     with torch.device("meta"):
         model = timm.create_model("vit_small_patch16_224", num_classes=0)
