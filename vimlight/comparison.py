@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,15 +20,19 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.flop_counter import FlopCounterMode
 
+from vimlight.aggregation import Aggregate, aggregate
 from vimlight.backbone import Backbone, create_backbone
 from vimlight.data import DownstreamDataModule, MidstreamDataModule, Source
 from vimlight.downstream import DownstreamModule
 from vimlight.midstream import MidstreamModule
 from vimlight.plugins import Plugin
 from vimlight.report import MethodFacts, ResultsTable, summarise
+from vimlight.tasks import AffineHead, create_task
+from vimlight.tasks.closed_form import ridge
 from vimlight.zoo import Zoo
 
 __all__ = ["METHODS", "Method", "Plan", "Task", "compare", "train_zoo"]
@@ -62,28 +66,31 @@ class Method:
         readout: What the head reads.
         zoo: Which zoo: the real one or a control.
         extra: Whether a fresh module is trained on the downstream images.
-        learns: Whether anything but the closed-form head takes gradient steps.
+        steps: Gradient steps beside the closed-form head; without any, features are computed once for all runs.
+        lr: Learning rate of these steps.
     """
 
     aggregator: str
     readout: str = "layers"
     zoo: str = REAL
     extra: bool = False
-    learns: bool = False
+    steps: int = 0
+    lr: float = 0.05
 
 
 METHODS: dict[str, Method] = {
     "linear probe, last feature": Method("none", readout="last"),
     "linear probe, all layers": Method("none"),
-    "module tuned on the task alone": Method("none", extra=True, learns=True),
-    "random modules": Method("ens_moe", zoo=RANDOM, learns=True),
-    "shuffled midstream labels": Method("ens_moe", zoo=SHUFFLED, learns=True),
+    "module tuned on the task alone": Method("none", extra=True, steps=15, lr=4e-3),
+    "random modules": Method("ens_moe", zoo=RANDOM, steps=5),
+    "shuffled midstream labels": Method("ens_moe", zoo=SHUFFLED, steps=5),
     "best single module": Method("best_single"),
     "uniform": Method("uniform"),
-    "ViM (ens_moe)": Method("ens_moe", learns=True),
-    "router": Method("router", learns=True),
+    "ViM (ens_moe)": Method("ens_moe", steps=5),
+    "router": Method("router", steps=5),
     "K-stream features": Method("k_streams"),
 }
+VIM = "ViM (ens_moe)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +106,9 @@ class Plan:
         seeds: Seeds of the few-shot samples.
         epochs: Epochs of midstream training.
         lr: Learning rate of midstream training.
-        steps: Gradient steps of whatever learns downstream.
+        readout: What the midstream heads read.
         test_limit: Largest number of test images of a task.
-        devices: What Lightning calls `accelerator`.
+        accelerator: As in Lightning's Trainer.
     """
 
     backbone: Mapping[str, Any]
@@ -112,7 +119,7 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 2
     lr: float = 4e-3
-    steps: int = 10
+    readout: str = "last"
     test_limit: int | None = 600
     accelerator: str = "auto"
 
@@ -164,22 +171,82 @@ def compare(
     facts: dict[str, MethodFacts] = {}
     models: dict[str, DownstreamModule] = {}
     runs = [(task, shots, seed) for task in plan.downstream for shots in plan.shots for seed in plan.seeds]
+    memory = _Memory(backbone, zoos[REAL])
     with _progress() as progress:
         bar = progress.add_task("downstream", total=len(runs) * len(METHODS))
         for task, shots, seed in runs:
             data = _downstream_data(plan, backbone, task, shots, seed)
             for name, method in METHODS.items():
                 progress.update(bar, description=f"{task.name}, {shots} shots, seed {seed}: {name}")
-                model = _fit(plan, backbone, zoos[method.zoo], task, data, method)
+                if method.steps:
+                    model = _fit(plan, backbone, zoos[method.zoo], task, data, method)
+                    accuracy = _test(plan, model, data)
+                    facts.setdefault(name, _facts(model.aggregator, model.head, backbone))
+                    models.update({task.name: model} if name == VIM else {})
+                else:
+                    accuracy, aggregator, head = _fit_fixed(memory, task, data, method)
+                    facts.setdefault(name, _facts(aggregator, head, backbone))
                 records.append({
                     "method": name, "task": task.name, "shots": shots, "seed": seed,
-                    "metric": "accuracy", "value": _test(plan, model, data),
+                    "metric": "accuracy", "value": accuracy,
                 })  # fmt: skip
-                facts.setdefault(name, _facts(model, backbone))
-                if name == "ViM (ens_moe)":
-                    models[task.name] = model
                 progress.advance(bar)
     return summarise(records, facts), models
+
+
+class _Memory:
+    """Features of models that nothing downstream changes, computed once for each image."""
+
+    def __init__(self, backbone: Backbone, zoo: Zoo) -> None:
+        self.backbone = backbone
+        self.modules = {name: zoo.load(name, backbone) for name in zoo.names()}
+        self._rows: dict[tuple[str, ...], dict[str, Tensor]] = {}
+
+    def aggregator(self, how: str, names: Sequence[str]) -> Aggregate:
+        """Aggregates modules with all layers read out."""
+        return aggregate(self.backbone, [self.modules[n] for n in names], how, names=names, readout="layers")
+
+    @torch.no_grad()
+    def features(self, how: str, names: Sequence[str], data: DownstreamDataModule, split: str) -> Tensor:
+        """Returns the features `(N, D)` of a split."""
+        rows = self._rows.setdefault((how, *names), {})
+        ids = data.split_ids()[split]
+        if any(identity not in rows for identity in ids):
+            model = self.aggregator(how, names)
+            for batch in data.batches(split, next(self.backbone.parameters()).device):
+                new = [n for n, identity in enumerate(batch["id"]) if identity not in rows]
+                if new:
+                    rows.update(zip([batch["id"][n] for n in new], model(batch["image"][new]), strict=True))
+        return torch.stack([rows[identity] for identity in ids])
+
+
+def _fit_fixed(
+    memory: _Memory, task: Task, data: DownstreamDataModule, method: Method
+) -> tuple[float, Aggregate, AffineHead]:
+    """Fits the head alone; the same closed form that `DownstreamModule` fits."""
+    names = [] if method.aggregator == "none" else [name for name in memory.modules if name not in task.without]
+    kind = create_task(data.kind, data.class_names)
+    targets = {split: data.tables[split].targets for split in ("train", "test")}
+
+    def features(split: str, how: str = method.aggregator, modules: Sequence[str] = names) -> Tensor:
+        return memory.features(how, modules, data, split)
+
+    def single(name: str) -> partial[Tensor]:
+        return partial(features, how="uniform", modules=[name])
+
+    compute: Callable[[str], Tensor] = features
+    if method.aggregator == "best_single":
+        columns = kind.columns(targets["train"])
+        compute = min((single(name) for name in names), key=lambda one: float(ridge(one("train"), columns).loss))
+    elif method.aggregator == "k_streams":
+        compute = lambda split: torch.cat([single(name)(split) for name in names], dim=1)  # noqa: E731
+    elif method.readout == "last":
+        compute = lambda split: features(split)[:, : memory.backbone.num_features()]  # noqa: E731
+    train, test = compute("train"), compute("test")
+    head = AffineHead(train.shape[1], kind.num_outputs)
+    head.fit(train.cpu(), targets["train"], kind, "ridge")
+    right = head(test.cpu()).argmax(dim=1) == targets["test"]
+    return float(right.float().mean()), memory.aggregator(method.aggregator, names), head
 
 
 def random_like(plugin: Plugin, seed: int) -> Plugin:
@@ -216,11 +283,12 @@ class ShuffledLabels(MidstreamDataModule):
 
 def _train_module(plan: Plan, backbone: Backbone, zoo: Zoo, task: Task, *, shuffled: bool) -> None:
     kind = ShuffledLabels if shuffled else MidstreamDataModule
-    data = kind(task.dataset, dict(task.dataset_args), batch_size=64, seed=0)
+    data = kind(task.dataset, dict(task.dataset_args), batch_size=32, seed=0)
     pl.seed_everything(0, verbose=False)
     model = MidstreamModule(
         backbone,
         dict(plan.plugin),
+        readout=plan.readout,
         name=task.name,
         zoo=str(zoo.path),
         kind=data.kind,
@@ -259,9 +327,10 @@ def _fit(
         extra_module=dict(plan.plugin) if method.extra else None,
         kind=data.kind,
         class_names=data.class_names,
+        optimizer=partial(AdamW, lr=method.lr),
     )
     with _quiet():
-        _trainer(plan, plan.steps if method.learns else 1, limit_val_batches=0).fit(model, datamodule=data)
+        _trainer(plan, method.steps, limit_val_batches=0).fit(model, datamodule=data)
     return model
 
 
@@ -271,15 +340,12 @@ def _test(plan: Plan, model: DownstreamModule, data: DownstreamDataModule) -> fl
     return float(results[0]["test/accuracy"])
 
 
-def _facts(model: DownstreamModule, backbone: Backbone) -> MethodFacts:
-    image = torch.zeros(1, 3, *backbone.preprocessing.size, device=model.device)
-    learned = model.aggregator.trainable_modules().values()
+def _facts(model: Aggregate, head: nn.Module, backbone: Backbone) -> MethodFacts:
+    image = torch.zeros(1, 3, *backbone.preprocessing.size, device=next(backbone.parameters()).device)
+    learned = [head, *model.trainable_modules().values()]
     parameters = sum(parameter.numel() for module in learned for parameter in module.parameters())
     with torch.no_grad():
-        costs = [_flops(partial(function, image)) for function in (model, backbone)]
-    return MethodFacts(
-        parameters + sum(parameter.numel() for parameter in model.head.parameters()), costs[0] / costs[1]
-    )
+        return MethodFacts(parameters, _flops(partial(model, image)) / _flops(partial(backbone, image)))
 
 
 def _flops(function: Any) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from vimlight.aggregation import AGGREGATORS, Aggregate, aggregate
@@ -20,6 +21,7 @@ from vimlight.zoo import Zoo
 __all__ = ["DownstreamModule"]
 
 _STARTS = ("ranking", "equal")
+_BESIDE = {"names", "readout", "extra_module"}
 # Sharpness of the gates made from a ranking: 0 is equal shares, the last all but one module.
 _SHARPNESS = (0.0, 0.5, 1.0, 2.0, 4.0, 16.0)
 
@@ -70,6 +72,8 @@ class DownstreamModule(SupervisedModule):
         self.settings = {"how": aggregator} if isinstance(aggregator, str) else dict(aggregator)
         if "how" not in self.settings:
             raise ConfigError(f"the aggregator's settings {self.settings} lack 'how', its name")
+        for name in _BESIDE & self.settings.keys():
+            raise ConfigError(f"{name!r} is no setting of the aggregator; it stands beside it")
         self.head_kind = head
         self.readout = readout
         self.start = start
@@ -142,17 +146,20 @@ class DownstreamModule(SupervisedModule):
 
     def on_fit_start(self) -> None:
         """Ranks the modules, starts the gates, and fits the head, unless a checkpoint brings them."""
+        self._step_of_head = None
         if self.trained:
             return
         self.aggregator.eval()
-        if self.start == "ranking" and len(self.module_names) > 1 and self.settings["how"] != "none":
+        # Aggregators without anything to start keep the base class's method.
+        learns_gates = type(self.aggregator).start_from is not Aggregate.start_from
+        if self.start == "ranking" and len(self.module_names) > 1 and learns_gates:
             self._start_gates()
         self.fit_head()
         self.aggregator.train()
 
     def on_validation_start(self) -> None:
         """Solves a closed-form head anew for the gates as they are."""
-        if self.trainer.training:
+        if self.trainer.state.fn == TrainerFn.FITTING:
             self._refresh_head()
 
     def on_train_epoch_end(self) -> None:
@@ -168,7 +175,9 @@ class DownstreamModule(SupervisedModule):
         """Fits the head on the training images in closed form; a linear head starts from the ridge solution."""
         was_training = self.aggregator.training
         self.aggregator.eval()
-        features, targets = collect_features(self.aggregator, self._images())
+        # In the precision in which the head will be used.
+        with self.trainer.precision_plugin.forward_context():
+            features, targets = collect_features(self.aggregator, self._images())
         self.head.fit(features, targets, self.task, self.head_kind if self.closed_form else "ridge")
         self.aggregator.train(was_training)
         self._step_of_head = self.trainer.global_step
