@@ -25,8 +25,8 @@ COMMANDS = [
 ]
 # What makes a command quick without changing what it does.
 QUICK = {
-    "configs/midstream": ["--data.dataset_args.train", "64", "--data.dataset_args.test", "8", "--trainer.max_epochs", "1"],
-    "configs/downstream": ["--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1", "--data.test_limit", "8"],
+    "configs/midstream": "--data.dataset_args.train 64 --data.dataset_args.test 8 --trainer.max_epochs 1",
+    "configs/downstream": "--trainer.max_epochs 1 --trainer.check_val_every_n_epoch 1 --data.test_limit 8",
 }
 
 
@@ -71,8 +71,8 @@ def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for command in COMMANDS:
         words = shlex.split(command)[1:]
-        extra = next((options for folder, options in QUICK.items() if folder in command), [])
-        main([*words, *extra])
+        extra = next((options for folder, options in QUICK.items() if folder in command), "")
+        main([*words, *extra.split()])
     assert "letters" in capsys.readouterr().out
     header = (tmp_path / "digits.csv").read_text().splitlines()[0]
     assert header.startswith("id,label,p_0")

@@ -4,8 +4,8 @@
     python benchmarks/real/vim.py --out real
 
 The backbone is `tf_efficientnet_lite0` with its ImageNet weights, at 64 pixels. The zoo: drawn letters, drawn shapes,
-Fashion-MNIST, and which way up a Fashion-MNIST image is. Downstream: scikit-learn's handwritten digits with the whole zoo,
-and Fashion-MNIST without the two modules that saw its images. A broken run goes on where it stopped.
+Fashion-MNIST, and which way up a Fashion-MNIST image is. Downstream: scikit-learn's handwritten digits with the whole
+zoo, and Fashion-MNIST without the two modules that saw its images. A broken run goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vimlight.backbone import READOUTS, Backbone
 from vimlight.errors import ConfigError, PluginError, unknown_name
 from vimlight.plugins import Plugin, Slot
-from vimlight.plugins.attach import check_fit
+from vimlight.plugins.attachment import check_fit
 from vimlight.registry import Registry
 
 __all__ = ["AGGREGATORS", "Aggregate", "aggregate", "list_aggregators"]

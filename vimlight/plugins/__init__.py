@@ -6,7 +6,7 @@ its parameters for one site, its forward, and how several of them widen into one
 
 from __future__ import annotations
 
-from vimlight.plugins.attach import Attachment, Slot, attach
+from vimlight.plugins.attachment import Attachment, Slot, attach
 from vimlight.plugins.base import PLUGINS, Plugin, Tap, Unit, WideUnit, create_plugin, list_plugins, widen
 
 __all__ = [

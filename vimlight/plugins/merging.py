@@ -8,7 +8,7 @@ from torch import nn
 
 from vimlight.backbone import Backbone
 from vimlight.errors import PluginError
-from vimlight.plugins.attach import check_fit
+from vimlight.plugins.attachment import check_fit
 from vimlight.plugins.base import Plugin
 
 __all__ = ["Merged", "merge"]
