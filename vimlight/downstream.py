@@ -185,7 +185,9 @@ class DownstreamModule(SupervisedModule):
     def rank_modules(self) -> dict[str, float]:
         """Returns the leave-one-out error of a closed-form head on each module alone, by name; less is better."""
         scores = {}
-        probe = BestSingle(self.backbone, self._loaded(), names=self.module_names, readout=self.readout).to(self.device)
+        probe = BestSingle(
+            self.backbone, self.aggregator.modules_in_zoo, names=self.module_names, readout=self.readout
+        ).to(self.device)
         for index, name in enumerate(self.module_names):
             probe.start_from((torch.arange(len(self.module_names)) == index).float())
             scores[name] = self._left_out_error(probe)
@@ -255,9 +257,6 @@ class DownstreamModule(SupervisedModule):
         shares = (self.aggregator.gates[0],) if isinstance(self.head, EnsembleHead) else ()
         logits: Tensor = self.head(features, *shares)
         return logits
-
-    def _loaded(self) -> list[Any]:
-        return [self.zoo.load(name, self.backbone) for name in self.module_names]
 
     def _images(self) -> Iterable[Mapping[str, Any]]:
         """Returns the training images as they are, in order, on the model's device."""

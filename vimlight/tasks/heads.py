@@ -48,6 +48,7 @@ class AffineHead(nn.Module):
         Args:
             features: `(N, D)`.
         """
+        features = features.float()
         self.mean.copy_(features.mean(dim=0))
         scale = features.std(dim=0)
         self.scale.copy_(torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale)))
