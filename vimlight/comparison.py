@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import logging
+import multiprocessing
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +39,7 @@ from vimlight.tasks import AffineHead, create_task
 from vimlight.tasks.closed_form import ridge
 from vimlight.zoo import Zoo
 
-__all__ = ["METHODS", "Method", "Plan", "Task", "compare", "train_zoo"]
+__all__ = ["METHODS", "Gates", "Method", "Plan", "Task", "compare", "train_zoo"]
 
 RANDOM, SHUFFLED, REAL = "random", "shuffled", "zoo"
 
@@ -124,8 +128,23 @@ class Plan:
     accelerator: str = "auto"
 
     def create_backbone(self) -> Backbone:
-        """Creates the backbone."""
-        return create_backbone(**self.backbone)
+        """Returns the backbone, created once in each process."""
+        return _cached_backbone(json.dumps(dict(self.backbone), sort_keys=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Gates:
+    """The gates that a method learned.
+
+    Attributes:
+        values: `(places, K)`.
+        places: Names of the rows.
+        names: Names of the modules.
+    """
+
+    values: Tensor
+    places: list[str]
+    names: list[str]
 
 
 def train_zoo(plan: Plan, backbone: Backbone, folder: Path) -> dict[str, Zoo]:
@@ -140,58 +159,112 @@ def train_zoo(plan: Plan, backbone: Backbone, folder: Path) -> dict[str, Zoo]:
         The zoo, the zoo trained on shuffled labels, and the zoo of random modules.
     """
     zoos = {kind: Zoo(folder / kind) for kind in (REAL, SHUFFLED, RANDOM)}
-    with _progress() as progress:
-        bar = progress.add_task("midstream", total=2 * len(plan.midstream) * plan.epochs)
-        for kind in (REAL, SHUFFLED):
-            for task in plan.midstream:
-                progress.update(bar, description=f"midstream: {task.name}" + (", shuffled" if kind == SHUFFLED else ""))
-                if task.name not in zoos[kind]:
-                    _train_module(plan, backbone, zoos[kind], task, shuffled=kind == SHUFFLED)
-                progress.advance(bar, plan.epochs)
+    jobs = [
+        (f"{task.name}, shuffled" if kind == SHUFFLED else task.name, partial(_train_module, plan, zoos[kind], task))
+        for kind in (REAL, SHUFFLED)
+        for task in plan.midstream
+        if task.name not in zoos[kind]
+    ]
+    _in_parallel("midstream", plan, jobs)
     for number, name in enumerate(zoos[REAL].names()):
         if name not in zoos[RANDOM]:
             zoos[RANDOM].add(name, random_like(zoos[REAL].load(name, backbone), seed=number))
     return zoos
 
 
-def compare(
-    plan: Plan, backbone: Backbone, zoos: Mapping[str, Zoo]
-) -> tuple[ResultsTable, dict[str, DownstreamModule]]:
+def compare(plan: Plan, zoos: Mapping[str, Zoo]) -> tuple[ResultsTable, dict[str, Gates]]:
     """Fits every method on every downstream task, for all shots and seeds.
 
     Args:
         plan: The plan.
-        backbone: Its backbone.
         zoos: The zoos by kind, as `train_zoo` returns them.
 
     Returns:
-        Test accuracies, and the last ViM model of each task, for its gates.
+        Test accuracies, and ViM's gates for each task.
     """
-    records: list[dict[str, Any]] = []
-    facts: dict[str, MethodFacts] = {}
-    models: dict[str, DownstreamModule] = {}
-    runs = [(task, shots, seed) for task in plan.downstream for shots in plan.shots for seed in plan.seeds]
-    memory = _Memory(backbone, zoos[REAL])
-    with _progress() as progress:
-        bar = progress.add_task("downstream", total=len(runs) * len(METHODS))
-        for task, shots, seed in runs:
-            data = _downstream_data(plan, backbone, task, shots, seed)
-            for name, method in METHODS.items():
-                progress.update(bar, description=f"{task.name}, {shots} shots, seed {seed}: {name}")
-                if method.steps:
-                    model = _fit(plan, backbone, zoos[method.zoo], task, data, method)
-                    accuracy = _test(plan, model, data)
-                    facts.setdefault(name, _facts(model.aggregator, model.head, backbone))
-                    models.update({task.name: model} if name == VIM else {})
-                else:
-                    accuracy, aggregator, head = _fit_fixed(memory, task, data, method)
-                    facts.setdefault(name, _facts(aggregator, head, backbone))
-                records.append({
-                    "method": name, "task": task.name, "shots": shots, "seed": seed,
-                    "metric": "accuracy", "value": accuracy,
-                })  # fmt: skip
-                progress.advance(bar)
-    return summarise(records, facts), models
+    jobs = [
+        (f"{task.name}, {shots} shots, seed {seed}", partial(_run_methods, plan, zoos, task, shots, seed))
+        for task, shots, seed in _grid(plan)
+    ]
+    results: list[_Run] = _in_parallel("downstream", plan, jobs)
+    records = [record for run in results for record in run.records]
+    gates = {task.name: run.gates for run, (task, *_) in zip(results, _grid(plan), strict=True)}
+    return summarise(records, results[0].facts), gates
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What one worker found for one task, number of shots and seed."""
+
+    records: list[dict[str, Any]]
+    facts: dict[str, MethodFacts]
+    gates: Gates
+
+
+def _run_methods(plan: Plan, zoos: Mapping[str, Zoo], task: Task, shots: int, seed: int) -> _Run:
+    backbone = plan.create_backbone()
+    memory = _memory(plan, zoos[REAL])
+    data = _downstream_data(plan, backbone, task, shots, seed)
+    records, facts, gates = [], {}, None
+    for name, method in METHODS.items():
+        if method.steps:
+            model = _fit(plan, backbone, zoos[method.zoo], task, data, method)
+            accuracy, aggregator, head = _test(plan, model, data), model.aggregator, model.head
+            if name == VIM:
+                gates = Gates(model.gates.cpu(), aggregator.places, aggregator.names)
+        else:
+            accuracy, aggregator, head = _fit_fixed(memory, task, data, method)
+        facts[name] = _facts(aggregator, head, backbone)
+        records.append({
+            "method": name, "task": task.name, "shots": shots, "seed": seed, "metric": "accuracy", "value": accuracy,
+        })  # fmt: skip
+    assert gates is not None
+    return _Run(records, facts, gates)
+
+
+def _in_parallel(stage: str, plan: Plan, jobs: Sequence[tuple[str, Callable[[], Any]]]) -> list[Any]:
+    """Runs jobs with a bar: one process a core with one thread each, which beats many threads on small models."""
+    workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, max(1, len(jobs)))
+    context = multiprocessing.get_context("spawn")
+    results: dict[int, Any] = {}
+    with (
+        ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(workers,)) as pool,
+        Progress(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")) as progress,
+    ):
+        bar = progress.add_task(stage, total=len(jobs))
+        waiting = {pool.submit(job): number for number, (_, job) in enumerate(jobs)}
+        try:
+            for done in as_completed(waiting):
+                results[waiting[done]] = done.result()
+                progress.update(bar, advance=1, description=f"{stage}: {jobs[waiting[done]][0]} done")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [results[number] for number in range(len(jobs))]
+
+
+def _start_worker(workers: int) -> None:
+    if workers > 1:
+        torch.set_num_threads(1)
+
+
+@lru_cache(maxsize=1)
+def _cached_backbone(description: str) -> Backbone:
+    return create_backbone(**json.loads(description))
+
+
+@lru_cache(maxsize=1)
+def _cached_memory(description: str, zoo: Path) -> _Memory:
+    return _Memory(_cached_backbone(description), Zoo(zoo))
+
+
+def _memory(plan: Plan, zoo: Zoo) -> _Memory:
+    """Returns the features that are known in this process."""
+    return _cached_memory(json.dumps(dict(plan.backbone), sort_keys=True), zoo.path)
+
+
+def _grid(plan: Plan) -> list[tuple[Task, int, int]]:
+    return [(task, shots, seed) for task in plan.downstream for shots in plan.shots for seed in plan.seeds]
 
 
 class _Memory:
@@ -281,12 +354,13 @@ class ShuffledLabels(MidstreamDataModule):
         return dataclasses.replace(source, train=train)
 
 
-def _train_module(plan: Plan, backbone: Backbone, zoo: Zoo, task: Task, *, shuffled: bool) -> None:
+def _train_module(plan: Plan, zoo: Zoo, task: Task) -> None:
+    shuffled = zoo.path.name == SHUFFLED
     kind = ShuffledLabels if shuffled else MidstreamDataModule
     data = kind(task.dataset, dict(task.dataset_args), batch_size=32, seed=0)
     pl.seed_everything(0, verbose=False)
     model = MidstreamModule(
-        backbone,
+        plan.create_backbone(),
         dict(plan.plugin),
         readout=plan.readout,
         name=task.name,
@@ -382,7 +456,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _progress() -> Progress:
-    return Progress(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from vimlight.commands.options import Parser
 
 if TYPE_CHECKING:
-    from vimlight.comparison import Plan
-    from vimlight.downstream import DownstreamModule
+    from vimlight.comparison import Gates, Plan
     from vimlight.report import ResultsTable
 
 __all__ = ["main", "plan"]
@@ -56,18 +55,16 @@ def run(plan: Plan, folder: Path, title: str, *, overwrite: bool) -> ResultsTabl
     backbone = plan.create_backbone()
     print(f"backbone {backbone.name}: {sum(p.numel() for p in backbone.parameters()):,} frozen parameters")
     zoos = train_zoo(plan, backbone, folder)
-    table, models = compare(plan, backbone, zoos)
+    table, gates = compare(plan, zoos)
     table.print("test accuracy, mean ± standard deviation over seeds")
     if backbone.compute_fingerprint() != backbone.fingerprint:
         raise AssertionError("the frozen backbone has changed")
-    _write(table, models, folder, title, overwrite=overwrite)
+    _write(table, gates, folder, title, overwrite=overwrite)
     print(f"{folder / 'results.json'} and {folder / 'report.html'} written, {time.monotonic() - start:.0f} s in all")
     return table
 
 
-def _write(
-    table: ResultsTable, models: dict[str, DownstreamModule], folder: Path, title: str, *, overwrite: bool
-) -> None:
+def _write(table: ResultsTable, gates: dict[str, Gates], folder: Path, title: str, *, overwrite: bool) -> None:
     from vimlight.report import Page
     from vimlight.report.plots import bars_with_spread, gate_heatmap
 
@@ -81,9 +78,9 @@ def _write(
     page.figure(
         bars_with_spread(table.methods, table.panels(), highlight="ViM (ens_moe)", unit="%"), "Test accuracy by task."
     )
-    for name, model in models.items():
-        gates, places = model.gates.cpu().numpy(), model.aggregator.places
-        page.figure(gate_heatmap(gates, places, model.aggregator.names, f"Gates for {name}"), f"Gates for {name}.")
+    for name, found in gates.items():
+        heatmap = gate_heatmap(found.values.numpy(), found.places, found.names, f"Gates for {name}")
+        page.figure(heatmap, f"Gates that ViM learned for {name}, with most labels and the last seed.")
     page.save(folder / "report.html", overwrite=overwrite)
 
 
