@@ -15,7 +15,7 @@ from vimlight.backbone import Backbone
 from vimlight.errors import CheckpointError, ConfigError, ZooError, unknown_name
 from vimlight.midstream import build_plugin
 from vimlight.tasks import SOLVERS, AffineHead, EnsembleHead
-from vimlight.training import SupervisedModule, collect_features
+from vimlight.training import SupervisedModule, check_types, collect_features
 from vimlight.zoo import Zoo
 
 __all__ = ["DownstreamModule"]
@@ -50,7 +50,7 @@ class DownstreamModule(SupervisedModule):
 
     def __init__(
         self,
-        backbone: Backbone | str | dict[str, Any],
+        backbone: str | dict[str, Any] | Backbone,
         *,
         zoo: str = "zoo",
         modules: Sequence[str] | None = None,
@@ -74,6 +74,8 @@ class DownstreamModule(SupervisedModule):
             raise ConfigError(f"the aggregator's settings {self.settings} lack 'how', its name")
         for name in _BESIDE & self.settings.keys():
             raise ConfigError(f"{name!r} is no setting of the aggregator; it stands beside it")
+        how = self.settings["how"]
+        check_types(f"aggregator {how!r}", AGGREGATORS[how].__init__, self.settings)
         self.head_kind = head
         self.readout = readout
         self.start = start

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from vimlight.backbone import Backbone
 from vimlight.errors import ConfigError
-from vimlight.plugins import Plugin, attach, create_plugin
+from vimlight.plugins import PLUGINS, Plugin, attach, create_plugin
 from vimlight.tasks import AffineHead
-from vimlight.training import SupervisedModule, collect_features
+from vimlight.training import SupervisedModule, check_types, collect_features
 from vimlight.zoo import Zoo
 from vimlight.zoo.card import describe
 
@@ -40,7 +40,7 @@ class MidstreamModule(SupervisedModule):
 
     def __init__(
         self,
-        backbone: Backbone | str | dict[str, Any],
+        backbone: str | dict[str, Any] | Backbone,
         plugin: str | dict[str, Any] = "convpass",
         *,
         name: str | None = None,
@@ -143,11 +143,14 @@ def build_plugin(plugin: str | Mapping[str, Any], backbone: Backbone) -> Plugin:
         backbone: The backbone.
 
     Raises:
-        ConfigError: If a mapping has no `kind`.
+        ConfigError: If a mapping has no `kind` or a setting is of the wrong type.
+        UnknownNameError: If there is no such type or setting.
     """
     if isinstance(plugin, str):
         return create_plugin(plugin, backbone)
     if "kind" not in plugin:
         raise ConfigError(f"the plug-in's settings {dict(plugin)} lack 'kind', the name of its type")
     settings = dict(plugin)
-    return create_plugin(settings.pop("kind"), backbone, **settings)
+    kind = settings.pop("kind")
+    check_types(f"plug-in {kind!r}", PLUGINS[kind].__init__, settings)
+    return create_plugin(kind, backbone, **settings)

@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import lightning.pytorch as pl
 import torch
@@ -19,7 +19,7 @@ from vimlight.backbone import Backbone, create_backbone
 from vimlight.errors import CheckpointError, ConfigError, FingerprintError, nearest, unknown_name
 from vimlight.tasks import create_task
 
-__all__ = ["SupervisedModule", "build_backbone", "warmup_cosine"]
+__all__ = ["SupervisedModule", "build_backbone", "check_types", "collect_features", "warmup_cosine"]
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -48,7 +48,7 @@ class SupervisedModule(pl.LightningModule):
 
     def __init__(
         self,
-        backbone: Backbone | str | dict[str, Any],
+        backbone: str | dict[str, Any] | Backbone,
         *,
         kind: str = "classification",
         class_names: Sequence[str] = (),
@@ -257,6 +257,28 @@ def build_backbone(backbone: Backbone | str | Mapping[str, Any]) -> Backbone:
         hint = f"; did you mean it by {close[0]!r}?" if close else ""
         raise ConfigError(f"the backbone's settings {dict(backbone)} lack 'name'{hint}")
     return create_backbone(**backbone)
+
+
+def check_types(what: str, function: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    """Checks settings that came as a mapping against the plain types that a function declares for them.
+
+    Args:
+        what: What the settings are of, as messages say it, such as `"plug-in 'lora'"`.
+        function: What will be called with them; settings that it does not know are left to it.
+        settings: The settings.
+
+    Raises:
+        ConfigError: If a number, a truth value or a text is expected and something else is given.
+    """
+    hints = get_type_hints(function)
+    for name, value in settings.items():
+        wanted = get_args(hints.get(name)) or (hints.get(name),)
+        if not set(wanted) <= {bool, int, float, str, type(None)}:
+            continue
+        fits = isinstance(value, wanted) or (float in wanted and isinstance(value, int))
+        if not fits or (isinstance(value, bool) and bool not in wanted):
+            kinds = " or ".join(kind.__name__ for kind in wanted if kind is not type(None))
+            raise ConfigError(f"{name!r} of {what}: expected {kinds}, got {value!r}")
 
 
 def _settings(optimizers: Iterable[Optimizer]) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
 
@@ -86,17 +89,21 @@ class TrainingCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
-        """Refuses what would run on weights that were never trained."""
+        """Refuses what would run on weights that were never trained, and takes up a checkpoint's modules.
+
+        Raises:
+            CheckpointError: If there is no checkpoint, or it cannot be read.
+        """
         settings = self.config[self.subcommand]
-        checkpoint = settings.get("ckpt_path")
-        if self.subcommand != "fit" and checkpoint is None:
-            raise CheckpointError(f"{self.subcommand} needs trained weights; name them with --ckpt_path FILE")
-        if checkpoint is not None and checkpoint not in ("best", "last") and not Path(checkpoint).exists():
-            siblings = [path.name for path in Path(checkpoint).parent.glob("*")]
-            close = nearest(Path(checkpoint).name, siblings, 1)
-            raise CheckpointError(
-                f"checkpoint {checkpoint!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else "")
-            )
+        path = settings.get("ckpt_path")
+        if path is None:
+            if self.subcommand != "fit":
+                raise CheckpointError(f"{self.subcommand} needs trained weights; name them with --ckpt_path FILE")
+            return
+        modules = read_checkpoint(path).get("modules")
+        # Modules that were added to the zoo since are not even looked at.
+        if modules is not None and settings.get("model.init_args.modules", 0) is None:
+            settings["model.init_args.modules"] = list(modules)
 
     def instantiate_classes(self) -> None:
         """Creates the objects; a mistake that shows only then is said as briefly as one in the config.
@@ -106,24 +113,59 @@ class TrainingCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, MisconfigurationException) as error:
             raise cause(error) or ConfigError(explain(str(error), _CLASSES)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Adds a CSV logger in front of whatever loggers are configured: its directory is the run's."""
-        settings = self.config[self.subcommand]["trainer"]
+        """Adds a CSV logger, unless there is one, in front of whatever loggers are configured.
+
+        Its directory is the run's.
+        """
         chosen = self._get(self.config_init, "trainer.logger")
         if chosen is False:
             return super().instantiate_trainer(**kwargs)
-        others: list[Logger] = [] if chosen in (None, True) else (chosen if isinstance(chosen, list) else [chosen])
-        others = [logger for logger in others if not isinstance(logger, CSVLogger)]
-        name = "fit" if self.subcommand == "fit" else self.subcommand
-        root = settings.get("default_root_dir") or "runs"
-        return super().instantiate_trainer(logger=[CSVLogger(root, name=name), *others], **kwargs)
+        loggers: list[Logger] = [] if chosen in (None, True) else (chosen if isinstance(chosen, list) else [chosen])
+        if not any(isinstance(logger, CSVLogger) for logger in loggers):
+            root = self.config[self.subcommand]["trainer"].get("default_root_dir") or "runs"
+            loggers = [CSVLogger(root, name=self.subcommand), *loggers]
+        return super().instantiate_trainer(logger=loggers, **kwargs)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except MisconfigurationException as error:
+            raise ConfigError(explain(str(error), _CLASSES)) from error
 
     def _parse_ckpt_path(self) -> None:
         # Lightning lets a checkpoint's hyper-parameters win over the command line; here the command line wins.
         return
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """Reads what a checkpoint says about itself.
+
+    Args:
+        path: The file.
+
+    Raises:
+        CheckpointError: If it does not exist, cannot be read without running code, or is none of vimlight's.
+    """
+    file = Path(path)
+    if not file.is_file():
+        close = nearest(file.name, [sibling.name for sibling in file.parent.glob("*")], 1)
+        raise CheckpointError(
+            f"checkpoint {path!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else "")
+        )
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
+        raise CheckpointError(f"checkpoint {path!r} is damaged, or holds more than tensors and plain values") from error
+    if not isinstance(checkpoint, dict) or "vimlight" not in checkpoint:
+        raise CheckpointError(
+            f"checkpoint {path!r} was not written by vimlight; it does not say which backbone it needs"
+        )
+    about: dict[str, Any] = checkpoint["vimlight"]
+    return about
 
 
 def main(arguments: Sequence[str]) -> None:
