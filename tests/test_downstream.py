@@ -233,8 +233,10 @@ def test_named_modules_alone_are_loaded(tmp_path, backbone, data, own_zoo):
     assert model.gates.shape == (4, 2)
 
 
-@pytest.mark.parametrize("head", ["ridge", "linear"])
-@pytest.mark.parametrize("how", ["ens_moe", "logit_ensemble"])
+@pytest.mark.parametrize(
+    ("how", "head"),
+    [("ens_moe", "ridge"), ("ens_moe", "linear"), pytest.param("logit_ensemble", "ridge", marks=pytest.mark.slow)],
+)
 def test_several_labels_an_image(tmp_path, backbone, zoo, how, head):
     data = scenes("attributes", train=200, stage=DownstreamDataModule, batch_size=64)
     model, fit = fitted(tmp_path, backbone, data, zoo, aggregator=how, head=head, optimizer=partial(SGD, lr=1e-3))

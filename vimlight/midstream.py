@@ -75,12 +75,17 @@ class MidstreamModule(SupervisedModule):
         return logits
 
     def setup(self, stage: str) -> None:
-        """Checks before the training what is needed after it.
+        """Checks before the training what is needed after it; see `check_storable`."""
+        if stage == "fit":
+            self.check_storable()
+
+    def check_storable(self) -> None:
+        """Checks that the module can go into the zoo.
 
         Raises:
             ZooError: If a module of that name exists, the name is not allowed, or the card has an unknown key.
         """
-        if stage == "fit" and self.name is not None:
+        if self.name is not None:
             self.zoo.check_new(self.name, self.overwrite)
             describe(self.plugin, self.card, sha256="", head="").to_json()
 

@@ -162,4 +162,5 @@ def _arguments(classes: Iterable[type]) -> list[str]:
 def _optimisation() -> list[type]:
     """Lists torch's optimisers and schedules."""
     found = [*vars(optim).values(), *vars(lr_scheduler).values()]
-    return [kind for kind in found if inspect.isclass(kind) and kind.__module__.startswith("torch.optim")]
+    bases = (optim.Optimizer, lr_scheduler.LRScheduler)
+    return [kind for kind in found if inspect.isclass(kind) and issubclass(kind, bases)]

@@ -116,6 +116,11 @@ class TrainingCLI(LightningCLI):
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise cause(error) or ConfigError(explain(str(error), _CLASSES)) from error
 
+    def before_fit(self) -> None:
+        """Refuses, before anything is written, what could not be stored after the training."""
+        if isinstance(self.model, MidstreamModule):
+            self.model.check_storable()
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Adds a CSV logger, unless there is one, in front of whatever loggers are configured.
 
