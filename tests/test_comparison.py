@@ -1,0 +1,72 @@
+"""The comparison of methods: its controls, its files, and that a broken run goes on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import vimlight as vl
+from vimlight.commands import demo
+from vimlight.comparison import METHODS, Plan, ShuffledLabels, Task, random_like, train_zoo
+from vimlight.errors import ConfigError
+
+
+def tiny_plan() -> Plan:
+    """A plan of seconds: random weights, a handful of images."""
+    return Plan(
+        backbone={"name": "test_vit", "pretrained": False, "img_size": 32},
+        midstream=tuple(
+            Task(name, "scenes", {"task": name, "train": 64, "test": 4, "size": 32}) for name in ("shapes", "count")
+        ),
+        downstream=(Task("digits", "digits"),),
+        plugin={"kind": "convpass", "hidden": 4},
+        shots=(2,),
+        seeds=(0, 1),
+        epochs=1,
+        test_limit=20,
+    )
+
+
+def test_random_modules_have_the_trained_modules_scale():
+    backbone = vl.create_backbone("test_vit", img_size=32)
+    trained = vl.create_plugin("convpass", backbone, hidden=8)
+    for parameter in trained.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    random = random_like(trained, seed=0)
+    ours, theirs = (torch.cat([p.flatten() for p in m.parameters()]) for m in (random, trained))
+    assert abs(ours.std() / theirs.std() - 1) < 0.1
+    assert abs(torch.corrcoef(torch.stack([ours, theirs]))[0, 1]) < 0.1
+    again = random_like(trained, seed=0).parameters()
+    assert all(torch.equal(a, b) for a, b in zip(random.parameters(), again, strict=True))
+
+
+def test_shuffled_labels_keep_the_images_and_the_counts():
+    options = {"task": "shapes", "train": 60, "test": 4, "size": 32}
+    plain, shuffled = vl.MidstreamDataModule("scenes", options), ShuffledLabels("scenes", options)
+    a, b = plain.source.train.targets, shuffled.source.train.targets
+    assert not torch.equal(a, b)
+    assert torch.equal(a.sort().values, b.sort().values)
+    assert torch.equal(plain.source.train.images([3])[0], shuffled.source.train.images([3])[0])
+
+
+@pytest.mark.slow
+def test_a_run_writes_every_method_and_refuses_to_overwrite(tmp_path, capsys):
+    plan = tiny_plan()
+    table = demo.run(plan, tmp_path / "out", "tiny", overwrite=False)
+    assert list(table.methods) == list(METHODS)
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {(row["task"], row["shots"]) for row in written["results"]} == {("digits", 2)}
+    assert all(set(row["seeds"]) == {"0", "1"} for row in written["results"])
+    costs = {row["method"]: row["cost"] for row in written["methods"]}
+    assert costs["linear probe, all layers"] == pytest.approx(1)
+    assert costs["ViM (ens_moe)"] < 1.2 < costs["K-stream features"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Gates that ViM learned for digits" in page
+    assert "test accuracy" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"results\.json exists; choose another --out, or pass --overwrite"):
+        demo.run(plan, tmp_path / "out", "tiny", overwrite=False)
+    modules = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.safetensors")}
+    train_zoo(plan, plan.create_backbone(), tmp_path / "out")
+    assert modules == {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.safetensors")}
