@@ -1,0 +1,14 @@
+"""The honest comparison: a zoo trained on midstream tasks against every simpler way, at equal readout and equal head.
+
+A `Plan` says which backbone, which midstream and downstream tasks, how many shots and seeds. `train_zoo` trains the zoo
+and its controls, `compare` fits every method on every downstream task, and both go through the same `MidstreamModule`
+and `DownstreamModule` that a user trains with. Nothing is chosen on test images.
+"""
+
+from __future__ import annotations
+
+from vimlight.comparison.methods import Gates, compare
+from vimlight.comparison.plan import METHODS, Method, Plan, Task
+from vimlight.comparison.zoos import ShuffledLabels, random_like, train_zoo
+
+__all__ = ["METHODS", "Gates", "Method", "Plan", "ShuffledLabels", "Task", "compare", "random_like", "train_zoo"]
