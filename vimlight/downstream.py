@@ -253,7 +253,7 @@ class DownstreamModule(SupervisedModule):
         if features.dim() == 2:
             return float(solve(features, columns).loss)
         left_out = torch.stack([solve(stream, columns).left_out for stream in features.unbind(1)], dim=-1)
-        return float((left_out @ model.gates[0].to(left_out.dtype) - columns).square().mean())
+        return float((left_out @ model.gates[0].detach().to(left_out.dtype) - columns).square().mean())
 
     def _classify(self, features: Tensor) -> Tensor:
         shares = (self.aggregator.gates[0],) if isinstance(self.head, EnsembleHead) else ()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,18 @@ _CLASSES = (
     pl.Trainer,
     PredictionWriter,
     RunReport,
+)
+
+
+# What Lightning warns of and is meant here: a backbone that stays in eval mode, runs in which nothing takes steps by
+# gradient, and its own use of the config parser.
+_EXPECTED = (
+    r"Found \d+ module\(s\) in eval mode",
+    r"`LightningModule.configure_optimizers` returned `None`",
+    r"`training_step` returned `None`",
+    r"[\s\S]*was deprecated in v4\.",
+    r"[\s\S]*JsonargparseDeprecationWarning",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
 
 
@@ -182,4 +196,12 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: If the config is wrong.
     """
-    TrainingCLI(arguments)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    with warnings.catch_warnings():
+        for message in _EXPECTED:
+            warnings.filterwarnings("ignore", message)
+        TrainingCLI(arguments)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless" not in record.getMessage()
