@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -93,6 +94,13 @@ def test_every_head(tmp_path, backbone, data, zoo, how, head):
     assert results(fit, model, data)["test/accuracy"] > 0.15
     weights = [value for name, value in learned(model).items() if name.startswith("head.") and "weight" in name]
     assert all(value.any() for value in weights)
+
+
+def test_with_nothing_to_learn_several_processes_are_refused(backbone, data, zoo):
+    model = downstream(backbone, data, zoo, aggregator="uniform")
+    model._trainer = SimpleNamespace(world_size=2)
+    with pytest.raises(ConfigError, match=r"nothing here takes gradient steps: .* set trainer.devices: 1"):
+        model.setup("fit")
 
 
 def test_with_nothing_to_learn_one_epoch_solves_the_head(tmp_path, backbone, data):

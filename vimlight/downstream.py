@@ -22,8 +22,9 @@ __all__ = ["DownstreamModule"]
 
 _STARTS = ("ranking", "equal")
 _BESIDE = {"names", "readout", "extra_module"}
-# Sharpness of the gates made from a ranking: 0 is equal shares, the last all but one module.
-_SHARPNESS = (0.0, 0.5, 1.0, 2.0, 4.0, 16.0)
+# Sharpness of the gates made from a ranking: 0 is equal shares, the last nearly all for the best module. Sharper still,
+# and the softmax would be flat: training could not move it.
+_SHARPNESS = (0.0, 1.0, 2.0, 4.0)
 
 
 class DownstreamModule(SupervisedModule):

@@ -76,6 +76,7 @@ class MidstreamModule(SupervisedModule):
 
     def setup(self, stage: str) -> None:
         """Checks before the training what is needed after it; see `check_storable`."""
+        super().setup(stage)
         if stage == "fit":
             self.check_storable()
 

@@ -113,13 +113,22 @@ class SupervisedModule(pl.LightningModule):
         probabilities = self.task.probabilities(self(batch["image"]))
         return {"id": batch["id"], "probabilities": probabilities, "label": self.task.labels(probabilities)}
 
+    def setup(self, stage: str) -> None:
+        """Refuses several processes where nothing takes gradient steps.
+
+        Raises:
+            ConfigError: If it is so.
+        """
+        if stage == "fit" and self.trainer.world_size > 1 and not self._trainable_parameters():
+            raise ConfigError("nothing here takes gradient steps: several processes are no use; set trainer.devices: 1")
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Builds the optimiser over what is declared trainable, and its schedule.
 
         Raises:
             ConfigError: If the default schedule has no end.
         """
-        parameters = [p for module in self.trainable_modules().values() for p in module.parameters() if p.requires_grad]
+        parameters = self._trainable_parameters()
         if not parameters:
             return None
         optimizer = self._make_optimizer(parameters)
@@ -222,6 +231,9 @@ class SupervisedModule(pl.LightningModule):
     def on_fit_end(self) -> None:
         """Remembers that there is something to test."""
         self.trained = True
+
+    def _trainable_parameters(self) -> list[nn.Parameter]:
+        return [p for module in self.trainable_modules().values() for p in module.parameters() if p.requires_grad]
 
     def _shared_step(self, split: str, batch: Mapping[str, Any]) -> Tensor:
         logits = self(batch["image"])

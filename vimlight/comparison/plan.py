@@ -58,12 +58,13 @@ class Method:
 METHODS: dict[str, Method] = {
     "linear probe, last feature": Method("none", readout="last"),
     "linear probe, all layers": Method("none"),
-    "module tuned on the task alone": Method("none", extra=True, steps=15, lr=4e-3),
+    "module tuned on the task alone": Method("none", extra=True, steps=12, lr=4e-3),
     "random modules": Method("ens_moe", zoo=RANDOM, steps=5),
     "shuffled midstream labels": Method("ens_moe", zoo=SHUFFLED, steps=5),
     "best single module": Method("best_single"),
     "uniform": Method("uniform"),
     "ViM (ens_moe)": Method("ens_moe", steps=5),
+    "ViM with a fresh module": Method("ens_moe", extra=True, steps=12, lr=4e-3),
     "router": Method("router", steps=5),
     "K-stream features": Method("k_streams"),
 }
