@@ -106,6 +106,8 @@ def test_loggers_work_without_a_network(workplace, name, monkeypatch):
 
     connect = socket.socket.connect
     monkeypatch.setattr(socket.socket, "connect", refuse)
+    # What an earlier test of the process set up would write into that test's folder.
+    wandb.teardown()
     digits = "downstream/digits.yaml"
     run("fit", "--config", CONFIGS / digits, "--config", CONFIGS / name, *SMALL, *OVERRIDES[digits])
     assert Path("runs/fit/version_0/metrics.csv").is_file(), "CSV always"

@@ -90,7 +90,9 @@ def test_every_aggregator_keeps_its_results_in_a_checkpoint(tmp_path, backbone, 
 @pytest.mark.parametrize("head", ["ridge", "lda", "linear"])
 @pytest.mark.parametrize("how", ["ens_moe", "logit_ensemble"])
 def test_every_head(tmp_path, backbone, data, zoo, how, head):
-    model, fit = fitted(tmp_path, backbone, data, zoo, aggregator=how, head=head, optimizer=partial(SGD, lr=1e-4))
+    # Of the strong modules, tiny steps of the gates are large steps of the features.
+    options = {"modules": ["calm"], "aggregator": how, "head": head, "optimizer": partial(SGD, lr=1e-4)}
+    model, fit = fitted(tmp_path, backbone, data, zoo, **options)
     assert results(fit, model, data)["test/accuracy"] > 0.15
     weights = [value for name, value in learned(model).items() if name.startswith("head.") and "weight" in name]
     assert all(value.any() for value in weights)
@@ -261,7 +263,8 @@ def test_discriminant_analysis_needs_one_label_an_image(tmp_path, backbone, zoo)
 
 
 def test_mixed_precision(tmp_path, backbone, data, zoo):
-    options = {"fit_options": {"precision": "bf16-mixed"}, "optimizer": partial(AdamW, lr=0.05)}
+    precision = {"fit_options": {"precision": "bf16-mixed"}}
+    options = {"modules": ["calm"], "optimizer": partial(AdamW, lr=1e-4), **precision}
     for head in ("ridge", "linear"):
         model, _ = fitted(tmp_path, backbone, data, zoo, head=head, **options)
         assert all(value.dtype == torch.float32 for value in learned(model).values())
