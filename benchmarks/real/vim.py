@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -41,13 +42,13 @@ def rotation(of: str = _FASHION, train: int = 5200) -> Source:
         source,
         name="rotation",
         class_names=("0", "90", "180", "270"),
-        train=_turned(torch.stack(source.train.images(range(train))), "train"),
+        train=_turned(source.train.images(range(train)), "train"),
         test=None,
         val=None,
     )
 
 
-def _turned(images: Tensor, name: str) -> TensorTable:
+def _turned(images: Sequence[Tensor] | Tensor, name: str) -> TensorTable:
     turns = torch.randint(0, 4, (len(images),), generator=torch.Generator().manual_seed(0))
     turned = torch.stack([torch.rot90(image, int(turn), (1, 2)) for image, turn in zip(images, turns, strict=True)])
     return TensorTable(turned, turns, f"rotation/{name}")
