@@ -24,7 +24,7 @@ _TRAINING = {
     "predict": "write a checkpoint's predictions to a csv, json or parquet file",
 }
 _TOOLS = {
-    "demo": "train a zoo, aggregate it for few-shot tasks and compare, in a few minutes",
+    "demo": "train a zoo, aggregate it for few-shot tasks and compare with every simpler way",
     "zoo": "list, show, add, remove, verify and export modules",
 }
 

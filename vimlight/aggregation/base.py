@@ -117,6 +117,28 @@ class Aggregate(nn.Module):
         return [Slot(site, kind.reads, kind.writes, self.extra.unit(site)) for site in self.extra.sites]
 
 
+class SoftmaxLogits(nn.Module):
+    """Learned logits whose softmax shares out each row among the modules; equal shares at the start.
+
+    Args:
+        rows: Number of rows.
+        count: Number of modules, K.
+    """
+
+    def __init__(self, rows: int, count: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(rows, count))
+
+    def shares(self) -> Tensor:
+        """Returns the shares `(rows, K)`; each row sums to 1."""
+        return self.logits.softmax(dim=1)
+
+    @torch.no_grad()
+    def start_from(self, scores: Tensor) -> None:
+        """Sets every row of the logits to the scores `(K,)`."""
+        self.logits.copy_(scores.expand_as(self.logits))
+
+
 AGGREGATORS: Registry[type[Aggregate]] = Registry("aggregator", "vimlight.aggregation")
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vimlight.aggregation.base import AGGREGATORS, Aggregate
+from vimlight.aggregation.base import AGGREGATORS, Aggregate, SoftmaxLogits
 from vimlight.backbone import Backbone
 from vimlight.errors import PluginError
 from vimlight.plugins import Attachment, Plugin, Slot
@@ -31,6 +31,8 @@ class Merge(Aggregate):
         **common: See `Aggregate`.
     """
 
+    gating: SoftmaxLogits
+
     def __init__(self, backbone: Backbone, modules: Sequence[Plugin], **common: Any) -> None:
         super().__init__(backbone, modules, **common)
         _require_equal(modules, self.names)
@@ -38,7 +40,7 @@ class Merge(Aggregate):
         self._stacks = nn.ModuleList(
             _Stack([module.unit(site) for module in self.modules_in_zoo]) for site in self._sites
         )
-        self.gating.logits = nn.Parameter(torch.zeros(len(self._sites), len(modules)))
+        self.gating = SoftmaxLogits(len(self._sites), len(modules))
 
     @property
     def places(self) -> list[str]:
@@ -48,20 +50,15 @@ class Merge(Aggregate):
     @property
     def gates(self) -> Tensor:
         """The coefficients `(places, K)`; each row sums to 1."""
-        logits = self.gating.logits
-        assert isinstance(logits, Tensor)
-        return logits.softmax(dim=1)
+        return self.gating.shares()
 
-    @torch.no_grad()
     def start_from(self, scores: Tensor) -> None:
         """Sets every row of the logits to the scores.
 
         Args:
             scores: `(K,)`.
         """
-        logits = self.gating.logits
-        assert isinstance(logits, Tensor)
-        logits.copy_(scores.expand_as(logits))
+        self.gating.start_from(scores)
 
     def forward(self, images: Tensor) -> Tensor:
         """Computes features `(N, D)` of images `(N, 3, H, W)` with the merged module."""

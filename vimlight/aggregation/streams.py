@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vimlight.aggregation.base import AGGREGATORS, Aggregate
+from vimlight.aggregation.base import AGGREGATORS, Aggregate, SoftmaxLogits
 from vimlight.backbone import Backbone
 from vimlight.plugins import Attachment, Plugin, Slot
 
@@ -85,27 +85,24 @@ class LogitEnsemble(Streams):
         **common: See `Aggregate`.
     """
 
+    gating: SoftmaxLogits
+
     def __init__(self, backbone: Backbone, modules: Sequence[Plugin], **common: Any) -> None:
         super().__init__(backbone, modules, **common)
-        self.gating.logits = nn.Parameter(torch.zeros(1, len(modules)))
+        self.gating = SoftmaxLogits(1, len(modules))
 
     @property
     def gates(self) -> Tensor:
         """The shares of the streams in the logits, `(1, K)`; they sum to 1."""
-        logits = self.gating.logits
-        assert isinstance(logits, Tensor)
-        return logits.softmax(dim=1)
+        return self.gating.shares()
 
-    @torch.no_grad()
     def start_from(self, scores: Tensor) -> None:
         """Sets the logits of the shares to the scores.
 
         Args:
             scores: `(K,)`.
         """
-        logits = self.gating.logits
-        assert isinstance(logits, Tensor)
-        logits.copy_(scores[None])
+        self.gating.start_from(scores)
 
     def forward(self, images: Tensor) -> Tensor:
         """Computes features `(N, K, D)` of images `(N, 3, H, W)` in K passes."""
