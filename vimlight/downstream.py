@@ -42,7 +42,7 @@ class DownstreamModule(SupervisedModule):
             zoo later changes nothing.
         aggregator: Name of an aggregator, or its name as `how` together with its settings.
         head: `"ridge"` or `"lda"` for a head in closed form, `"linear"` for one trained by gradient.
-        readout: What the head reads: `"last"`, or `"layers"` for the pooled outputs of all blocks besides.
+        readout: What the head reads: `"last"`, `"layers"` or `"grid"`; see `Backbone.forward`.
         start: `"ranking"` to start the gates from a ranking of the single modules, `"equal"` for equal gates.
         extra_module: A fresh plug-in trained beside the zoo: the name of its type or the arguments of `create_plugin`.
         ranking_limit: How many training images the ranking looks at, at most.
