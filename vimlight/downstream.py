@@ -156,7 +156,9 @@ class DownstreamModule(SupervisedModule):
         # Aggregators without anything to start keep the base class's method.
         learns_gates = type(self.aggregator).start_from is not Aggregate.start_from
         if self.start == "ranking" and len(self.module_names) > 1 and learns_gates:
-            self._start_gates()
+            # In the precision in which the gates will be trained.
+            with self.trainer.precision_plugin.forward_context():
+                self._start_gates()
         self.fit_head()
         self.aggregator.train()
 
