@@ -57,7 +57,7 @@ class DownstreamModule(SupervisedModule):
         modules: Sequence[str] | None = None,
         aggregator: str | dict[str, Any] = "ens_moe",
         head: str = "ridge",
-        readout: str = "layers",
+        readout: str = "grid",
         start: str = "ranking",
         extra_module: str | dict[str, Any] | None = None,
         ranking_limit: int = 1000,

@@ -65,6 +65,8 @@ class Backbone(nn.Module):
         """
         if readout not in READOUTS:
             raise unknown_name("readout", readout, READOUTS)
+        # Convolutions of few channels run about twice as fast on images whose channels come last in memory.
+        images = images.contiguous(memory_format=torch.channels_last)
         if not READOUTS[readout]:
             return cast(Tensor, self.model(images))
         with tap_blocks(self.model, self.blocks, READOUTS[readout]) as pooled:

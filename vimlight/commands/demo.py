@@ -90,8 +90,8 @@ def plan() -> Plan:
     """Returns what the demo compares: drawn midstream tasks, and downstream tasks of which one is real."""
     from vimlight.comparison import Plan, Task
 
-    drawn = ("letters", "shapes", "orientation")
-    midstream = tuple(Task(name, "scenes", {"task": name, "train": 20_000, "test": 100}) for name in drawn)
+    drawn = ("letters", "shapes", "orientation", "position")
+    midstream = tuple(Task(name, "scenes", {"task": name, "train": 16_000, "test": 100}) for name in drawn)
     downstream = (
         Task("digits", "digits"),
         Task("odd shapes", "scenes", {"task": "odd_shapes", "train": 800, "test": 300}),
