@@ -147,6 +147,19 @@ def test_gates_start_from_a_ranking_of_the_modules(tmp_path, backbone, data, une
     assert single.gates.tolist() == [[0.0, 1.0]]
 
 
+def test_the_zoo_starts_as_strong_as_leaves_the_least_error(tmp_path, backbone, data, uneven):
+    still = {"epochs": 1, "optimizer": partial(SGD, lr=0.0)}
+    model, _ = fitted(tmp_path, backbone, data, uneven, modules=["blind"], start="equal", **still)
+    assert model.gates.max() == 1
+    model, _ = fitted(tmp_path, backbone, data, uneven, **still)
+    found = model.gates.sum(dim=1).max()
+    errors = {}
+    for strength in model.aggregator.strengths:
+        model.aggregator.scale_to(strength)
+        errors[strength] = model._left_out_error(model.aggregator)
+    assert float(found) == pytest.approx(min(errors, key=errors.get), abs=1e-6)
+
+
 def test_gates_may_start_equal(tmp_path, backbone, data, zoo):
     model, _ = fitted(tmp_path, backbone, data, zoo, epochs=1, start="equal", optimizer=partial(SGD, lr=0.0))
     torch.testing.assert_close(model.gates, torch.full((4, 3), 1 / 3))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -20,6 +20,7 @@ from vimlight.zoo import Zoo
 
 __all__ = ["DownstreamModule"]
 
+T = TypeVar("T")
 _STARTS = ("ranking", "equal")
 _BESIDE = {"names", "readout", "extra_module"}
 # Sharpness of the gates made from a ranking: 0 is equal shares, the last nearly all for the best module. Sharper still,
@@ -31,9 +32,9 @@ class DownstreamModule(SupervisedModule):
     """Aggregates a frozen zoo for one task.
 
     Before the first step the single modules are ranked by the leave-one-out error of a closed-form head on the training
-    images, and the gates start from the ranking, as sharp as leaves the least error. With a closed-form head the gates
-    are trained on that same error and the head is solved anew for every validation and checkpoint and at the end; with
-    a `linear` head both are trained together, the head starting from the closed form.
+    images, and the gates start from the ranking, as sharp and then as strong as leaves the least error. With a
+    closed-form head the gates are trained on that same error and the head is solved anew for every validation and
+    checkpoint and at the end; with a `linear` head both are trained together, the head starting from the closed form.
 
     Args:
         backbone: The backbone, its name, or the arguments of `create_backbone`.
@@ -242,12 +243,18 @@ class DownstreamModule(SupervisedModule):
     def _start_gates(self) -> None:
         errors = torch.tensor(list(self.rank_modules().values()), dtype=torch.float64)
         merit = (errors.mean() - errors) / errors.std().clamp_min(1e-12)
-        candidates = [(merit * sharpness).float().to(self.device) for sharpness in _SHARPNESS]
-        results = []
-        for candidate in candidates:
-            self.aggregator.start_from(candidate)
-            results.append(self._left_out_error(self.aggregator))
-        self.aggregator.start_from(candidates[results.index(min(results))])
+        scores = [(merit * sharpness).float().to(self.device) for sharpness in _SHARPNESS]
+        self._start_best(self.aggregator.start_from, scores)
+        self._start_best(self.aggregator.scale_to, self.aggregator.strengths)
+
+    def _start_best(self, start: Callable[[T], None], candidates: Sequence[T]) -> None:
+        """Starts the gates from the candidate with the least leave-one-out error."""
+        if len(candidates) > 1:
+            errors = []
+            for candidate in candidates:
+                start(candidate)
+                errors.append(self._left_out_error(self.aggregator))
+            start(candidates[errors.index(min(errors))])
 
     def _left_out_error(self, model: Aggregate) -> float:
         features, targets = collect_features(model, self._images(), self.ranking_limit)

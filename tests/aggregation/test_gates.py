@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vimlight.aggregation import aggregate
 from vimlight.aggregation.gated import masked_softmax
-from vimlight.errors import PluginError
+from vimlight.errors import PluginError, UnknownNameError
 from vimlight.plugins import Attachment, Plugin, Slot, attach
 
 
@@ -228,6 +228,23 @@ def flops(model, images):
 
 
 @torch.no_grad()
+def test_a_learned_strength_switches_the_zoo_off_and_beyond_one_module(backbone, images, three):
+    model, published = aggregate(backbone, three), aggregate(backbone, three, strength="one")
+    assert torch.equal(model.gates, published.gates)
+    assert torch.equal(model(images), published(images))
+    model.scale_to(0.0)
+    torch.testing.assert_close(model(images), backbone(images))
+    model.scale_to(1.5)
+    torch.testing.assert_close(model.gates, 1.5 * published.gates)
+    published.scale_to(1.5)
+    torch.testing.assert_close(published.gates.sum(dim=1), torch.ones(len(published.places)))
+    assert published.strengths == (1.0,)
+    assert "strength" not in published.gating.state_dict()
+    with pytest.raises(UnknownNameError, match="strength 'on'; did you mean 'one'"):
+        aggregate(backbone, three, strength="on")
+
+
+@torch.no_grad()
 def test_pruning_saves_cost_and_keeps_the_output_near(backbone, images, three):
     model = aggregate(backbone, three, "ens_moe")
     model.start_from(torch.tensor([4.0, 4.2, -2.0]))
@@ -246,9 +263,10 @@ def test_pruning_saves_cost_and_keeps_the_output_near(backbone, images, three):
 def test_pruning_never_empties_a_place(vit, trained):
     modules = [trained(vit, seed=seed) for seed in range(3)]
     model = randomise(aggregate(vit, modules))
-    largest = model.gates.argmax(dim=1)
-    model.prune(2.0)
-    assert torch.equal(model.gates, torch.nn.functional.one_hot(largest, 3).float())
+    largest = model.gates.abs().argmax(dim=1)
+    strengths = model.gates.sum(dim=1, keepdim=True)
+    model.prune(10.0)
+    torch.testing.assert_close(model.gates, torch.nn.functional.one_hot(largest, 3) * strengths)
 
 
 @torch.no_grad()
@@ -258,5 +276,6 @@ def test_a_module_appended_with_no_weight_changes_nothing(backbone, images, thre
         grown = aggregate(backbone, [*three[:2], other], "ens_moe")
         grown.gating.logits[:, :2] = model.gating.logits
         grown.gating.logits[:, 2] = float("-inf")
+        grown.gating.strength.copy_(model.gating.strength)
         assert torch.equal(grown.gates[:, :2], model.gates)
         torch.testing.assert_close(grown(images), model(images), rtol=1e-5, atol=1e-5)

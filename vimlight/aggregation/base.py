@@ -39,6 +39,7 @@ class Aggregate(nn.Module):
         gating: The learned part, a module with few parameters or none.
         extra: The fresh plug-in or nothing.
         streams: How many passes through the backbone one image takes.
+        strengths: Which strengths of the zoo as a whole are worth trying at the start; 1 alone where none is learned.
 
     Raises:
         PluginError: If there are no modules, or one has a site that the backbone lacks.
@@ -75,6 +76,7 @@ class Aggregate(nn.Module):
         # In a tuple: each aggregator decides what of the zoo is part of the model.
         self.modules_in_zoo = tuple(copy.deepcopy(module).requires_grad_(False).eval() for module in modules)
         self.streams = 1
+        self.strengths: tuple[float, ...] = (1.0,)
 
     def forward(self, images: Tensor) -> Tensor:
         """Computes features `(N, D)` of images `(N, 3, H, W)`."""
@@ -99,6 +101,13 @@ class Aggregate(nn.Module):
 
         Args:
             scores: One score a module, `(K,)`: logarithms of the wanted shares, up to a constant.
+        """
+
+    def scale_to(self, strength: float) -> None:
+        """Starts the strength of the zoo as a whole, where it is learned.
+
+        Args:
+            strength: One of `strengths`.
         """
 
     def penalty(self) -> Tensor:

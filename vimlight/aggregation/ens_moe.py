@@ -17,21 +17,24 @@ from vimlight.plugins import Plugin
 __all__ = ["EnsMoe"]
 
 _TIES = ("none", "layers", "all")
+_STRENGTHS = ("learned", "one")
 
 
 @AGGREGATORS.register("ens_moe")
 class EnsMoe(StaticGates):
-    """`sum_i g_i module_i(n)` with `g = softmax(a)` over the k largest entries of a learned vector a (Ens-MoE).
+    """`s sum_i g_i module_i(n)` with `g = softmax(a)` over the k largest entries of a learned vector a (Ens-MoE).
 
-    The gates do not depend on the image and sum to 1 at every place. With little data, logits can be tied and are
-    pulled towards where they started.
+    The gates do not depend on the image. ViM's sum to 1 at every place: such a mixture can neither switch the zoo off
+    nor let it speak louder than one module. A learned strength s, 1 at the start, can do both. With little data, logits
+    can be tied and are pulled towards where they started.
 
     Args:
         backbone: The frozen backbone.
         modules: The zoo's modules.
         top_k: How many modules are active at a place; all if left out.
         tie: `"none"` for a logit per layer and place, `"layers"` for one per role of place (attention, MLP), `"all"`
-            for one per module.
+            for one per module; strengths are tied alike.
+        strength: `"learned"`, or `"one"` for gates that sum to 1, as ViM has them.
         shrinkage: Weight of the squared distance of the logits from their start in the loss.
         **common: See `Aggregate`.
     """
@@ -43,12 +46,15 @@ class EnsMoe(StaticGates):
         *,
         top_k: int | None = None,
         tie: str = "none",
+        strength: str = "learned",
         shrinkage: float = 0.0,
         **common: Any,
     ) -> None:
         super().__init__(backbone, modules, **common)
         if tie not in _TIES:
             raise unknown_name("tie", tie, _TIES)
+        if strength not in _STRENGTHS:
+            raise unknown_name("strength", strength, _STRENGTHS)
         if top_k is not None and not 1 <= top_k <= len(modules):
             raise ConfigError(f"top_k must lie between 1 and the number of modules, {len(modules)}; got {top_k}")
         self.top_k = top_k
@@ -57,6 +63,9 @@ class EnsMoe(StaticGates):
         distinct = list(dict.fromkeys(keys))
         self._rows = [distinct.index(key) for key in keys]
         self.gating.logits = nn.Parameter(torch.zeros(len(distinct), len(modules)))
+        if strength == "learned":
+            self.gating.strength = nn.Parameter(torch.ones(len(distinct), 1))
+            self.strengths = (0.0, 0.25, 0.5, 1.0, 1.5)
         # In the gating, so that it is saved with the logits.
         self.gating.register_buffer("start", torch.zeros(len(distinct), len(modules)))
 
@@ -69,8 +78,9 @@ class EnsMoe(StaticGates):
 
     @property
     def gates(self) -> Tensor:
-        """The gates `(places, K)`; each row sums to 1."""
-        return masked_softmax(self.logits[self._rows], self.present, self.top_k)
+        """The gates `(places, K)`; each row sums to its strength."""
+        shares = masked_softmax(self.logits[self._rows], self.present, self.top_k)
+        return shares if self._strength is None else self._strength[self._rows] * shares
 
     @torch.no_grad()
     def start_from(self, scores: Tensor) -> None:
@@ -81,6 +91,20 @@ class EnsMoe(StaticGates):
         """
         self.logits.copy_(scores.expand_as(self.logits))
         self.gating.get_buffer("start").copy_(self.logits)
+
+    @torch.no_grad()
+    def scale_to(self, strength: float) -> None:
+        """Sets every learned strength.
+
+        Args:
+            strength: The value.
+        """
+        if self._strength is not None:
+            self._strength.fill_(strength)
+
+    @property
+    def _strength(self) -> nn.Parameter | None:
+        return dict(self.gating.named_parameters()).get("strength")
 
     def penalty(self) -> Tensor:
         """Returns the shrinkage times the mean squared distance of the logits from their start."""

@@ -119,21 +119,21 @@ class StaticGates(GatedAggregate):
 
     @torch.no_grad()
     def prune(self, threshold: float) -> float:
-        """Drops, at each place, the modules whose gate is below a threshold, and their cost with them.
+        """Drops, at each place, the modules whose gate is smaller than a threshold, and their cost with them.
 
         Where every gate is below it, the largest stays. The gates of the others are taken as they are or, where they
         are a softmax, share what was dropped. Checkpoints do not remember it.
 
         Args:
-            threshold: Smallest gate that is kept.
+            threshold: Size of the smallest gate that is kept, whatever its sign.
 
         Returns:
             The largest share s of gates that was dropped at one place: what is added there changes by at most 2 s
             times the largest output of a module.
         """
-        gates = self.gates
-        keep = (gates >= threshold) | (gates == gates.amax(dim=1, keepdim=True))
-        dropped = (gates.abs() * ~keep).sum(dim=1) / gates.abs().sum(dim=1).clamp_min(1e-12)
+        sizes = self.gates.abs()
+        keep = (sizes >= threshold) | (sizes == sizes.amax(dim=1, keepdim=True))
+        dropped = (sizes * ~keep).sum(dim=1) / sizes.sum(dim=1).clamp_min(1e-12)
         self.present &= keep
         self.join()
         return float(dropped.max())

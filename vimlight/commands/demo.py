@@ -102,6 +102,5 @@ def plan() -> Plan:
         midstream=midstream,
         downstream=downstream,
         plugin={"kind": "convpass", "hidden": 16},
-        epochs=1,
         test_limit=300,
     )

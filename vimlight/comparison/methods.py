@@ -105,7 +105,7 @@ def _fit(
         backbone,
         zoo=str(zoo.path),
         modules=[name for name in zoo.names() if name not in task.without] if method.aggregator != "none" else [],
-        aggregator=method.aggregator,
+        aggregator={"how": method.aggregator, **method.settings},
         readout=method.readout,
         extra_module=dict(plan.plugin) if method.extra else None,
         kind=data.kind,

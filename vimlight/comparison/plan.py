@@ -45,6 +45,7 @@ class Method:
         extra: Whether a fresh module is trained on the downstream images.
         steps: Gradient steps beside the closed-form head; without any, features are computed once for all runs.
         lr: Learning rate of these steps.
+        settings: Settings of the aggregator.
     """
 
     aggregator: str
@@ -53,6 +54,7 @@ class Method:
     extra: bool = False
     steps: int = 0
     lr: float = 0.05
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 METHODS: dict[str, Method] = {
@@ -63,6 +65,8 @@ METHODS: dict[str, Method] = {
     "shuffled midstream labels": Method("ens_moe", zoo=SHUFFLED, steps=5),
     "best single module": Method("best_single"),
     "uniform": Method("uniform"),
+    "ViM, last feature": Method("ens_moe", readout="last", steps=5),
+    "ViM, gates that sum to 1": Method("ens_moe", steps=5, settings={"strength": "one"}),
     "ViM (ens_moe)": Method("ens_moe", steps=5),
     "ViM with a fresh module": Method("ens_moe", extra=True, steps=12, lr=4e-3),
     "router": Method("router", steps=5),
@@ -98,7 +102,7 @@ class Plan:
     plugin: Mapping[str, Any]
     shots: tuple[int, ...] = (5, 20)
     seeds: tuple[int, ...] = (0, 1, 2)
-    epochs: int = 2
+    epochs: int = 1
     lr: float = 4e-3
     readout: str = "last"
     test_limit: int | None = 600
