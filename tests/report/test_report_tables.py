@@ -85,6 +85,7 @@ def test_differences_are_taken_seed_by_seed(table):
     assert ahead.header() == ["method (accuracy, %)", "digits 5-shot", "fashion 5-shot", "average 5-shot"]
     assert [row[1][0] for row in ahead.rows()] == ["+", "+"]
     assert ahead.best(digits) is None
+    assert [str(column) for column in ahead.averages().columns] == ["average 5-shot"]
     assert table.against("probe").rows()[0][1].startswith("-")
     with pytest.raises(UnknownNameError, match="unknown method 'Vim'; did you mean 'ViM'"):
         table.against("Vim")

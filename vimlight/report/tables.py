@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Column", "MethodFacts", "ResultsTable", "Statistic", "summarise"]
 
 MISSING = "—"
+AVERAGE = "average"
 _FIELDS = ("method", "task", "shots", "seed", "metric", "value")
 
 
@@ -63,7 +64,7 @@ class Column:
     """One task at one number of shots.
 
     Attributes:
-        task: The task, or `"average"`.
+        task: The task, or `AVERAGE`.
         shots: Labelled images a class, none for all of them.
     """
 
@@ -239,6 +240,10 @@ class ResultsTable:
         text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         return write_whole(path, text + "\n", overwrite=overwrite)
 
+    def averages(self) -> ResultsTable:
+        """Returns the averages over the tasks alone."""
+        return dataclasses.replace(self, columns=[column for column in self.columns if column.task == AVERAGE])
+
     def against(self, method: str) -> ResultsTable:
         """Returns how far a method is ahead of each other one, seed by seed: what seeds have in common cancels out.
 
@@ -329,7 +334,7 @@ def _averages(
             seeds = set.intersection(*(set(result.seeds) for result in results)) if results else set()
             if len(tasks) > 1 and len(results) == len(tasks) and seeds:
                 means = {seed: statistics.fmean(result.seeds[seed] for result in results) for seed in sorted(seeds)}
-                averages[method, Column("average", shots)] = Statistic(means)
+                averages[method, Column(AVERAGE, shots)] = Statistic(means)
     return averages
 
 
