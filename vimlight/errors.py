@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "BackboneError",
+    "CacheError",
     "CheckpointError",
     "ConfigError",
     "DataError",
@@ -60,6 +61,10 @@ class ZooError(VimlightError):
 
 class DataError(VimlightError):
     """Data that is missing, unreadable or too small for what was asked."""
+
+
+class CacheError(VimlightError):
+    """A logit cache that is missing, incomplete, altered, of another format, or no match for another one."""
 
 
 class CheckpointError(VimlightError):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vimlight.atomic import publish, temporary
 from vimlight.errors import ConfigError
-from vimlight.zoo.atomic import publish, temporary
 
 __all__ = ["refuse_existing", "write_whole"]
 
