@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_caches import AUX, CLASSES, random_features, random_head
 
 from vimlight.errors import CacheError, DataError
 from vimlight.transmiter import LogitCache
 from vimlight.transmiter.cache.files import CacheFiles
 from vimlight.transmiter.cache.manifest import Manifest
-
-from conftest import AUX, CLASSES, random_features, random_head  # isort: skip
 
 
 @pytest.mark.parametrize(("views", "scale", "bias"), [(1, 100.0, 0.0), (3, 12.5, -10.0)])
