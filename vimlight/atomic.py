@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["publish", "publish_directory", "temporary", "temporary_directory"]
+from vimlight.errors import ConfigError
+
+__all__ = [
+    "publish",
+    "publish_directory",
+    "refuse_existing",
+    "temporary",
+    "temporary_directory",
+    "write_whole",
+]
 
 
 @contextmanager
@@ -56,6 +65,47 @@ def publish(copy: Path, final: Path, overwrite: bool) -> None:
         # The file system has no links: claim the name with an empty file, then replace that.
         final.touch(exist_ok=False)
         copy.replace(final)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Refuses a path where something is, or whose parent is a file.
+
+    Args:
+        path: Where a file shall be written.
+        overwrite: Whether a file may be replaced.
+
+    Raises:
+        ConfigError: If a file is there and `overwrite` is false, or a directory is.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{str(path)!r} is a directory; give the path of a file")
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{str(path)!r} exists; choose another path or set overwrite=True")
+
+
+def write_whole(path: str | Path, content: str | bytes, *, overwrite: bool = False) -> Path:
+    """Writes a file under a temporary name and renames it, creating its directory.
+
+    Args:
+        path: Where to write.
+        content: Text, written as UTF-8, or bytes.
+        overwrite: Whether an existing file is replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: If the file exists and `overwrite` is false.
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary(path, content.encode() if isinstance(content, str) else content) as copy:
+        try:
+            publish(copy, path, overwrite)
+        except FileExistsError:
+            raise ConfigError(f"{str(path)!r} was written by another process meanwhile") from None
+    return path
 
 
 @contextmanager

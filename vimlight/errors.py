@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "AdapterError",
     "BackboneError",
     "CacheError",
     "CheckpointError",
@@ -65,6 +66,10 @@ class DataError(VimlightError):
 
 class CacheError(VimlightError):
     """A logit cache that is missing, incomplete, altered, of another format, or no match for another one."""
+
+
+class AdapterError(VimlightError):
+    """An adapter file that is missing, altered or of another format, or an adapter that meets other classes."""
 
 
 class CheckpointError(VimlightError):

@@ -9,14 +9,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vimlight.transmiter.adapters import GapRidge, TransMiter, load_adapter
+    from vimlight.transmiter.alignment import align, align_all
     from vimlight.transmiter.cache import LogitCache, TextHead, check_paired, write_cache
+    from vimlight.transmiter.gap_ridge import fit_gap_ridge
 
-__all__ = ["LogitCache", "TextHead", "check_paired", "write_cache"]
+__all__ = [
+    "GapRidge",
+    "LogitCache",
+    "TextHead",
+    "TransMiter",
+    "align",
+    "align_all",
+    "check_paired",
+    "fit_gap_ridge",
+    "load_adapter",
+    "write_cache",
+]
 
 _HOMES = {
+    "GapRidge": "adapters",
     "LogitCache": "cache",
     "TextHead": "cache",
+    "TransMiter": "adapters",
+    "align": "alignment",
+    "align_all": "alignment",
     "check_paired": "cache",
+    "fit_gap_ridge": "gap_ridge",
+    "load_adapter": "adapters",
     "write_cache": "cache",
 }
 
