@@ -7,7 +7,7 @@ leave-one-image-out errors choose the strength of the regularisation.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,9 @@ from vimlight.transmiter.adapter import ADAPTERS, Adapter
 from vimlight.transmiter.cache import LogitCache, check_paired
 from vimlight.transmiter.rows import LogitRows, checked_z_score, z_score
 
-__all__ = ["READS", "GapRidge", "fit_gap_ridge"]
+__all__ = ["READS", "STRENGTHS", "GapRidge", "NormalEquations", "fit_gap_ridge"]
+
+Pairs = Iterable[tuple[Tensor, Tensor]]
 
 READS = ("logits", "features")
 STRENGTHS = tuple(10 ** (k / 2) for k in range(-8, 9))
@@ -122,7 +124,7 @@ def fit_gap_ridge(
         raise DataError(f"cache {str(target.path)!r} holds bare logits, no features to read; use reads='logits'")
     adapter = GapRidge(target.num_logits, target.num_classes, reads, width)
     data = _Images(source, tuned, target, reads, batch_size)
-    normal = _NormalEquations.of(data)
+    normal = NormalEquations.of(data)
     errors = normal.left_out_errors(data, strengths)
     best = int(errors.argmin())
     weight, bias = normal.solution(strengths[best])
@@ -178,8 +180,8 @@ class _Images:
 
 
 @dataclasses.dataclass
-class _NormalEquations:
-    """Moments of inputs x and gaps y, and the eigenvectors of the centred inputs' scatter.
+class NormalEquations:
+    """A ridge regression from a stream: moments of inputs x and gaps y, and eigenvectors of the centred inputs' scatter.
 
     Attributes:
         count: Number of rows.
@@ -200,8 +202,8 @@ class _NormalEquations:
     variance: float
 
     @classmethod
-    def of(cls, data: _Images) -> _NormalEquations:
-        """Sums the moments in one pass."""
+    def of(cls, data: Pairs) -> NormalEquations:
+        """Sums the moments in one pass over inputs `(n, V, P)` and gaps `(n, V, C)`, float64, of n images in V views."""
         count = 0
         sums: list[Any] = [0.0] * 5
         for inputs, gaps in data:
@@ -225,7 +227,7 @@ class _NormalEquations:
         weight = (self.vectors @ (self._shrunk(strength)[:, None] * self.cross)).T
         return weight, self.mean_y - weight @ self.mean_x
 
-    def left_out_errors(self, data: _Images, strengths: Sequence[float]) -> Tensor:
+    def left_out_errors(self, data: Pairs, strengths: Sequence[float]) -> Tensor:
         """Returns the mean squared error at images that all their views are left out of the fit for, by strength.
 
         With H the part of the hat matrix that belongs to an image, leaving it out makes of its residuals e those of
