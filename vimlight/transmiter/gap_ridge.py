@@ -181,7 +181,7 @@ class _Images:
 
 @dataclasses.dataclass
 class NormalEquations:
-    """A ridge regression from a stream: moments of inputs x and gaps y, and eigenvectors of the centred inputs' scatter.
+    """A ridge regression from a stream: moments of inputs x and gaps y, and eigenvectors of the inputs' scatter.
 
     Attributes:
         count: Number of rows.
@@ -203,7 +203,7 @@ class NormalEquations:
 
     @classmethod
     def of(cls, data: Pairs) -> NormalEquations:
-        """Sums the moments in one pass over inputs `(n, V, P)` and gaps `(n, V, C)`, float64, of n images in V views."""
+        """Sums the moments in one pass over inputs `(n, V, P)` and gaps `(n, V, C)`, float64."""
         count = 0
         sums: list[Any] = [0.0] * 5
         for inputs, gaps in data:
