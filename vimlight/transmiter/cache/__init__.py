@@ -13,10 +13,11 @@ DIR/manifest.json       everything that the numbers depend on, and a SHA-256 per
 
 from __future__ import annotations
 
+from vimlight.transmiter.cache.assembly import write_cache
 from vimlight.transmiter.cache.logit_cache import LogitCache
 from vimlight.transmiter.cache.manifest import Manifest
 from vimlight.transmiter.cache.pairing import check_paired
 from vimlight.transmiter.cache.text_head import TextHead
-from vimlight.transmiter.cache.writer import CacheWriter, write_cache
+from vimlight.transmiter.cache.writer import CacheWriter
 
 __all__ = ["CacheWriter", "LogitCache", "Manifest", "TextHead", "check_paired", "write_cache"]

@@ -150,7 +150,7 @@ class LogitCache:
             DataError: If the cache holds bare logits.
         """
         self._need_features()
-        return F.normalize(self._stored(rows, view), dim=1)
+        return F.normalize(self._read(rows, view), dim=1)
 
     def logits(self, rows: Rows = slice(None), *, view: int = 0, columns: Rows | None = None) -> Tensor:
         """Returns logits.
@@ -163,7 +163,7 @@ class LogitCache:
         Returns:
             `(n, M)` float32, or as many columns as were asked for.
         """
-        return self._to_logits(self._stored(rows, view), columns)
+        return self._to_logits(self._read(rows, view), columns)
 
     def batches(self, batch_size: int = 4096, *, views: int | Literal["all"] = "all") -> Iterator[Tensor]:
         """Yields all logits in a fixed order: image by image, and of each image view by view.
@@ -178,6 +178,10 @@ class LogitCache:
         flat = self._array.reshape(-1, self._array.shape[-1]) if views == "all" else self._array[:, views]
         for start in range(0, len(flat), batch_size):
             yield self._to_logits(_float(flat[start : start + batch_size]), None)
+
+    def stored(self, rows: slice) -> NDArray[Any]:
+        """Returns rows as they are on the disk: features `(n, V, E)` float16, or logits `(n, V, M)` float32."""
+        return self._array[rows]
 
     def verify(self) -> list[str]:
         """Reads every file and compares it with the manifest.
@@ -203,7 +207,7 @@ class LogitCache:
                 f"cache {str(self.path)!r} holds bare logits, no features; import or build it with features"
             )
 
-    def _stored(self, rows: Rows, view: int) -> Tensor:
+    def _read(self, rows: Rows, view: int) -> Tensor:
         if not -self.num_views <= view < self.num_views:
             raise DataError(f"cache {str(self.path)!r} has {self.num_views} views, so there is no view {view}")
         return _float(self._array[_index(rows), view])
