@@ -59,6 +59,15 @@ class Protocol(ABC):
             partition: Class indices of `"base"` and `"novel"`, empty where the classes are not parted.
         """
 
+    def known(self, num_classes: int, partition: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+        """Returns the classes that the source was tuned on; labels of others are kept from every method.
+
+        Args:
+            num_classes: Number of task classes C.
+            partition: As for `groups`.
+        """
+        return tuple(partition["base"]) if self.partitioned else tuple(range(num_classes))
+
     def combine(self, accuracies: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, float]:
         """Returns all accuracies to report: those of the groups, and what they become.
 
@@ -137,6 +146,10 @@ class CrossDataset(BaseToBase):
     name = "cross_dataset"
     text = "all images among the classes of their data set, for data sets that nothing was tuned on"
     across = True
+
+    def known(self, num_classes: int, partition: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+        """Returns no class."""
+        return ()
 
 
 def harmonic_mean(first: float, second: float) -> float:
