@@ -25,6 +25,7 @@ _TRAINING = {
 }
 _TOOLS = {
     "demo": "train a zoo, aggregate it for few-shot tasks and compare with every simpler way",
+    "cache": "build, import, check, merge and re-head the logit caches of image-text models",
     "zoo": "list, show, add, remove, verify and export modules",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
@@ -11,15 +12,15 @@ T = TypeVar("T")
 
 
 def track(items: Iterable[T], text: str, show: bool, total: int | None = None) -> Iterator[T]:
-    """Yields the items and shows how many are done.
+    """Yields the items and shows how many are done, if there is a terminal to show it on.
 
     Args:
         items: What is worked on.
         text: What the bar is called.
-        show: Whether there is a bar.
+        show: Whether there may be a bar.
         total: Number of items where they cannot be counted.
     """
-    if not show:
+    if not (show and sys.stderr.isatty()):
         yield from items
         return
     from rich.console import Console

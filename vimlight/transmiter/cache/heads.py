@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +16,10 @@ from vimlight.transmiter.cache.logit_cache import LogitCache
 from vimlight.transmiter.cache.manifest import Manifest
 from vimlight.transmiter.cache.text_head import TextHead
 from vimlight.transmiter.models import ImageTextModel, load_model
-from vimlight.transmiter.templates import class_features
+from vimlight.transmiter.templates import class_features, templates_of
 from vimlight.transmiter.vocabulary import WORDS, draw_vocabulary
 
-__all__ = ["Vocabulary", "auxiliary_names", "model_of", "text_head"]
+__all__ = ["Vocabulary", "auxiliary_names", "encoded_head", "model_of", "text_head"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,55 @@ def model_of(cache: LogitCache) -> ImageTextModel:
             f"{cache.manifest.weights[:12]}..., but what is loaded now has {model.weights[:12]}..."
         )
     return model.to("cpu", precision)
+
+
+def encoded_head(
+    cache: LogitCache,
+    class_names: Sequence[str],
+    vocabulary: Vocabulary | None = None,
+    templates: str | Sequence[str] | None = None,
+    aux_templates: str | Sequence[str] | None = None,
+    *,
+    progress: bool = False,
+) -> tuple[TextHead, dict[str, Any]]:
+    """Encodes other class names for the features of a cache, with the text tower of its own model.
+
+    Args:
+        cache: The cache.
+        class_names: The task classes.
+        vocabulary: How auxiliary classes are chosen; those of the cache by default.
+        templates: Prompts; by default those of the cache.
+        aux_templates: Prompts of auxiliary names; by default `templates`, or where there are none those of the cache.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The head, and the entries of the manifest that go with it.
+
+    Raises:
+        CacheError: If the model cannot be loaded again, or the cache does not know its templates.
+        ConfigError: If a strategy or number does not fit.
+    """
+    model = model_of(cache)
+    prompts = _prompts(cache, templates, "templates")
+    aux_prompts = _prompts(cache, templates if aux_templates is None else aux_templates, "aux_templates")
+    aux_names = list(cache.aux_names)
+    entries: dict[str, Any] = {"text": {"templates": prompts, "aux_templates": aux_prompts}}
+    if vocabulary is not None:
+        aux_names = auxiliary_names(vocabulary, class_names, model, aux_prompts, cache=cache, progress=progress)
+        entries["vocabulary"] = dataclasses.asdict(vocabulary)
+    entries["aux_names"] = tuple(aux_names)
+    manifest = cache.manifest.replace(class_names=tuple(class_names), **entries)
+    return text_head(model, manifest, progress=progress), entries
+
+
+def _prompts(cache: LogitCache, templates: str | Sequence[str] | None, key: str) -> list[str]:
+    if templates is not None:
+        # A command line gives a list even for the name of a set.
+        one = len(templates) == 1 and not isinstance(templates, str)
+        return templates_of(templates[0] if one else templates)
+    if key not in cache.manifest.text:
+        raise CacheError(f"cache {str(cache.path)!r} does not say which templates it was made with; give --templates")
+    return list(cache.manifest.text[key])
 
 
 def text_head(model: ImageTextModel, manifest: Manifest, *, progress: bool = False) -> TextHead:
