@@ -17,21 +17,27 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 from vimlight import __version__
 from vimlight.commands.mistakes import cause, explain
-from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
+from vimlight.data import DownstreamDataModule, MidstreamDataModule
 from vimlight.downstream import DownstreamModule
 from vimlight.errors import CheckpointError, ConfigError, nearest
 from vimlight.midstream import MidstreamModule
 from vimlight.report.callbacks import RunReport
 from vimlight.report.predictions import PredictionWriter
-from vimlight.training import SupervisedModule
+from vimlight.trainable import TrainableModule
+from vimlight.transmiter.data import CacheDataModule
+from vimlight.transmiter.extraction import ExtractionModule
+from vimlight.transmiter.refinement import RefinementModule
 
 __all__ = ["TrainingCLI", "main"]
 
 _CLASSES = (
     MidstreamModule,
     DownstreamModule,
+    ExtractionModule,
+    RefinementModule,
     MidstreamDataModule,
     DownstreamDataModule,
+    CacheDataModule,
     pl.Trainer,
     PredictionWriter,
     RunReport,
@@ -44,6 +50,7 @@ _EXPECTED = (
     r"Found \d+ module\(s\) in eval mode",
     r"`LightningModule.configure_optimizers` returned `None`",
     r"`training_step` returned `None`",
+    r"Total length of `list` across ranks is zero",
     r"[\s\S]*was deprecated in v4\.",
     r"[\s\S]*JsonargparseDeprecationWarning",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
@@ -74,12 +81,12 @@ class Parser(LightningArgumentParser):
 
 
 class TrainingCLI(LightningCLI):
-    """LightningCLI for the two modules and their data."""
+    """LightningCLI for every module that is trained, and its data."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         super().__init__(
-            SupervisedModule,
-            ImageDataModule,
+            TrainableModule,
+            pl.LightningDataModule,
             save_config_callback=RunConfig,
             seed_everything_default=0,
             subclass_mode_model=True,
@@ -92,9 +99,12 @@ class TrainingCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Links what the data knows to the model, and adds the callbacks that every run has."""
-        parser.link_arguments("data.kind", "model.init_args.kind", apply_on="instantiate")
-        parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        """Links what the data knows to the model, and adds the callbacks that every run has.
+
+        A link is passed over where the data does not know the thing or the model does not ask for it.
+        """
+        for name in ("kind", "class_names", "aux_names", "class_indices"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_lightning_class_args(RunReport, "report")
 
@@ -132,8 +142,7 @@ class TrainingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Refuses, before anything is written, what could not be stored after the training."""
-        if isinstance(self.model, MidstreamModule):
-            self.model.check_storable()
+        self.model.check_storable()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Adds a CSV logger, unless there is one, in front of whatever loggers are configured.
@@ -180,9 +189,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
         raise CheckpointError(f"checkpoint {path!r} is damaged, or holds more than tensors and plain values") from error
     if not isinstance(checkpoint, dict) or "vimlight" not in checkpoint:
-        raise CheckpointError(
-            f"checkpoint {path!r} was not written by vimlight; it does not say which backbone it needs"
-        )
+        raise CheckpointError(f"checkpoint {path!r} was not written by vimlight; it does not say what it belongs to")
     about: dict[str, Any] = checkpoint["vimlight"]
     return about
 

@@ -15,7 +15,8 @@ from vimlight.errors import AdapterError, ConfigError
 from vimlight.registry import Registry
 from vimlight.transmiter.adapter_file import AdapterCard, read_adapter, write_adapter
 from vimlight.transmiter.basis import BASES, Basis, FixedBasis
-from vimlight.transmiter.rows import z_score
+from vimlight.transmiter.cache import LogitCache
+from vimlight.transmiter.rows import difference, z_score
 
 __all__ = ["ADAPTERS", "Adapter", "TransMiter"]
 
@@ -129,6 +130,29 @@ class Adapter(nn.Module):
     def given_tensors(cls, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """Returns the arguments that are tensors, where making them anew would only cost time."""
         return {}
+
+    def check_cache(self, cache: LogitCache) -> None:
+        """Checks that a cache holds logits that the adapter refines: of its model, with its columns.
+
+        Args:
+            cache: The cache.
+
+        Raises:
+            AdapterError: If it does not; for classes the text says what is missing and extra.
+        """
+        where, card = f"cache {str(cache.path)!r}", self.card
+        if card.class_names:
+            fault = difference(card.class_names, cache.class_names)
+            if fault is not None:
+                raise AdapterError(f"{where} has other classes than the adapter: {fault}")
+            fault = difference(card.aux_names, cache.aux_names)
+            if fault is not None:
+                raise AdapterError(f"{where} has other auxiliary classes than the adapter: {fault}")
+        counts = (self.num_classes, self.num_logits), (cache.num_classes, cache.num_logits)
+        if counts[0] != counts[1]:
+            raise AdapterError(f"{where} has (classes, logits) {counts[1]}, the adapter takes {counts[0]}")
+        if card.model and card.model != cache.model:
+            raise AdapterError(f"{where} holds logits of {cache.model!r}, the adapter refines those of {card.model!r}")
 
     def check_width(self, logits: Tensor) -> None:
         """Checks the shape of logits.

@@ -112,6 +112,7 @@ def align(
 
     Raises:
         ConfigError: If beta is negative or the adapter takes other than M logits.
+        AdapterError: If the source's cache is of another model or of other classes than the adapter.
         CacheError: If two caches show other images or classes.
         DataError: If a row is not finite or all its logits are equal, or the tensors do not fit together.
     """
@@ -145,12 +146,14 @@ def align_all(
 
     Raises:
         ConfigError: As `align`.
+        AdapterError: As `align`.
         CacheError: As `align`.
         DataError: As `align`.
     """
-    width = source.num_logits if isinstance(source, LogitCache) else source.shape[-1]
-    if width != adapter.num_logits:
-        raise ConfigError(f"the adapter takes {adapter.num_logits} logits, the source has {width}")
+    if isinstance(source, LogitCache):
+        adapter.check_cache(source)
+    else:
+        adapter.check_width(source)
     device = adapter.projection.anchor.device
     moments = cross_moments(source, targets, batch_size=batch_size, device=device, progress=progress)
     return [

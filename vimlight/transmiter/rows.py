@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from vimlight.errors import DataError
 from vimlight.transmiter.cache import LogitCache
 
-__all__ = ["EPSILON", "LogitRows", "checked_z_score", "z_score"]
+__all__ = ["EPSILON", "LogitRows", "checked_z_score", "difference", "z_score"]
 
 EPSILON = 1e-6
 
@@ -95,3 +95,21 @@ def checked_z_score(batch: Tensor, name: Callable[[int], str]) -> Tensor:
         raise DataError(f"{name(row)}: {fault}; leave the image out")
     # That kernel divides by the biased deviation.
     return scores.mul_(1 / ((width / (width - 1)) ** 0.5 + EPSILON * inverse))
+
+
+def difference(expected: Sequence[str], found: Sequence[str], limit: int = 10) -> str | None:
+    """Says how the names of columns differ, or returns nothing if they do not.
+
+    Args:
+        expected: The names there should be.
+        found: The names there are.
+        limit: How many names to list at most.
+    """
+    if tuple(expected) == tuple(found):
+        return None
+    pairs = ((expected, set(found)), (found, set(expected)))
+    missing, extra = ([name for name in names if name not in others] for names, others in pairs)
+    if missing or extra:
+        return f"missing {missing[:limit] or 'none'}, extra {extra[:limit] or 'none'}"
+    column = next(column for column, name in enumerate(expected) if name != found[column])
+    return f"another order: column {column} is {found[column]!r} instead of {expected[column]!r}"
