@@ -37,7 +37,7 @@ class Result:
         accuracies: Accuracy of each group, and what the protocol makes of them.
         scores: All scores of each group.
         choices: What the method chose, and on which data.
-        labels: Whether labels were there for it to learn or choose from.
+        labels: Whether it looked at labels, to learn or to choose.
         parameters: How many numbers it keeps beside the models.
         encoders: The image encoders that run for each image, by role.
         added_flops: FLOPs for each image beside the encoders, two for a multiply-add, matrix products counted.
@@ -161,7 +161,7 @@ def _fit_data(
 @torch.no_grad()
 def _run(name: str, method: Method, inputs: Inputs, protocol: Protocol, groups: Sequence[Group], data: Fit) -> Result:
     """Fits a method and scores it."""
-    allowed = data if method.uses_labels else data.without_labels()
+    allowed = data.for_method(method)
     prepare(method, allowed)
     flops = _count_flops(method, data)
     timed = [
@@ -176,7 +176,7 @@ def _run(name: str, method: Method, inputs: Inputs, protocol: Protocol, groups: 
         accuracies=protocol.combine({group: score.accuracy for group, score in scores.items()}, counts),
         scores=scores,
         choices=method.choices(),
-        labels=allowed.train is not None or allowed.val is not None,
+        labels=allowed.labels_used,
         parameters=method.num_parameters(),
         encoders=_encoders(method, inputs),
         added_flops=flops,

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vimlight.errors import ConfigError, UnknownNameError, nearest
+from vimlight.errors import ConfigError
 from vimlight.registry import Registry
 
-__all__ = ["PROTOCOLS", "Group", "Protocol", "harmonic_mean", "parse_classes", "resolve_partition"]
+__all__ = ["PROTOCOLS", "Group", "Protocol", "harmonic_mean", "resolve_partition"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,6 @@ class Protocol(ABC):
         partitioned: Whether it needs the classes parted into base and novel ones.
         headline: What the one number is called that the groups' accuracies become.
         few_shot: Whether methods with labels get a few images of each class only.
-        across: Whether it averages over several data sets.
     """
 
     name: ClassVar[str]
@@ -48,7 +47,6 @@ class Protocol(ABC):
     partitioned: ClassVar[bool] = False
     headline: ClassVar[str] = "accuracy"
     few_shot: ClassVar[bool] = False
-    across: ClassVar[bool] = False
 
     @abstractmethod
     def groups(self, num_classes: int, partition: Mapping[str, Sequence[int]]) -> tuple[Group, ...]:
@@ -141,11 +139,10 @@ class FewShot(BaseToBase):
 
 @PROTOCOLS.register("cross_dataset")
 class CrossDataset(BaseToBase):
-    """All images among the classes of their own data set, averaged over data sets that nothing was tuned on."""
+    """All images among the classes of their own data set, for data sets that nothing was tuned on."""
 
     name = "cross_dataset"
     text = "all images among the classes of their data set, for data sets that nothing was tuned on"
-    across = True
 
     def known(self, num_classes: int, partition: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
         """Returns no class."""
@@ -193,48 +190,3 @@ def resolve_partition(
         both = class_names[min(set(chosen) & set(novel))]
         raise ConfigError(f"class {both!r} is both base and novel in the cache's partitions; pass --base")
     return {"base": chosen, "novel": novel}
-
-
-def parse_classes(text: str, class_names: Sequence[str]) -> list[int]:
-    """Reads a list of classes such as `0,1,2` or `cat,dog`.
-
-    Args:
-        text: Indices or names with commas between; a number is an index, and a name may hold commas itself.
-        class_names: Names of the C task classes.
-
-    Returns:
-        Class indices in the order given, each once.
-
-    Raises:
-        UnknownNameError: If a name is none of the classes.
-        ConfigError: If an index is out of range or nothing is named.
-    """
-    places = {_spaced(name): index for index, name in enumerate(class_names)}
-    parts = [part.strip() for part in text.split(",")]
-    found: list[int] = []
-    while parts:
-        index, used = _first_class(parts, places)
-        if not 0 <= index < len(class_names):
-            raise ConfigError(f"class {index} does not exist: the classes are numbered 0 to {len(class_names) - 1}")
-        found.append(index)
-        parts = parts[used:]
-    return list(dict.fromkeys(found))
-
-
-def _first_class(parts: Sequence[str], places: Mapping[str, int]) -> tuple[int, int]:
-    """Returns the class that a list begins with, and how many parts its name takes."""
-    if parts[0].lstrip("-").isdecimal():
-        return int(parts[0]), 1
-    for used in range(len(parts), 0, -1):
-        if (name := _spaced(",".join(parts[:used]))) in places:
-            return places[name], used
-    if not parts[0]:
-        raise ConfigError("a class is missing between two commas; write --base 0,1,2 or --base cat,dog")
-    close = nearest(parts[0], places, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"the classes are {', '.join(list(places)[:10])}, ..."
-    raise UnknownNameError(f"unknown class {parts[0]!r}; {hint}")
-
-
-def _spaced(name: str) -> str:
-    """Writes one space behind every comma of a name."""
-    return ", ".join(part.strip() for part in name.split(","))

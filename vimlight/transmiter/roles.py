@@ -74,6 +74,20 @@ class Inputs:
         assert labels is not None
         return labels
 
+    def describe(self, paths: Mapping[str, str | Path]) -> dict[str, dict[str, str]]:
+        """Returns what every role was, for reports: path, model, split and hash.
+
+        Args:
+            paths: The paths by role.
+        """
+        facts: dict[str, dict[str, str]] = {}
+        for role, cache in self.caches.items():
+            facts[role] = {"model": cache.model, "split": cache.split, "hash": cache.hash}
+        for role in set(paths) & set(ADAPTER_ROLES):
+            card = (self.adapters.get(role) or self.adapters["gap_ridge"]).card
+            facts[role] = {"model": card.model, "hash": card.sha256}
+        return {role: {"path": str(path), **facts[role]} for role, path in paths.items()}
+
     def roles(self, suffix: str = "") -> frozenset[str]:
         """Returns what can be read of a split.
 
@@ -149,8 +163,7 @@ class Inputs:
         def read(role: str) -> Tensor:
             return self.read(role, rows, suffix).to(device)
 
-        classes = tuple(labels.unique().tolist())
-        return Labelled(labels.to(device), classes, read, self.roles(suffix)) if len(rows) else None
+        return Labelled(labels.to(device), read, self.roles(suffix)) if len(rows) else None
 
 
 def _batches(

@@ -64,21 +64,39 @@ class Candidates:
     batches: Callable[[Sequence[str], int | None], Iterator[Images]]
 
 
-@dataclass(frozen=True)
 class Labelled:
     """Labelled images that a method may learn or choose from; none of them is scored.
 
-    Attributes:
+    Args:
         labels: `(n,)` int64 class indices.
-        classes: Class indices that have images here, in ascending order.
         read: Function of a role that returns its tensor for all n images; see `Images`.
         roles: The roles that can be read.
+
+    Attributes:
+        classes: Class indices that have images here, in ascending order.
+        used: Whether the labels have been looked at.
     """
 
-    labels: Tensor
-    classes: tuple[int, ...]
-    read: Callable[[str], Tensor]
-    roles: frozenset[str]
+    def __init__(self, labels: Tensor, read: Callable[[str], Tensor], roles: frozenset[str]) -> None:
+        self._labels = labels
+        self.read = read
+        self.roles = roles
+        self.classes: tuple[int, ...] = tuple(labels.unique().tolist())
+        self.used = False
+
+    def __len__(self) -> int:
+        """Returns the number of images n."""
+        return len(self._labels)
+
+    @property
+    def labels(self) -> Tensor:
+        """Class indices `(n,)` int64; whoever looks at them is noted."""
+        self.used = True
+        return self._labels
+
+    def unused(self) -> Labelled:
+        """Returns the same images, for a method that has not looked yet."""
+        return Labelled(self._labels, self.read, self.roles)
 
     def images(self, roles: Sequence[str], columns: Sequence[int]) -> Images:
         """Returns all images as a method is called with them.
@@ -123,12 +141,19 @@ class Fit:
     @property
     def given(self) -> frozenset[str]:
         """Everything that is there, by role."""
-        labelled = {name for name, found in (("train_labels", self.train), ("val_labels", self.val)) if found}
+        labelled = {"train_labels"} if self.train is not None else set()
         return self.roles | set(self.caches) | set(self.adapters) | labelled
 
-    def without_labels(self) -> Fit:
-        """Returns the same without labelled images."""
-        return replace(self, train=None, val=None)
+    def for_method(self, method: Method) -> Fit:
+        """Returns what one method may look at: labelled images only if it says that it uses labels."""
+        if not method.uses_labels:
+            return replace(self, train=None, val=None)
+        return replace(self, train=self.train and self.train.unused(), val=self.val and self.val.unused())
+
+    @property
+    def labels_used(self) -> bool:
+        """Whether labels have been looked at."""
+        return any(found is not None and found.used for found in (self.train, self.val))
 
     def validation(self, roles: Sequence[str]) -> Labelled | None:
         """Returns the validation images if something can be chosen on them.
