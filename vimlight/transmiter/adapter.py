@@ -51,12 +51,17 @@ class Adapter(nn.Module):
         self.card = AdapterCard(self.kind, self.settings)
 
     @abstractmethod
-    def task_logits(self, logits: Tensor) -> Tensor:
+    def task_logits(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
         """Returns the refined task logits alone, `(N, C)`, which costs less than all of them.
 
         Args:
             logits: `(N, M)`.
+            features: `(N, E)`, L2-normalised, for an adapter that reads them; others leave them alone.
         """
+
+    def for_inference(self) -> Adapter:
+        """Returns an adapter that computes the same with less, or this one."""
+        return self
 
     def describe(self: A, **facts: Any) -> A:
         """Notes facts on the card.
@@ -225,8 +230,8 @@ class TransMiter(Adapter):
         """
         return self._refined(logits, self.num_logits)
 
-    def task_logits(self, logits: Tensor) -> Tensor:
-        """Returns refined task logits `(N, C)` of logits `(N, M)`.
+    def task_logits(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
+        """Returns refined task logits `(N, C)` of logits `(N, M)`; features are not read.
 
         Raises:
             ConfigError: If there are other than M columns.
@@ -247,6 +252,13 @@ class TransMiter(Adapter):
         other.mlp.load_state_dict(self.mlp.state_dict())
         other.card = dataclasses.replace(self.card, settings=other.settings)
         return other.train(self.training)
+
+    def for_inference(self) -> TransMiter:
+        """Returns an adapter with a trained basis written out as a matrix, or this one."""
+        if not list(self.projection.parameters()):
+            return self
+        with torch.no_grad():
+            return self.with_basis(self.basis)
 
     @classmethod
     def given_tensors(cls, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
