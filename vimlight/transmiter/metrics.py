@@ -65,13 +65,13 @@ class Scorer:
             labels: `(n,)` int64 class indices, each among the columns.
 
         Raises:
-            DataError: If a logit among the columns is not a number.
+            DataError: If a logit among the columns is not finite.
         """
         chosen = logits[:, self._columns.to(logits.device)].double().cpu()
         targets = self._places[labels.cpu()]
-        if chosen.isnan().any():
-            row = int(chosen.isnan().any(dim=1).nonzero()[0])
-            raise DataError(f"row {row} of a batch of {len(chosen)} images has a logit that is not a number")
+        if not chosen.isfinite().all():
+            row = int((~chosen.isfinite()).any(dim=1).nonzero()[0])
+            raise DataError(f"row {row} of a batch of {len(chosen)} images has a logit that is not finite")
         probabilities = chosen.softmax(dim=1)
         right = probabilities.argmax(dim=1) == targets
         self._seen += torch.bincount(labels.cpu(), minlength=len(self._seen))
