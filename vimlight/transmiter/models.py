@@ -39,7 +39,6 @@ class ImageInput:
         resize_mode: `"shortest"` covers the input and crops the centre, `"squash"` ignores the aspect ratio,
             `"longest"` shows the whole image and fills the margin.
         fill_color: Grey value of that margin, 0 to 255.
-        crop_pct: Share of the resized image's shorter side that the centre crop keeps.
     """
 
     size: tuple[int, int]
@@ -48,7 +47,6 @@ class ImageInput:
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"
     fill_color: int = 0
-    crop_pct: float = 1.0
 
     @classmethod
     def of(cls, model: nn.Module) -> ImageInput:
@@ -59,6 +57,11 @@ class ImageInput:
         known = {key: config[key] for key in ("resize_mode", "fill_color") if config.get(key) is not None}
         interpolation = "bilinear" if config.get("interpolation") == "bilinear" else "bicubic"
         return cls((int(height), int(width)), tuple(config["mean"]), tuple(config["std"]), interpolation, **known)
+
+    @property
+    def crop_pct(self) -> float:
+        """Share of the resized image's shorter side that the centre crop keeps."""
+        return 1.0
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields as plain values, for manifests."""
@@ -222,8 +225,11 @@ def _load_checkpoint(model: nn.Module, checkpoint: str) -> None:
     try:
         open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
     except _FAULTS as error:
-        if "weights_only" in str(error).lower() or "unsupported global" in str(error).lower():
+        text = str(error).lower()
+        if "unsupported global" in text:
             raise CheckpointError(f"{path.name} holds more than plain tensors and is not read") from error
+        if "weights only load failed" in text:
+            raise CheckpointError(f"{path.name} is damaged or no weight file") from error
         raise CheckpointError(f"{path.name} does not fit {type(model).__name__}: {_first_line(error)}") from error
 
 

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as T
 
 from vimlight.data import Augmentation, Table
 from vimlight.data.loading import Batch, BatchDataset, batch_loader, raise_worker_error
-from vimlight.data.transforms import fit, normalise
+from vimlight.data.transforms import normalise
 from vimlight.transmiter.models import ImageInput
 
 __all__ = ["ImageViews", "fit_like_open_clip", "read_ahead"]
@@ -46,13 +46,13 @@ class ImageViews:
         """Yields V batches of model inputs.
 
         Args:
-            images: `(n, 3, H, W)` uint8, on the device.
+            images: `(n, 3, *size)` uint8, on the device.
             draws: For each view beyond the first, `(n, Augmentation.DRAWS)` random numbers.
 
         Yields:
             `(n, 3, *size)` float32.
         """
-        fitted = fit(images.float() / 255, self.image_input)
+        fitted = images.float() / 255
         yield normalise(fitted, self.image_input)
         for numbers in draws:
             changed = self.augmentation(fitted, numbers) if self.augmentation else fitted
@@ -65,7 +65,7 @@ class ImageViews:
 
 
 class FittedTable(Table):
-    """A table whose images were resized as open_clip would, where that is not covering the input and cropping.
+    """A table whose images were resized, cropped and padded as open_clip does.
 
     Args:
         table: The images.
@@ -90,28 +90,37 @@ class FittedTable(Table):
 
 
 def fit_like_open_clip(images: Tensor, image_input: ImageInput) -> Tensor:
-    """Resizes images to the input without cropping.
+    """Resizes images to the input as open_clip does, and crops or pads them.
 
     Args:
         images: `(..., 3, H, W)` uint8.
         image_input: Gives size, interpolation, resize mode and fill colour.
 
     Returns:
-        `(..., 3, *size)` uint8; for the resize mode `"shortest"` the images themselves.
+        `(..., 3, *size)` uint8.
     """
     height, width = image_input.size
     old_height, old_width = images.shape[-2:]
-    if image_input.resize_mode == "shortest":
-        return images
-    size = [height, width]
-    if image_input.resize_mode == "longest":
-        scale = min(height / old_height, width / old_width)
-        size = [max(1, round(old_height * scale)), max(1, round(old_width * scale))]
+    ratios = (height / old_height, width / old_width)
+    if image_input.resize_mode == "squash":
+        size = [height, width]
+    elif image_input.resize_mode == "longest":
+        size = [max(1, round(old * min(ratios))) for old in (old_height, old_width)]
+    else:
+        # Rounded down, but never below the input by an error in the last digit.
+        size = [max(int(old * max(ratios)), new) for old, new in ((old_height, height), (old_width, width))]
     if size != [old_height, old_width]:
         images = T.resize(images, size, InterpolationMode(image_input.interpolation), antialias=True)
-    top, left = height - size[0], width - size[1]
-    margins = [left // 2, left - left // 2, top // 2, top - top // 2]
-    return F.pad(images, margins, value=image_input.fill_color) if any(margins) else images
+    return _cropped_or_padded(images, image_input)
+
+
+def _cropped_or_padded(images: Tensor, image_input: ImageInput) -> Tensor:
+    top, left = (new - old for new, old in zip(image_input.size, images.shape[-2:], strict=True))
+    if top > 0 or left > 0:
+        margins = [left // 2, left - left // 2, top // 2, top - top // 2]
+        images = F.pad(images, [max(0, margin) for margin in margins], value=image_input.fill_color)
+    cropped: Tensor = T.center_crop(images, list(image_input.size))
+    return cropped
 
 
 def read_ahead(
@@ -134,7 +143,7 @@ def read_ahead(
         device: Where the images go.
 
     Yields:
-        `"image"` `(n, 3, H, W)` uint8, and `"index"`, their rows.
+        `"image"` `(n, 3, *size)` uint8, and `"index"`, their rows.
 
     Raises:
         DataError: If an image cannot be read.
