@@ -151,7 +151,7 @@ def random_orthogonal(size: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     q, r = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
     # Signs are the decomposition's choice, unless one makes it.
-    matrix: Tensor = (q * r.diagonal().sign()).float()
+    matrix: Tensor = (q * r.diagonal().sign()).float().contiguous()
     return matrix
 
 
