@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -47,7 +47,8 @@ class BuildParser(ArgumentParser):
         """
         own = cause(ex) if ex is not None else None
         classes = (Model, CacheSettings, Vocabulary, DownstreamDataModule, MidstreamDataModule, Run)
-        raise own or ConfigError(explain(message, classes)) from ex
+        keys = ("config", "model", "data", *(entry.name for kind in (Run, CacheSettings) for entry in fields(kind)))
+        raise own or ConfigError(explain(message, classes, keys)) from ex
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> BuildParser:
-    parser = BuildParser(prog="vimlight cache build", description=_TEXT)
+    parser = BuildParser(prog="vimlight cache build", description=_TEXT, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="a YAML file with the keys below")
     parser.add_class_arguments(Model, "model", as_group=True)
     parser.add_subclass_arguments(ImageDataModule, "data", required=True)

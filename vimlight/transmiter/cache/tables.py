@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vimlight.errors import ConfigError, DataError, nearest
+from vimlight.errors import ConfigError, DataError, nearest, unknown_name
 
 __all__ = ["SUFFIXES", "NamedColumns", "read_array", "read_labels", "read_names"]
 
@@ -59,14 +60,12 @@ def read_array(path: str | Path) -> NamedColumns:
     file, key = _file_and_key(path)
     if file.suffix not in SUFFIXES:
         raise ConfigError(f"{file.name!r} is no file of numbers; expected {', '.join(SUFFIXES)}")
-    try:
+    with _readable(file):
         if file.suffix == ".csv":
             return _from_csv(file)
         if file.suffix == ".parquet":
             return _from_parquet(file)
         return NamedColumns(_numbers(file, _arrays(file, key)))
-    except (OSError, ValueError, EOFError, SafetensorError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file} is damaged or no {file.suffix} file: {error}") from error
 
 
 def read_names(path: str | Path) -> list[str]:
@@ -76,7 +75,8 @@ def read_names(path: str | Path) -> list[str]:
         DataError: If the file is missing or empty, or a line in between is; the text gives its number.
     """
     file = _existing(Path(path).expanduser())
-    names = [line.strip() for line in file.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+    with _readable(file):
+        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").rstrip().splitlines()]
     for number, name in enumerate(names, start=1):
         if not name:
             raise DataError(f"{file}, line {number} is empty; expected one name a line")
@@ -98,23 +98,40 @@ def read_labels(path: str | Path) -> Tensor | list[str]:
     file, _ = _file_and_key(path)
     if file.suffix == ".txt":
         return read_names(file)
-    if file.suffix == ".csv":
-        return _label_column(file)
-    found = read_array(path)
-    if found.labels is not None:
-        return found.labels
-    return found.values.squeeze(-1) if found.values.ndim == 2 else found.values
+    with _readable(file):
+        if file.suffix == ".csv":
+            return _csv_labels(file)
+        if file.suffix == ".parquet":
+            return _parquet_labels(file)
+    found = read_array(path).values
+    return found.squeeze(-1) if found.ndim == 2 else found
 
 
-def _label_column(file: Path) -> list[str]:
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if row]
-    if rows and LABEL in rows[0]:
+def _csv_labels(file: Path) -> list[str]:
+    rows = [[cell.strip() for cell in row] for row in _csv_rows(file)]
+    if LABEL in rows[0]:
         column = rows[0].index(LABEL)
         return [row[column] if column < len(row) else "" for row in rows[1:]]
-    if rows and all(len(row) == 1 for row in rows):
+    if all(len(row) == 1 for row in rows):
         return [row[0] for row in rows]
     raise ConfigError(f"{file} has no column {LABEL!r}")
+
+
+def _parquet_labels(file: Path) -> list[str]:
+    table = _parquet_table(file)
+    if LABEL not in table.column_names and len(table.column_names) != 1:
+        raise unknown_name(f"column of {file}", LABEL, table.column_names)
+    column = table.column(LABEL if LABEL in table.column_names else 0)
+    return [str(value) for value in column.to_pylist()]
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Says of a file that a library cannot read what file it is."""
+    try:
+        yield
+    except (OSError, ValueError, EOFError, SafetensorError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file} is damaged or no {file.suffix} file: {' '.join(str(error).split())}") from error
 
 
 def _file_and_key(path: str | Path) -> tuple[Path, str | None]:
@@ -167,10 +184,7 @@ def _signed(dtype: Any) -> Any:
 
 
 def _from_csv(file: Path) -> NamedColumns:
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        rows = [row for row in csv.reader(stream) if row]
-    if not rows:
-        raise DataError(f"{file} is empty")
+    rows = _csv_rows(file)
     header = None if all(_is_number(cell) for cell in rows[0]) else [cell.strip() for cell in rows.pop(0)]
     width = len(header) if header is not None else len(rows[0])
     for number, row in enumerate(rows):
@@ -183,6 +197,14 @@ def _from_csv(file: Path) -> NamedColumns:
     texts = {name: [row[column].strip() for row in rows] for name, column in special.items()}
     names = tuple(header[column] for column in plain)
     return NamedColumns(torch.from_numpy(numbers), names, texts.get(ID), texts.get(LABEL))
+
+
+def _csv_rows(file: Path) -> list[list[str]]:
+    with file.open(newline="", encoding="utf-8-sig") as stream:
+        rows = [row for row in csv.reader(stream) if row]
+    if not rows:
+        raise DataError(f"{file} is empty")
+    return rows
 
 
 def _split_header(file: Path, header: Sequence[str]) -> tuple[dict[str, int], list[int]]:
@@ -212,23 +234,25 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _from_parquet(file: Path) -> NamedColumns:
+def _parquet_table(file: Path) -> Any:
     try:
-        import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise ConfigError("parquet files need an extra: pip install 'vimlight[parquet]'") from error
-    table = pyarrow.parquet.read_table(file)
+    return pyarrow.parquet.read_table(file)
+
+
+def _from_parquet(file: Path) -> NamedColumns:
+    table = _parquet_table(file)
     special, plain = _split_header(file, table.column_names)
     texts = {name: [str(value) for value in table.column(column).to_pylist()] for name, column in special.items()}
+    if not plain:
+        raise DataError(f"{file} has no column of numbers")
     names = tuple(table.column_names[column] for column in plain)
     columns = [table.column(column) for column in plain]
-    lists = len(columns) == 1 and pyarrow.types.is_nested(columns[0].type)
-    if lists:
+    if len(columns) == 1 and columns[0].type.num_fields:
         return NamedColumns(_stacked(file, names[0], columns[0].to_pylist()), None, texts.get(ID), texts.get(LABEL))
     arrays = [_column(file, name, column) for name, column in zip(names, columns, strict=True)]
-    if not arrays:
-        raise DataError(f"{file} has no column of numbers")
     return NamedColumns(torch.from_numpy(np.stack(arrays, axis=1)), names, texts.get(ID), texts.get(LABEL))
 
 
