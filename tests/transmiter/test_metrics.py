@@ -50,8 +50,8 @@ def test_log_loss_and_calibration_error_by_hand():
     assert found.log_loss == pytest.approx(-sum(math.log(p[y]) for p, y in zip(shares, places, strict=True)) / 200)
     bins = [[] for _ in range(CALIBRATION_BINS)]
     for row, place in zip(shares, places, strict=True):
-        confidence = max(row)
-        bins[min(int(confidence * CALIBRATION_BINS), CALIBRATION_BINS - 1)].append((confidence, row[place] == confidence))
+        sure = max(row)
+        bins[min(int(sure * CALIBRATION_BINS), CALIBRATION_BINS - 1)].append((sure, row[place] == sure))
     error = sum(abs(sum(c for c, _ in b) - sum(r for _, r in b)) for b in bins) / 200
     assert found.calibration_error == pytest.approx(error, abs=1e-6)
 

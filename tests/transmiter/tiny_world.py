@@ -1,4 +1,4 @@
-"""A small world of two image-text models: caches of a weak one, its fine-tuned form and a strong one, on three splits."""
+"""A small world of two image-text models: caches of a weak one, its tuned form and a strong one, on three splits."""
 
 from __future__ import annotations
 

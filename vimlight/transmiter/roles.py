@@ -59,6 +59,7 @@ class Inputs:
             place = "gap_ridge" if role == "adapter" and adapter.kind == "gap_ridge" else role
             if adapter.kind != ("gap_ridge" if place == "gap_ridge" else "transmiter"):
                 raise AdapterError(f"{str(path)!r} holds a {adapter.kind!r} adapter, which is no --{_dashed(role)}")
+            _check_moved(role, path, adapter, opened)
             loaded[place] = adapter
         return cls(opened, loaded)
 
@@ -195,6 +196,17 @@ def _check(caches: Mapping[str, LogitCache]) -> None:
                 f"--{_dashed(role)} {str(caches[role].path)!r} shows the images that are scored; nothing may be learnt "
                 "or chosen on those"
             )
+
+
+def _check_moved(role: str, path: str | Path, adapter: Adapter, caches: Mapping[str, LogitCache]) -> None:
+    model, source = adapter.card.model, caches.get("source")
+    if role == "adapter_unmoved" or not model or source is None:
+        return
+    if model == source.model != caches["target"].model:
+        raise AdapterError(
+            f"--{_dashed(role)} {str(path)!r} refines logits of the source {model!r}, not of the target; move it with "
+            "vimlight transfer, or pass it as --adapter-unmoved"
+        )
 
 
 def _same_images(first: LogitCache, second: LogitCache) -> bool:
