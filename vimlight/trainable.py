@@ -71,6 +71,13 @@ class TrainableModule(pl.LightningModule):
     def check_storable(self) -> None:
         """Checks before anything is written that what the training makes can be stored; without a need to, nothing."""
 
+    def check_data(self, data: pl.LightningDataModule | None) -> None:
+        """Checks before anything is written that data bring what is learnt from; without a need to, nothing.
+
+        Args:
+            data: The data module, if there is one.
+        """
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Builds the optimiser over what is declared trainable, and its schedule.
 

@@ -32,11 +32,11 @@ def tuned(zero_shot, labels):
     return zero_shot[..., : len(CLASSES)] + 4 * F.one_hot(labels, len(CLASSES)).view(-1, 1, len(CLASSES))
 
 
-def write_pair(root, count=80, views=2, **options):
+def write_pair(root, count=80, views=2, unlabelled=False, **options):
     """Writes the caches `weak`, `weak_tuned` and `strong` of the same images, and returns them."""
     latent, labels = images(count, views)
     weak, strong = logits(latent, 1), logits(latent, 2)
-    common = {"class_names": CLASSES, "labels": labels, "split": "train"}
+    common = {"class_names": CLASSES, "labels": None if unlabelled else labels, "split": "train"}
     common |= {"partitions": {"base": [0, 1], "novel": [2, 3]}, **options}
     return (
         write_cache(root / "weak", logits=weak, aux_names=AUX, model="weak", **common),

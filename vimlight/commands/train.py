@@ -17,16 +17,20 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 from vimlight import __version__
 from vimlight.commands.mistakes import cause, explain
-from vimlight.data import DownstreamDataModule, MidstreamDataModule
+from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
 from vimlight.downstream import DownstreamModule
 from vimlight.errors import CheckpointError, ConfigError, nearest
 from vimlight.midstream import MidstreamModule
 from vimlight.report.callbacks import RunReport
 from vimlight.report.predictions import PredictionWriter
 from vimlight.trainable import TrainableModule
+from vimlight.training import SupervisedModule
+from vimlight.transmiter.adapter_module import AdapterModule
 from vimlight.transmiter.data import CacheDataModule
 from vimlight.transmiter.extraction import ExtractionModule
 from vimlight.transmiter.refinement import RefinementModule
+from vimlight.transmiter.sources.data import SourceDataModule
+from vimlight.transmiter.sources.module import SourceModule
 
 __all__ = ["TrainingCLI", "main"]
 
@@ -35,15 +39,22 @@ _CLASSES = (
     DownstreamModule,
     ExtractionModule,
     RefinementModule,
+    SourceModule,
     MidstreamDataModule,
     DownstreamDataModule,
     CacheDataModule,
+    SourceDataModule,
     pl.Trainer,
     PredictionWriter,
     RunReport,
 )
 
 
+# What each family of modules learns from, and the data modules that bring none.
+_LEARN_FROM = {
+    SupervisedModule: ("images", CacheDataModule),
+    AdapterModule: ("cached logits", ImageDataModule),
+}
 # What Lightning warns of and is meant here: a backbone that stays in eval mode, runs in which nothing takes steps by
 # gradient, and its own use of the config parser.
 _EXPECTED = (
@@ -139,9 +150,14 @@ class TrainingCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise cause(error) or ConfigError(explain(str(error), _CLASSES)) from error
+        for kind, (wanted, data) in _LEARN_FROM.items():
+            if isinstance(self.model, kind) and isinstance(self.datamodule, data):
+                names = type(self.model).__name__, type(self.datamodule).__name__
+                raise ConfigError(f"{names[0]} learns from {wanted}, {names[1]} brings none; choose another data class")
 
     def before_fit(self) -> None:
-        """Refuses, before anything is written, what could not be stored after the training."""
+        """Refuses, before anything is written, what could not be learnt, or not be stored after the training."""
+        self.model.check_data(self.datamodule)
         self.model.check_storable()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:

@@ -82,8 +82,9 @@ class AdapterModule(TrainableModule):
         return {"id": batch["id"], "probabilities": probabilities, "label": self.task.labels(probabilities)}
 
     def setup(self, stage: str) -> None:
-        """Checks before the training what is needed after it; see `check_storable`."""
+        """Checks before the training what is needed for it and after it."""
         if stage == "fit":
+            self.check_data(getattr(self.trainer, "datamodule", None))
             self.check_storable()
 
     def check_storable(self) -> None:

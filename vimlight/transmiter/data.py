@@ -182,10 +182,10 @@ class CacheDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Opens and pairs the caches and draws the sample, so that mistakes show before the first epoch."""
         _ = self.tuned, self.class_indices
-        if stage == "fit":
-            _ = self.rows["train"]
-        elif stage != "predict":
-            self._labelled("val" if stage == "validate" else stage)
+        if stage in ("fit", "validate"):
+            _ = self.rows
+        elif stage == "test":
+            self._labelled("test")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Loads the training images, in an order and in views that seed and epoch decide."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -85,14 +86,17 @@ class ExtractionModule(AdapterModule):
         self.noise = noise
         self.noise_probability = noise_probability
 
-    def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
-        """Computes the loss of a batch.
+    def check_data(self, data: pl.LightningDataModule | None) -> None:
+        """Checks that the data bring a fine-tuned model's logits.
 
         Raises:
-            ConfigError: If the data bring no fine-tuned model's logits.
+            ConfigError: If they do not.
         """
-        if "tuned" not in batch:
+        if not getattr(data, "tuned_paths", data is None):
             raise ConfigError("extraction learns from a fine-tuned model: set data.tuned to the directory of its cache")
+
+    def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
+        """Computes the loss of a batch."""
         refined = self(self._with_noise(batch["logits"], batch_index))
         loss = distillation_loss(refined, batch["tuned"], *self.temperatures)
         size = len(refined)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -149,36 +150,40 @@ class RefinementModule(AdapterModule):
         self.choice: Choice | None = None
         self._best: dict[str, Tensor] = {}
 
-    def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
-        """Computes the loss of a batch.
+    def check_data(self, data: pl.LightningDataModule | None) -> None:
+        """Checks that the data bring labelled logits, to learn from and to choose by, of the adapter's model.
 
         Raises:
-            ConfigError: If the data bring no labels.
+            ConfigError: If they do not.
         """
-        if "target" not in batch:
-            raise ConfigError("refinement learns from labels, which are not read where 'tuned' is given; leave it out")
+        if not hasattr(data, "batches"):
+            raise ConfigError("refinement needs a CacheDataModule (or one with batches('val', device)) to choose by")
+        if getattr(data, "tuned_paths", None):
+            raise ConfigError(
+                "refinement learns from labels, and none are read where data.tuned is given; leave it out"
+            )
+        ours, theirs = self.adapter.card.model, getattr(data, "model_name", "")
+        if ours and theirs and ours != theirs:
+            raise ConfigError(
+                f"the adapter refines logits of {ours!r}, the data are logits of {theirs!r}; move it first: "
+                "vimlight transfer"
+            )
+
+    def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
+        """Computes the loss of a batch."""
         loss = self.task.loss(self.among_classes(self(batch["logits"])), batch["target"])
         self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch["target"]))
         return loss
 
     def on_fit_start(self) -> None:
-        """Takes the adapter as it came for the first candidate, unless a checkpoint brings better.
-
-        Raises:
-            ConfigError: If there are no labelled validation images, or the adapter is another model's.
-        """
-        batches = getattr(getattr(self.trainer, "datamodule", None), "batches", None)
-        if batches is None:
-            raise ConfigError("refinement needs a CacheDataModule (or one with batches('val', device)) to choose by")
-        self._check_model()
+        """Takes the adapter as it came for the first candidate, unless a checkpoint brings better."""
         if self.choice is not None:
             return
         self.scores.reset()
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         with torch.no_grad():
-            for batch in batches("val", self.device):
+            for batch in data.batches("val", self.device):
                 self._score_mixtures(batch)
-        if not self.scores.update_called:
-            raise ConfigError("refinement needs labelled validation images to choose by; none are read with data.tuned")
         self._consider(self.scores.choice(0))
 
     def on_validation_start(self) -> None:
@@ -266,20 +271,17 @@ class RefinementModule(AdapterModule):
         for name in (name for name in self._best if name.startswith(f"mlp.{len(self.adapter.mlp) - 1}.")):
             self._best[name] *= found.mixture
 
-    def _check_model(self) -> None:
-        ours, theirs = self.adapter.card.model, self.provenance("model_name", "")
-        if ours and theirs and ours != theirs:
-            raise ConfigError(
-                f"the adapter refines logits of {ours!r}, the data are logits of {theirs!r}; move it first: "
-                "vimlight transfer"
-            )
-
 
 def _start(adapter: str | TransMiter | None, class_names: Sequence[str], aux_names: Sequence[str]) -> TransMiter:
     width = check_columns(class_names, aux_names)
     if adapter is None:
         return TransMiter(width, len(class_names))
     found = TransMiter.load(adapter) if isinstance(adapter, str) else adapter
+    if (found.num_logits, found.num_classes) != (width, len(class_names)):
+        raise AdapterError(
+            f"the adapter takes {found.num_logits} logits and {found.num_classes} task classes, the data have {width} "
+            f"and {len(class_names)}"
+        )
     fault = difference(found.card.column_names, (*class_names, *aux_names)) if found.card.class_names else None
     if fault is not None:
         raise AdapterError(f"the adapter is for other classes than the data have: {fault}")
