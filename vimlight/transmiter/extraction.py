@@ -71,7 +71,7 @@ class ExtractionModule(AdapterModule):
             aux_names,
             out=out,
             overwrite=overwrite,
-            optimizer=optimizer or partial(AdamW, lr=1e-3, weight_decay=1e-3),
+            optimizer=optimizer or partial(AdamW, lr=1e-3, weight_decay=1e-3, fused=True),
             warmup=warmup,
             **optimisation,
         )

@@ -143,7 +143,7 @@ class RefinementModule(AdapterModule):
             class_indices,
             out=out,
             overwrite=overwrite,
-            optimizer=optimizer or partial(AdamW, lr=1e-4, weight_decay=1e-3),
+            optimizer=optimizer or partial(AdamW, lr=1e-4, weight_decay=1e-3, fused=True),
             **optimisation,
         )
         self.scores = MixtureScores()

@@ -38,7 +38,7 @@ class LogitCache:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
-        self._array: NDArray[Any] = _mapped(path / manifest.array, manifest.shape, manifest.dtype)
+        self._array = _mapped(path / manifest.array, manifest.shape, manifest.dtype)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> LogitCache:
@@ -174,10 +174,20 @@ class LogitCache:
 
         Yields:
             `(n, M)` float32; n is `batch_size` but for the last.
+
+        Raises:
+            DataError: If there is no such view.
         """
-        flat = self._array.reshape(-1, self._array.shape[-1]) if views == "all" else self._array[:, views]
-        for start in range(0, len(flat), batch_size):
-            yield self._to_logits(_float(flat[start : start + batch_size]), None)
+        # Read instead of mapped: what was touched of a mapped file would count as memory until the cache is closed.
+        apart = 1 if views == "all" else self.num_views
+        view = 0 if views == "all" else self._checked_view(views)
+        total, width = len(self) * self.num_views // apart, self._array.shape[-1]
+        with (self.path / self.manifest.array).open("rb", buffering=0) as file:
+            file.seek(self._array.offset)
+            for start in range(0, total, batch_size):
+                count = min(batch_size, total - start)
+                values = np.fromfile(file, self._array.dtype, count * apart * width)
+                yield self._to_logits(_float(values.reshape(count, apart, width)[:, view]), None)
 
     def stored(self, rows: slice) -> NDArray[Any]:
         """Returns rows as they are on the disk: features `(n, V, E)` float16, or logits `(n, V, M)` float32."""
@@ -208,9 +218,12 @@ class LogitCache:
             )
 
     def _read(self, rows: Rows, view: int) -> Tensor:
+        return _float(self._array[_index(rows), self._checked_view(view)])
+
+    def _checked_view(self, view: int) -> int:
         if not -self.num_views <= view < self.num_views:
             raise DataError(f"cache {str(self.path)!r} has {self.num_views} views, so there is no view {view}")
-        return _float(self._array[_index(rows), view])
+        return view
 
     def _to_logits(self, stored: Tensor, columns: Rows | None) -> Tensor:
         if self.head is None:
@@ -251,9 +264,9 @@ def _check_size(path: Path, size: int) -> None:
         )
 
 
-def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap[Any, Any]:
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise CacheError(f"{path} cannot be read: {error}") from error
     if array.shape != shape or array.dtype != np.dtype(dtype):
