@@ -14,6 +14,8 @@ from torch.optim import AdamW, Optimizer
 
 from vimlight.errors import ConfigError
 from vimlight.transmiter.cache import LogitCache, TextHead
+from vimlight.transmiter.cache.heads import model_of
+from vimlight.transmiter.models import ImageTextModel
 
 __all__ = ["Start", "Tuning", "at_least", "share"]
 
@@ -33,6 +35,16 @@ class Start:
     head: TextHead
     labelled: Callable[[], tuple[Tensor, Tensor]]
     seed: int = 0
+
+    def load_model(self) -> ImageTextModel:
+        """Loads the model that the cache was built with; the global random state stays as it is.
+
+        Raises:
+            CacheError: If the cache does not say which, or its weights are others by now.
+        """
+        # A model is made with random weights before its own are read in.
+        with torch.random.fork_rng(devices=()):
+            return model_of(self.cache)
 
     @property
     def generator(self) -> torch.Generator:

@@ -33,7 +33,8 @@ class CLIPAdapter(Tuning):
         width = start.head.weights.shape[1]
         self.alpha = share("clip_adapter", "alpha", alpha)
         middle = max(1, width // int(at_least("clip_adapter", "reduction", reduction, 1)))
-        layers = nn.Linear(width, middle, bias=False), nn.Linear(middle, width, bias=False)
+        shapes = (width, middle), (middle, width)
+        layers = [nn.utils.skip_init(nn.Linear, *shape, bias=False) for shape in shapes]
         generator = start.generator
         for layer in layers:
             nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)

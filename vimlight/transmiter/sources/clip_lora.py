@@ -14,7 +14,6 @@ from torch.nn.utils import parametrize
 
 from vimlight.errors import ConfigError
 from vimlight.transmiter.cache import TextHead
-from vimlight.transmiter.cache.heads import model_of
 from vimlight.transmiter.sources import TUNINGS, Start
 from vimlight.transmiter.sources.base import Tuning, at_least, share
 
@@ -79,7 +78,7 @@ class CLIPLoRA(Tuning):
     def __init__(self, start: Start, rank: int = 2, alpha: float = 1.0, dropout: float = 0.25) -> None:
         super().__init__(start)
         rank, dropout = int(at_least("clip_lora", "rank", rank, 1)), share("clip_lora", "dropout", dropout)
-        loaded = model_of(start.cache)
+        loaded = start.load_model()
         self.model = loaded.model
         generator, changes = start.generator, []
         for module, name, parts in attention_weights(self.model, loaded.name):

@@ -15,7 +15,6 @@ from torch.optim import SGD, Optimizer
 
 from vimlight.errors import ConfigError
 from vimlight.transmiter.cache import TextHead
-from vimlight.transmiter.cache.heads import model_of
 from vimlight.transmiter.models import ImageTextModel
 from vimlight.transmiter.sources import TUNINGS, Start
 from vimlight.transmiter.sources.base import Tuning, at_least
@@ -42,7 +41,7 @@ class CoOp(Tuning):
 
     def __init__(self, start: Start, context: int = 4, words: str = "") -> None:
         super().__init__(start)
-        loaded = model_of(start.cache)
+        loaded = start.load_model()
         self.model = loaded.model
         self.embedding = embedding = _token_embedding(loaded)
         # Tokenisers without a token for the start put the first word there.

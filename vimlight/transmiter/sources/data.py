@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vimlight.data import Augmentation, few_shot
 from vimlight.data.loading import Batch, BatchDataset, batch_loader
-from vimlight.data.transforms import augmentation, fit, normalise
+from vimlight.data.transforms import augmentation, normalise
 from vimlight.errors import ConfigError, DataError
 from vimlight.transmiter.cache import LogitCache
 from vimlight.transmiter.cache.assembly import refuse_existing
@@ -150,16 +150,18 @@ class SourceDataModule(CacheDataModule):
         views = 1 if self.reads == "images" else self.caches["train"].num_views
         return self._loader(self._dataset("train", rows), ViewSampler(len(rows), views, world, rank, self.seed))
 
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Loads all images of the test cache in order."""
+        return self._loader(self._dataset("test", torch.arange(len(self._given("test")))))
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Prepares images, and changes those for training."""
         if "image" not in batch:
             return batch
-        places, images = batch.pop("index"), batch.pop("image")
-        image_input = image_input_of(self.caches["train"])
-        images = fit(images.float() / 255, image_input)
+        places, images = batch.pop("index"), batch.pop("image").float() / 255
         if self.augmentation is not None and self.trainer is not None and self.trainer.training:
             images = self.augmentation(images, self._draws()[places])
-        return {**batch, "input": normalise(images, image_input)}
+        return {**batch, "input": normalise(images, image_input_of(self.caches["train"]))}
 
     def _draws(self) -> Tensor:
         """Returns the epoch's random numbers of every training image."""
