@@ -21,9 +21,10 @@ QUICK = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--tra
 def workplace(tmp_path, monkeypatch):
     """A directory with the caches that the configs name."""
     monkeypatch.chdir(tmp_path)
-    write_pair(tmp_path / "caches")
-    for name in ("weak", "strong"):
-        Path("caches", name).rename(Path("caches", f"{name}_train"))
+    for split, count in (("train", 80), ("val", 40)):
+        for cache in write_pair(tmp_path / split, count):
+            Path("caches", cache.path.name).mkdir(parents=True, exist_ok=True)
+            cache.path.rename(Path("caches", cache.path.name, split))
     return tmp_path
 
 
@@ -32,7 +33,7 @@ def fit(name, *words):
 
 
 def move():
-    caches = ["--source", "caches/weak_train", "--target", "caches/strong_train"]
+    caches = ["--source", "caches/weak/train", "--target", "caches/strong/train"]
     main(["transfer", "--adapter", "weak.safetensors", *caches, "--out", "strong.safetensors"])
 
 
@@ -59,8 +60,8 @@ def test_from_caches_to_a_refined_adapter(workplace, capsys):
         assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_epochs"] == 2
         assert (run / "metrics.csv").read_text().count("\n") >= 3
         common = ["--config", str(CONFIGS / f"{name}.yaml"), "--ckpt_path", str(run / "checkpoints/last.ckpt"), *QUICK]
-        main(["test", *common, "--data.test=caches/strong_train"])
-        main(["predict", *common, "--data.test=caches/strong_train", f"--predictions.path={name}.csv"])
+        main(["test", *common, "--data.test=caches/strong/train"])
+        main(["predict", *common, "--data.test=caches/strong/train", f"--predictions.path={name}.csv"])
         with Path(f"{name}.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert [row["id"] for row in rows] == [str(number) for number in range(80)]
@@ -100,7 +101,7 @@ MISTAKES = {
     "data key": (["--data.tunde=x"], "unknown key 'tunde'; did you mean 'tuned'"),
     "type": (["--model.noise=much"], "noise: expected float, got 'much'"),
     "basis": (["--model.basis=fixd"], "unknown basis 'fixd'; did you mean 'fixed'"),
-    "cache": (["--data.train=caches/weak_trian"], "'caches/weak_trian' does not exist; did you mean"),
+    "cache": (["--data.train=caches/weak/trian"], "'caches/weak/trian' does not exist; did you mean"),
     "tuned": (["--data.tuned=null"], "extraction learns from a fine-tuned model: set data.tuned"),
     "combination": (["--data.combine=men"], "'men'; did you mean 'mean'"),
     "out": (["--model.out=weak.pt"], "an adapter is a .safetensors file; 'weak.pt' ends in '.pt'"),

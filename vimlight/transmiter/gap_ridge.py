@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vimlight.errors import ConfigError, DataError, unknown_name
 from vimlight.transmiter.adapter import ADAPTERS, Adapter
@@ -30,9 +31,6 @@ _SMALLEST = 1e-12
 @ADAPTERS.register("gap_ridge")
 class GapRidge(Adapter):
     """Adds to the task logits what a linear map makes of the z-scored logits, or of the image features.
-
-    The map's outputs are in units of the row's standard deviation, as the change that `TransMiter` makes is: so models
-    of different scales can be paired.
 
     Args:
         num_logits: Number of columns M.
@@ -80,12 +78,12 @@ class GapRidge(Adapter):
         """Returns refined task logits `(N, C)`; see `forward`."""
         self.check_width(logits)
         logits = logits.to(self.weight.dtype)
-        scores, scale = z_score(logits)
+        scores, _ = z_score(logits)
         if self.reads == "features":
             if features is None:
                 raise ConfigError("this gap ridge reads features; call it with logits and features")
             scores = features.to(self.weight.dtype)
-        return logits[:, : self.num_classes] + scale * torch.nn.functional.linear(scores, self.weight, self.bias)
+        return logits[:, : self.num_classes] + F.linear(scores, self.weight, self.bias)
 
 
 def fit_gap_ridge(
@@ -171,7 +169,7 @@ class _Images:
         before = self.source.logits(rows, view=view)
         gap = self.tuned.logits(rows, view=view, columns=slice(0, count)) - before[:, :count]
         # Only differences between classes tell them apart.
-        gap = (gap - gap.mean(dim=1, keepdim=True)) / z_score(before)[1]
+        gap = gap - gap.mean(dim=1, keepdim=True)
         if self.reads == "features":
             return self.target.features(rows, view=view), gap
         after = self.target.logits(rows, view=view)
