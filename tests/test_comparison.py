@@ -10,6 +10,7 @@ import torch
 import vimlight as vl
 from vimlight.commands import demo
 from vimlight.comparison import METHODS, Plan, ShuffledLabels, Task, random_like, train_zoo
+from vimlight.comparison.processes import precision_here
 from vimlight.errors import ConfigError
 
 
@@ -42,6 +43,15 @@ def test_random_modules_have_the_trained_modules_scale():
     assert all(torch.equal(a, b) for a, b in zip(random.parameters(), again, strict=True))
 
 
+def test_precision_follows_the_hardware_unless_it_is_named(monkeypatch):
+    assert precision_here("64-true") == "64-true"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert precision_here("auto") == "bf16-mixed"
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert precision_here("auto") == "32-true"
+
+
 def test_shuffled_labels_keep_the_images_and_the_counts():
     options = {"task": "shapes", "train": 60, "test": 4, "size": 32}
     plain, shuffled = vl.MidstreamDataModule("scenes", options), ShuffledLabels("scenes", options)
@@ -64,7 +74,9 @@ def test_a_run_writes_every_method_and_refuses_to_overwrite(tmp_path, capsys):
     assert costs["ViM (ens_moe)"] < 1.2 < costs["K-stream features"]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Gates that ViM learned for digits" in page
-    assert "test accuracy" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "test accuracy" in printed
+    assert "ViM (ens_moe) minus each other method" in printed
     with pytest.raises(ConfigError, match=r"results\.json exists; choose another --out, or pass --overwrite"):
         demo.run(plan, tmp_path / "out", "tiny", overwrite=False)
     modules = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.safetensors")}

@@ -55,12 +55,12 @@ def test_the_module_is_in_the_zoo_with_its_card_and_head(tmp_path, backbone, dat
     assert not zoo.verify()
 
     module, tensors = zoo.load("shapes", backbone), zoo.load_head("shapes")
-    head = AffineHead(backbone.num_features("layers"), len(data.class_names))
+    head = AffineHead(backbone.num_features(model.readout), len(data.class_names))
     head.load_state_dict(tensors)
     images, _ = data.arrays("test")
     with torch.no_grad():
         with attach(backbone, module):
-            logits = head(backbone(images, "layers"))
+            logits = head(backbone(images, model.readout))
         torch.testing.assert_close(logits, model.eval()(images))
     assert not torch.equal(head.scale, torch.ones_like(head.scale)), "the head's inputs were standardised"
 

@@ -42,7 +42,7 @@ class DownstreamModule(SupervisedModule):
             zoo later changes nothing.
         aggregator: Name of an aggregator, or its name as `how` together with its settings.
         head: `"ridge"` or `"lda"` for a head in closed form, `"linear"` for one trained by gradient.
-        readout: What the head reads: `"last"`, or `"layers"` for the pooled outputs of all blocks besides.
+        readout: What the head reads: `"last"`, `"layers"` or `"grid"`; see `Backbone.forward`.
         start: `"ranking"` to start the gates from a ranking of the single modules, `"equal"` for equal gates.
         extra_module: A fresh plug-in trained beside the zoo: the name of its type or the arguments of `create_plugin`.
         ranking_limit: How many training images the ranking looks at, at most.
@@ -57,7 +57,7 @@ class DownstreamModule(SupervisedModule):
         modules: Sequence[str] | None = None,
         aggregator: str | dict[str, Any] = "ens_moe",
         head: str = "ridge",
-        readout: str = "layers",
+        readout: str = "grid",
         start: str = "ranking",
         extra_module: str | dict[str, Any] | None = None,
         ranking_limit: int = 1000,
@@ -156,7 +156,9 @@ class DownstreamModule(SupervisedModule):
         # Aggregators without anything to start keep the base class's method.
         learns_gates = type(self.aggregator).start_from is not Aggregate.start_from
         if self.start == "ranking" and len(self.module_names) > 1 and learns_gates:
-            self._start_gates()
+            # In the precision in which the gates will be trained.
+            with self.trainer.precision_plugin.forward_context():
+                self._start_gates()
         self.fit_head()
         self.aggregator.train()
 

@@ -30,7 +30,8 @@ class MidstreamModule(SupervisedModule):
         name: Name of the module in the zoo; without one the module is not stored.
         zoo: Directory of the zoo.
         overwrite: Whether a module of that name may be replaced.
-        readout: What the head reads: `"last"`, or `"layers"` for the pooled outputs of all blocks besides.
+        readout: What the head reads, `"last"`, `"layers"` or `"grid"`; see `Backbone.forward`. A head that reads the
+            last feature alone leaves most to the module, which is what the zoo wants.
         card: What is written on the module's card beyond what is known: `license`, `author`, `text`, `extra`.
         **training: Task, optimiser and schedule; see `SupervisedModule`.
 
@@ -46,7 +47,7 @@ class MidstreamModule(SupervisedModule):
         name: str | None = None,
         zoo: str = "zoo",
         overwrite: bool = False,
-        readout: str = "layers",
+        readout: str = "last",
         card: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:

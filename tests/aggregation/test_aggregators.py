@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vimlight.aggregation import aggregate, list_aggregators
-from vimlight.backbone import create_backbone
+from vimlight.backbone import READOUTS, create_backbone
 from vimlight.errors import ConfigError, FingerprintError, PluginError, UnknownNameError
 from vimlight.plugins import attach, create_plugin
 
@@ -32,7 +32,7 @@ def all_equal(first, second):
 
 
 @EVERY
-@pytest.mark.parametrize("readout", ["last", "layers"])
+@pytest.mark.parametrize("readout", READOUTS)
 @torch.no_grad()
 def test_features_and_gates_have_the_promised_shapes(backbone, images, three, how, readout):
     model = aggregate(backbone, three, how, readout=readout, names=["a", "b", "c"]).eval()

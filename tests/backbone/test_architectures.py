@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vimlight.backbone import Backbone, Preprocessing, create_backbone
+from vimlight.backbone import READOUTS, Backbone, Preprocessing, create_backbone
 from vimlight.errors import BackboneError
 from vimlight.plugins import attach, create_plugin, list_plugins
 
@@ -136,10 +136,11 @@ def test_every_plugin_type_moves_the_output_and_leaves_no_trace(case, kind):
     assert torch.equal(backbone(batch), bare)
 
 
-def test_features_of_all_layers_have_the_announced_width(case):
+@pytest.mark.parametrize("readout", [name for name in READOUTS if name != "last"])
+def test_features_of_all_layers_have_the_announced_width(case, readout):
     backbone, _ = case
-    features = backbone(images(backbone), readout="layers")
-    assert features.shape == (2, backbone.num_features("layers"))
+    features = backbone(images(backbone), readout=readout)
+    assert features.shape == (2, backbone.num_features(readout))
     last = backbone.num_features()
     assert torch.equal(features[:, :last], backbone(images(backbone)))
     assert features.shape[1] > last

@@ -11,7 +11,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from vimlight.backbone import Backbone, Preprocessing, create_backbone
+from vimlight.backbone import Backbone, Layout, Preprocessing, create_backbone
+from vimlight.backbone.readout import pool
 from vimlight.errors import BackboneError, UnknownNameError
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -114,6 +115,42 @@ def test_readouts():
     torch.testing.assert_close(features[:, 32:96], torch.cat([first[:, 0], first[:, 1:].mean(1)], dim=1))
     with pytest.raises(UnknownNameError, match="unknown readout 'layer'; did you mean 'layers'"):
         backbone(images, readout="layer")
+
+
+def test_the_grid_readout_averages_each_quarter_apart():
+    backbone = tiny()
+    images = torch.randn(2, 3, 32, 32)
+    layers, grid = backbone(images, readout="layers"), backbone(images, readout="grid")
+    assert grid.shape == (2, 32 + 2 * (32 + 4 * 32)) == (2, backbone.num_features("grid"))
+    token, quarters = grid[:, 32:64], grid[:, 64:192].unflatten(1, (32, 2, 2))
+    torch.testing.assert_close(token, layers[:, 32:64])
+    torch.testing.assert_close(quarters.mean(dim=(2, 3)), layers[:, 64:96])
+    patches = backbone.model.blocks[0](backbone.model.norm_pre(backbone.model._pos_embed(
+        backbone.model.patch_embed(images))))[:, 1:].unflatten(1, (4, 4))  # fmt: skip
+    torch.testing.assert_close(quarters[:, :, 0, 1], patches[:, :2, 2:].mean(dim=(1, 2)))
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 7, 3), (2, 4, 5, 3)], ids=["odd grid", "rectangle"])
+@pytest.mark.parametrize("kind", ["NHWC", "NCHW", "NLC"])
+def test_pooling_reads_every_layout_alike(shape, kind):
+    maps = torch.randn(shape)
+    output = {"NHWC": maps, "NCHW": maps.permute(0, 3, 1, 2), "NLC": maps.flatten(1, 2)}[kind]
+    layout = Layout(kind, grid=shape[1:3] if kind == "NLC" else (0, 0))
+    rows, columns = -(-shape[1] // 2), -(-shape[2] // 2)
+    cells = pool(output, layout, 2).unflatten(1, (3, 2, 2))
+    torch.testing.assert_close(cells[:, :, 0, 0], maps[:, :rows, :columns].mean(dim=(1, 2)))
+    torch.testing.assert_close(cells[:, :, 1, 0], maps[:, -rows:, :columns].mean(dim=(1, 2)))
+    torch.testing.assert_close(pool(output, layout), maps.mean(dim=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [((2, 1, 6, 3), Layout("NHWC")), ((2, 5, 3), Layout("NLC", 1, (0, 0))), ((2, 3), Layout("NC"))],
+    ids=["too few rows", "no grid", "vectors"],
+)
+def test_what_has_no_quarters_is_averaged_as_a_whole(shape, layout):
+    output = torch.randn(shape)
+    assert torch.equal(pool(output, layout, 2), pool(output, layout))
 
 
 def test_a_misspelt_model_is_answered_with_the_nearest():

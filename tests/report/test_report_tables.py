@@ -65,7 +65,7 @@ def test_rows_as_text(table):
 def test_markdown_marks_the_best_and_escapes_bars():
     records = [{**record, "method": record["method"].replace("ViM", "V|M")} for record in RECORDS]
     lines = summarise(records).markdown().splitlines()
-    assert lines[1] == "| --- | ---: | ---: | ---: | ---: | ---: |"
+    assert lines[1] == "| --- | ---: | ---: | ---: |"
     assert lines[2].startswith("| V\\|M | **73.0 ± 3.6** | **61.0 ± 1.0** |")
     assert "**" not in lines[3] + lines[4]
 
@@ -74,6 +74,20 @@ def test_less_is_better_where_the_mode_says_so():
     table = summarise(RECORDS, mode="min", percent=False)
     assert table.best(Column("digits", 5)) == "alone"
     assert table.rows()[2][1] == "0.500 ± 0.000"
+
+
+def test_differences_are_taken_seed_by_seed(table):
+    ahead = table.against("ViM")
+    assert ahead.methods == ["probe", "alone"]
+    digits = Column("digits", 5)
+    ours, theirs = table.cells["ViM", digits].seeds, table.cells["probe", digits].seeds
+    assert ahead.cells["probe", digits].seeds == {seed: ours[seed] - theirs[seed] for seed in theirs}
+    assert ahead.header() == ["method (accuracy, %)", "digits 5-shot", "fashion 5-shot", "average 5-shot"]
+    assert [row[1][0] for row in ahead.rows()] == ["+", "+"]
+    assert ahead.best(digits) is None
+    assert table.against("probe").rows()[0][1].startswith("-")
+    with pytest.raises(UnknownNameError, match="unknown method 'Vim'; did you mean 'ViM'"):
+        table.against("Vim")
 
 
 @pytest.mark.parametrize(("width", "titles"), [(120, 1), (50, 2)])

@@ -159,7 +159,8 @@ def aggregate(
         modules: The zoo's modules; they are copied and not changed.
         how: Name of the aggregator; see `list_aggregators`.
         names: Names of the modules.
-        readout: `"last"` for the backbone's own feature, `"layers"` for that and the pooled output of every block.
+        readout: `"last"` for the backbone's own feature, `"layers"` for that and the mean of every block's output,
+            `"grid"` for that and the means over the four quarters of the image.
         extra_module: A fresh plug-in that is trained beside the zoo.
         **settings: Settings of the aggregator, such as `top_k=2`.
 

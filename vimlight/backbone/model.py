@@ -57,16 +57,19 @@ class Backbone(nn.Module):
 
         Args:
             images: Preprocessed images, `(N, 3, H, W)`.
-            readout: `"last"` for the model's own feature, `"layers"` for that and the pooled output of every block.
+            readout: `"last"` for the model's own feature, `"layers"` for that and the mean of every block's output,
+                `"grid"` for that and the means of every block's output over the four quarters of the image.
 
         Returns:
             Features `(N, D)`; see `num_features` for `D`.
         """
-        if readout == "last":
-            return cast(Tensor, self.model(images))
         if readout not in READOUTS:
             raise unknown_name("readout", readout, READOUTS)
-        with tap_blocks(self.model, self.blocks) as pooled:
+        # Convolutions of few channels run about twice as fast on images whose channels come last in memory.
+        images = images.contiguous(memory_format=torch.channels_last)
+        if not READOUTS[readout]:
+            return cast(Tensor, self.model(images))
+        with tap_blocks(self.model, self.blocks, READOUTS[readout]) as pooled:
             last = self.model(images)
         return torch.cat([last, *pooled], dim=1)
 

@@ -8,7 +8,7 @@ and `DownstreamModule` that a user trains with. Nothing is chosen on test images
 from __future__ import annotations
 
 from vimlight.comparison.methods import Gates, compare
-from vimlight.comparison.plan import METHODS, Method, Plan, Task
+from vimlight.comparison.plan import METHODS, VIM, Method, Plan, Task
 from vimlight.comparison.zoos import ShuffledLabels, random_like, train_zoo
 
-__all__ = ["METHODS", "Gates", "Method", "Plan", "ShuffledLabels", "Task", "compare", "random_like", "train_zoo"]
+__all__ = ["METHODS", "VIM", "Gates", "Method", "Plan", "ShuffledLabels", "Task", "compare", "random_like", "train_zoo"]

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vimlight.aggregation import Aggregate, aggregate
 from vimlight.backbone import Backbone
 from vimlight.comparison.plan import METHODS, REAL, VIM, Method, Plan, Task
-from vimlight.comparison.processes import in_parallel, quiet_trainer, quietly
+from vimlight.comparison.processes import in_parallel, precision_here, quiet_trainer, quietly
 from vimlight.data import DownstreamDataModule
 from vimlight.downstream import DownstreamModule
 from vimlight.report import MethodFacts, ResultsTable, summarise
@@ -78,7 +78,7 @@ class _Run:
 
 def _run_methods(plan: Plan, zoos: Mapping[str, Zoo], task: Task, shots: int, seed: int) -> _Run:
     backbone = plan.create_backbone()
-    memory = _memory(backbone, zoos[REAL].path)
+    memory = _memory(backbone, zoos[REAL].path, precision_here(plan.precision) != "32-true")
     data = _downstream_data(plan, backbone, task, shots, seed)
     records, facts, gates = [], {}, None
     for name, method in METHODS.items():
@@ -138,16 +138,17 @@ def _downstream_data(plan: Plan, backbone: Backbone, task: Task, shots: int, see
 
 
 class _Memory:
-    """Features of models that nothing downstream changes, computed once for each image."""
+    """Features of models that nothing downstream changes, computed once for each image, in the trainer's precision."""
 
-    def __init__(self, backbone: Backbone, zoo: Zoo) -> None:
+    def __init__(self, backbone: Backbone, zoo: Zoo, mixed: bool) -> None:
         self.backbone = backbone
+        self.mixed = mixed
         self.modules = {name: zoo.load(name, backbone) for name in zoo.names()}
         self._rows: dict[tuple[str, ...], dict[str, Tensor]] = {}
 
     def aggregator(self, how: str, names: Sequence[str]) -> Aggregate:
-        """Aggregates modules with all layers read out."""
-        return aggregate(self.backbone, [self.modules[n] for n in names], how, names=names, readout="layers")
+        """Aggregates modules."""
+        return aggregate(self.backbone, [self.modules[n] for n in names], how, names=names, readout=Method(how).readout)
 
     @torch.no_grad()
     def features(self, how: str, names: Sequence[str], data: DownstreamDataModule, split: str) -> Tensor:
@@ -156,17 +157,20 @@ class _Memory:
         ids = data.split_ids()[split]
         if any(identity not in rows for identity in ids):
             model = self.aggregator(how, names)
-            for batch in data.batches(split, next(self.backbone.parameters()).device):
+            device = next(self.backbone.parameters()).device
+            for batch in data.batches(split, device):
                 new = [n for n, identity in enumerate(batch["id"]) if identity not in rows]
                 if new:
-                    rows.update(zip([batch["id"][n] for n in new], model(batch["image"][new]), strict=True))
+                    with torch.autocast(device.type, torch.bfloat16, enabled=self.mixed):
+                        features = model(batch["image"][new])
+                    rows.update(zip([batch["id"][n] for n in new], features, strict=True))
         return torch.stack([rows[identity] for identity in ids])
 
 
 @lru_cache(maxsize=1)
-def _memory(backbone: Backbone, zoo: Path) -> _Memory:
+def _memory(backbone: Backbone, zoo: Path, mixed: bool) -> _Memory:
     """Returns what this process remembers of a zoo's models."""
-    return _Memory(backbone, Zoo(zoo))
+    return _Memory(backbone, Zoo(zoo), mixed)
 
 
 def _fit_fixed(

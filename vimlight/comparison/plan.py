@@ -40,7 +40,7 @@ class Method:
 
     Attributes:
         aggregator: Name of the aggregator, `"none"` for the bare backbone.
-        readout: What the head reads.
+        readout: What the head reads; the same for all but the row that says otherwise.
         zoo: Which zoo: the real one or a control.
         extra: Whether a fresh module is trained on the downstream images.
         steps: Gradient steps beside the closed-form head; without any, features are computed once for all runs.
@@ -48,7 +48,7 @@ class Method:
     """
 
     aggregator: str
-    readout: str = "layers"
+    readout: str = "grid"
     zoo: str = REAL
     extra: bool = False
     steps: int = 0
@@ -89,6 +89,7 @@ class Plan:
         readout: What the midstream heads read.
         test_limit: Largest number of test images of a task.
         accelerator: As in Lightning's Trainer.
+        precision: As in Lightning's Trainer; `"auto"` is bfloat16 where the hardware multiplies in it.
     """
 
     backbone: Mapping[str, Any]
@@ -102,6 +103,7 @@ class Plan:
     readout: str = "last"
     test_limit: int | None = 600
     accelerator: str = "auto"
+    precision: str = "auto"
 
     def create_backbone(self) -> Backbone:
         """Returns the backbone, created once in each process."""

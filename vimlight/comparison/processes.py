@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vimlight.comparison.plan import Plan
 
-__all__ = ["in_parallel", "quiet_trainer", "quietly"]
+__all__ = ["in_parallel", "precision_here", "quiet_trainer", "quietly"]
 
 
 def in_parallel(stage: str, jobs: Sequence[tuple[str, Callable[[], Any]]]) -> list[Any]:
@@ -71,6 +71,7 @@ def quiet_trainer(plan: Plan, epochs: int, **options: Any) -> pl.Trainer:
     return pl.Trainer(
         max_epochs=epochs,
         accelerator=plan.accelerator,
+        precision=precision_here(plan.precision),  # type: ignore[arg-type]  # one of Lightning's names
         devices=1,
         logger=False,
         enable_checkpointing=False,
@@ -79,6 +80,21 @@ def quiet_trainer(plan: Plan, epochs: int, **options: Any) -> pl.Trainer:
         num_sanity_val_steps=0,
         **options,
     )
+
+
+def precision_here(precision: str) -> str:
+    """Returns a precision by Lightning's name.
+
+    Args:
+        precision: Such a name, or `"auto"` for bfloat16 where the hardware multiplies in it and float32 elsewhere.
+    """
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    # Without the instructions, bfloat16 is emulated and slower than float32.
+    has_instructions = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bf16-mixed" if has_instructions() else "32-true"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import statistics
@@ -90,6 +91,7 @@ class ResultsTable:
         facts: What each method costs, where known.
         percent: Whether values are shares, shown as percentages.
         mode: Whether more of the metric is better (`"max"`) or less (`"min"`); the best mean of a column is set bold.
+        signed: Whether values are differences, shown with their sign.
     """
 
     metric: str
@@ -99,11 +101,13 @@ class ResultsTable:
     facts: Mapping[str, MethodFacts] = dataclasses.field(default_factory=dict)
     percent: bool = True
     mode: str = "max"
+    signed: bool = False
 
     def header(self) -> list[str]:
-        """Returns the titles of all columns."""
+        """Returns the titles of all columns; those of costs only where any are known."""
         unit = ", %" if self.percent else ""
-        return [f"method ({self.metric}{unit})", *map(str, self.columns), "trainable", "cost"]
+        costs = ("trainable", "cost") if self.facts else ()
+        return [f"method ({self.metric}{unit})", *map(str, self.columns), *costs]
 
     def rows(self) -> list[list[str]]:
         """Returns the texts of all cells, row by row."""
@@ -111,21 +115,20 @@ class ResultsTable:
             [
                 method,
                 *(self._text(self.cells.get((method, column))) for column in self.columns),
-                _count(self._facts(method).parameters),
-                _multiple(self._facts(method).cost),
+                *((_count(self._facts(method).parameters), _multiple(self._facts(method).cost)) if self.facts else ()),
             ]
             for method in self.methods
         ]
 
     def best(self, column: Column) -> str | None:
-        """Returns the method with the best mean in a column, none where it is empty.
+        """Returns the method with the best mean in a column, none where it is empty or holds differences.
 
         Args:
             column: The column.
         """
         means = {method: self.cells[method, column].mean for method in self.methods if (method, column) in self.cells}
         choose = max if self.mode == "max" else min
-        return choose(means, key=means.__getitem__) if means else None
+        return choose(means, key=means.__getitem__) if means and not self.signed else None
 
     def is_best(self, row: int, column: int) -> bool:
         """Tells whether a cell of `rows()` holds the best mean of its column.
@@ -162,7 +165,7 @@ class ResultsTable:
             by_shots: dict[str, list[int]] = {}
             for number, column in enumerate(self.columns, start=1):
                 by_shots.setdefault(column.shots_text, []).append(number)
-            by_shots["costs"] = list(everything)[results:]
+            by_shots.update({"costs": list(everything)[results:]} if self.facts else {})
             parts = [(f"{title}: {part}" if title else part, numbers) for part, numbers in by_shots.items()]
         for name, numbers in parts:
             table = self.rich(name, numbers)
@@ -236,6 +239,26 @@ class ResultsTable:
         text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         return write_whole(path, text + "\n", overwrite=overwrite)
 
+    def against(self, method: str) -> ResultsTable:
+        """Returns how far a method is ahead of each other one, seed by seed: what seeds have in common cancels out.
+
+        Args:
+            method: The method.
+
+        Raises:
+            UnknownNameError: If it is not in the table.
+        """
+        if method not in self.methods:
+            raise unknown_name("method", method, self.methods)
+        others = [other for other in self.methods if other != method]
+        cells = {}
+        for other, column in itertools.product(others, self.columns):
+            ours, theirs = self.cells.get((method, column)), self.cells.get((other, column))
+            if ours is not None and theirs is not None and ours.seeds.keys() & theirs.seeds.keys():
+                shared = sorted(ours.seeds.keys() & theirs.seeds.keys())
+                cells[other, column] = Statistic({seed: ours.seeds[seed] - theirs.seeds[seed] for seed in shared})
+        return dataclasses.replace(self, methods=others, cells=cells, facts={}, signed=True)
+
     def _facts(self, method: str) -> MethodFacts:
         return self.facts.get(method, MethodFacts())
 
@@ -244,7 +267,7 @@ class ResultsTable:
             return MISSING
         scale, digits = (100, 1) if self.percent else (1, 3)
         spread = "" if math.isnan(cell.std) else f" ± {scale * cell.std:.{digits}f}"
-        return f"{scale * cell.mean:.{digits}f}{spread}"
+        return f"{scale * cell.mean:{'+' if self.signed else ''}.{digits}f}{spread}"
 
 
 def summarise(
