@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +288,27 @@ def test_a_cache_that_is_there_is_not_built_again(tmp_path, small):
     small.encode_image = None
     with pytest.raises(CacheError, match="exists; choose another directory or pass --overwrite"):
         build_cache(tmp_path / "cache", small, shapes())
+
+
+@pytest.mark.slow
+def test_little_is_spent_beside_the_model(tmp_path, small):
+    inside = 0.0
+    encode = small.encode_image
+
+    def timed(images):
+        nonlocal inside
+        start = time.thread_time()
+        features = encode(images)
+        inside += time.thread_time() - start
+        return features
+
+    small.encode_image = timed
+    data = DownstreamDataModule("scenes", {"task": "shapes", "train": 1500, "test": 8, "size": 64}, batch_size=64)
+    _ = data.tables, small.weights
+    start = time.process_time()
+    build_cache(tmp_path / "cache", small, data)
+    # Processor time of all threads: of reading, preparing, checking, writing and hashing too.
+    assert inside > 0.95 * (time.process_time() - start)
 
 
 @pytest.mark.cuda

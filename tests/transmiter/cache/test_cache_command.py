@@ -19,7 +19,7 @@ from vimlight.transmiter import LogitCache, check_paired
 from vimlight.transmiter.cache.images import read_ahead
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "transmiter"
-SHAPES = "--data.dataset_args={task: shapes, train: 192, test: 40, size: 32}"
+SHAPES = "--data.dataset_args={task: shapes, train: 150, test: 24, size: 32}"
 RNG = np.random.default_rng(0)
 
 
@@ -123,11 +123,11 @@ def test_overwriting_is_asked_for(run):
 
 
 def test_the_whole_way_of_a_shipped_config(run):
-    config = ["--config", CONFIGS / "cache_scenes.yaml", SHAPES, "--data.shots=4", "--vocabulary.num_logits=40"]
+    config = ["--config", CONFIGS / "cache_scenes.yaml", SHAPES, "--data.shots=2", "--vocabulary.num_logits=40"]
     assert run("build", *config) == (
-        "caches/weak/train: 48 images, 12 task classes, 28 others\n"
-        "caches/weak/val: 48 images, 12 task classes, 28 others\n"
-        "caches/weak/test: 40 images, 12 task classes, 28 others\n"
+        "caches/weak/train: 24 images, 12 task classes, 28 others\n"
+        "caches/weak/val: 24 images, 12 task classes, 28 others\n"
+        "caches/weak/test: 24 images, 12 task classes, 28 others\n"
     )
     run("build", *config, "--model.name=vit_scenes_base", "--out=caches/strong/{split}")
     for split in ("train", "val", "test"):
@@ -250,7 +250,10 @@ def test_mistakes(run, words, message):
 
 @pytest.mark.parametrize(
     ("words", "absent"),
-    [(["--help"], {"torch", "numpy", "rich"}), (["info", "bare"], {"timm", "torchvision", "open_clip", "lightning"})],
+    [
+        (["--help"], {"torch", "numpy", "rich"}),
+        pytest.param(["info", "bare"], {"timm", "torchvision", "open_clip", "lightning"}, marks=pytest.mark.slow),
+    ],
 )
 def test_looking_needs_no_heavy_import(run, words, absent):
     run(*bare())

@@ -62,6 +62,12 @@ def test_an_interrupted_writing_goes_on_where_it_stopped(tmp_path, expected):
     assert files(tmp_path / "cache") == expected[0]
 
 
+def test_more_rows_than_ids(tmp_path, expected):
+    target = writer(tmp_path / "cache")
+    with pytest.raises(DataError, match=r"3 rows more than the 20 ids of '.*cache'"):
+        target.append(torch.cat([expected[1], expected[1][:3]]))
+
+
 def test_parts_in_any_order_by_several_writers(tmp_path, expected):
     one, two = writer(tmp_path / "cache"), writer(tmp_path / "cache")
     for target, part in ((two, 3), (one, 0), (two, 1), (one, 2)):
@@ -78,6 +84,7 @@ def test_a_missing_or_damaged_part(tmp_path, expected):
     with pytest.raises(CacheError, match=r"2 of 4 parts of cache .* are not written, the first is part 2"):
         target.finish(random_head())
     target.append(expected[1][12:])
+    assert target.missing() == []
     for path in (tmp_path / ".cache.partial").glob("part-00000001*"):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1

@@ -52,11 +52,10 @@ class ImageViews:
         Yields:
             `(n, 3, *size)` float32.
         """
-        fitted = images.float() / 255
-        yield normalise(fitted, self.image_input)
+        yield _normalised(images, self.image_input)
         for numbers in draws:
-            changed = self.augmentation(fitted, numbers) if self.augmentation else fitted
-            yield normalise(changed, self.image_input)
+            plain = images.float() / 255
+            yield normalise(self.augmentation(plain, numbers) if self.augmentation else plain, self.image_input)
 
     def draws(self, rows: int) -> list[Tensor]:
         """Returns, for each view beyond the first, random numbers of every image `(rows, Augmentation.DRAWS)`."""
@@ -153,6 +152,13 @@ def read_ahead(
     # Any sequence of row numbers serves as a sampler.
     loader = batch_loader(dataset, batch_size, num_workers, cast(Sampler[int], rows), pin_memory=pin)
     return _ahead(_moved(loader, device))
+
+
+def _normalised(images: Tensor, image_input: ImageInput) -> Tensor:
+    """Returns what `normalise` makes of uint8 images, in place, which is many times as fast."""
+    mean = torch.tensor(image_input.mean, device=images.device)[:, None, None]
+    std = torch.tensor(image_input.std, device=images.device)[:, None, None]
+    return images.float().sub_(mean * 255).div_(std * 255)
 
 
 def _moved(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:

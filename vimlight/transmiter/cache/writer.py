@@ -71,6 +71,7 @@ class CacheWriter:
         self._ids, self._labels, self._overwrite = ids, labels, overwrite
         self._settings = dict(settings or {})
         self._pending: list[Tensor] = []
+        self._next: int | None = None
         self._partial = self.path.with_name(f".{self.path.name}.partial")
         self._partial.mkdir(parents=True, exist_ok=True)
         self._agree_on_plan()
@@ -83,9 +84,7 @@ class CacheWriter:
     @property
     def position(self) -> int:
         """The first row that is not written yet; `append` goes on from there."""
-        missing = self.missing()
-        rows = self.part_range(missing[0]).start if missing else self.manifest.rows
-        return rows + sum(map(len, self._pending))
+        return min(self._next_part() * self.part_rows, self.manifest.rows) + sum(map(len, self._pending))
 
     def missing(self) -> list[int]:
         """Lists the parts that are not written yet."""
@@ -119,17 +118,20 @@ class CacheWriter:
 
         Args:
             values: `(n, V, E)` features or `(n, V, M)` logits; any n.
+
+        Raises:
+            DataError: As `put`, or if there are more rows than ids.
         """
-        position = self.position
         self._pending.append(values)
         while self._pending:
-            part = (position - sum(map(len, self._pending[:-1]))) // self.part_rows
-            rows, block = self.part_range(part), torch.cat(self._pending)
-            if len(block) < len(rows):
+            part, block = self._next_part(), torch.cat(self._pending)
+            if part == self.num_parts:
+                raise DataError(f"{len(block)} rows more than the {self.manifest.rows} ids of {str(self.path)!r}")
+            count = len(self.part_range(part))
+            if len(block) < count:
                 return
-            self.put(part, block[: len(rows)])
-            self._pending = [block[len(rows) :]] if len(block) > len(rows) else []
-            position = rows.stop
+            self.put(part, block[:count])
+            self._next, self._pending = part + 1, [block[count:]] if len(block) > count else []
 
     def finish(self, head: TextHead | None = None, **changes: Any) -> LogitCache:
         """Joins the parts, gives the cache its name and removes what is left over.
@@ -152,6 +154,11 @@ class CacheWriter:
         cache = assemble(self.path, manifest, blocks, self._ids, self._labels, head, self._overwrite)
         shutil.rmtree(self._partial)
         return cache
+
+    def _next_part(self) -> int:
+        if self._next is None:
+            self._next = next(iter(self.missing()), self.num_parts)
+        return self._next
 
     def _file(self, part: int) -> Path:
         return self._partial / f"part-{part:08d}.npz"
