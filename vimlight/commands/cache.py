@@ -106,6 +106,7 @@ def _head_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
     sub.add_argument("--words", metavar="FILE", help="word list to draw from (default: the names of ImageNet-21k)")
     sub.add_argument("--head", metavar="FILE", help="text features (M, E) of all classes, instead of encoding them")
+    sub.add_argument("--device", default="auto", help="where to encode them: auto, cpu or cuda (default: auto)")
     _out_options(sub)
 
 
@@ -158,6 +159,7 @@ def _head(options: argparse.Namespace) -> None:
     from vimlight.transmiter.cache.derive import with_head
     from vimlight.transmiter.cache.heads import encoded_head
     from vimlight.transmiter.cache.imports import read_head
+    from vimlight.transmiter.cache.processes import device_of
     from vimlight.transmiter.cache.tables import read_names
 
     cache = _open(options.cache)
@@ -168,9 +170,9 @@ def _head(options: argparse.Namespace) -> None:
         head = read_head(options.head, cache.manifest.scale or 100.0, cache.manifest.bias or 0.0)
         made = with_head(cache, options.out, head, class_names=names, aux_names=aux, **changes)
     else:
-        head, entries = encoded_head(
-            cache, names, _vocabulary(options), options.templates, options.aux_templates, progress=True
-        )
+        prompts = (options.templates, options.aux_templates)
+        device = device_of(options.device)
+        head, entries = encoded_head(cache, names, _vocabulary(options), *prompts, device=device, progress=True)
         made = with_head(cache, options.out, head, class_names=names, **entries, **changes)
     print(_summary(made))
 

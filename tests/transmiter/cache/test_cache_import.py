@@ -97,6 +97,15 @@ def test_a_table_says_all_there_is_to_know(folder, suffix):
     assert by_header.aux_names == AUX
 
 
+def test_classes_that_are_called_by_numbers(folder):
+    (folder / "digits.txt").write_text("0\n1\n2\n")
+    for header in (["2", "0", "1"], None):
+        name = write("z.csv", LOGITS[:, :3], header)
+        cache = imported(f"cache{header is None}", logits=name, classes="digits.txt", aux=None)
+        expected = LOGITS[:, [1, 2, 0]] if header else LOGITS[:, :3]
+        torch.testing.assert_close(cache.logits(), torch.from_numpy(expected))
+
+
 def test_features_in_a_column_of_lists(folder):
     pyarrow.parquet.write_table(pa.table({"id": list("abcdef"), "embedding": FEATURES.tolist()}), "f.parquet")
     cache = imported(features="f.parquet", head=write("h.npy", HEAD))

@@ -41,8 +41,12 @@ class Vocabulary:
     names: str | None = None
 
 
-def model_of(cache: LogitCache) -> ImageTextModel:
-    """Loads the model that a cache was built with, for its text tower.
+def model_of(cache: LogitCache, device: torch.device | str = "cpu") -> ImageTextModel:
+    """Loads the model that a cache was built with.
+
+    Args:
+        cache: The cache.
+        device: Where the model goes.
 
     Raises:
         CacheError: If the manifest does not say how, or the weights are others by now.
@@ -61,7 +65,7 @@ def model_of(cache: LogitCache) -> ImageTextModel:
             f"cache {str(cache.path)!r} was built with other weights of {cache.model!r}: SHA-256 "
             f"{cache.manifest.weights[:12]}..., but what is loaded now has {model.weights[:12]}..."
         )
-    return model.to("cpu", precision)
+    return model.to(device, precision)
 
 
 def encoded_head(
@@ -71,6 +75,7 @@ def encoded_head(
     templates: str | Sequence[str] | None = None,
     aux_templates: str | Sequence[str] | None = None,
     *,
+    device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> tuple[TextHead, dict[str, Any]]:
     """Encodes other class names for the features of a cache, with the text tower of its own model.
@@ -81,6 +86,7 @@ def encoded_head(
         vocabulary: How auxiliary classes are chosen; those of the cache by default.
         templates: Prompts; by default those of the cache.
         aux_templates: Prompts of auxiliary names; by default `templates`, or where there are none those of the cache.
+        device: Where to encode them.
         progress: Whether to show progress bars.
 
     Returns:
@@ -90,7 +96,7 @@ def encoded_head(
         CacheError: If the model cannot be loaded again, or the cache does not know its templates.
         ConfigError: If a strategy or number does not fit.
     """
-    model = model_of(cache)
+    model = model_of(cache, device)
     prompts = _prompts(cache, templates, "templates")
     aux_prompts = _prompts(cache, templates if aux_templates is None else aux_templates, "aux_templates")
     aux_names = list(cache.aux_names)

@@ -14,7 +14,8 @@ from vimlight.errors import ConfigError, DataError, nearest
 from vimlight.transmiter.cache.assembly import refuse_existing, write_cache
 from vimlight.transmiter.cache.logit_cache import LogitCache
 from vimlight.transmiter.cache.partitions import partition_indices
-from vimlight.transmiter.cache.tables import NamedColumns, read_array, read_labels, read_names
+from vimlight.transmiter.cache.spreadsheets import NamedColumns
+from vimlight.transmiter.cache.tables import read_array, read_labels, read_names
 from vimlight.transmiter.cache.text_head import TextHead
 
 __all__ = ["ImportFiles", "import_cache", "read_head"]
@@ -77,9 +78,10 @@ def import_cache(
     refuse_existing(Path(path).expanduser(), overwrite)
     if (files.features is None) == (files.logits is None) or (files.features is None) != (files.head is None):
         raise ConfigError("give either --logits FILE, or --features FILE with --head FILE")
-    found = read_array(files.logits or files.features or "")
     aux_names = read_names(files.aux) if files.aux else []
-    class_names = _class_names(files, found, aux_names)
+    given = read_names(files.classes) if files.classes else []
+    found = read_array(files.logits or files.features or "", expected=[*given, *aux_names])
+    class_names = given or _class_names(files, found, aux_names)
     values = found.values if files.features else _in_order(files, found, [*class_names, *aux_names])
     head = read_head(files.head, scale, bias) if files.head else None
     return write_cache(
@@ -111,8 +113,6 @@ def read_head(path: str, scale: float, bias: float) -> TextHead:
 
 
 def _class_names(files: ImportFiles, found: NamedColumns, aux_names: Sequence[str]) -> list[str]:
-    if files.classes:
-        return read_names(files.classes)
     if files.logits and found.names:
         return [name for name in found.names if name not in set(aux_names)]
     raise ConfigError("the class names are missing: give --classes FILE, one name a line")

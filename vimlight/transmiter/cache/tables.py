@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vimlight.errors import ConfigError, DataError, nearest, unknown_name
+from vimlight.errors import ConfigError, DataError, nearest
+from vimlight.transmiter.cache.spreadsheets import (
+    NamedColumns,
+    from_csv,
+    from_parquet,
+    labels_from_csv,
+    labels_from_parquet,
+)
 
-__all__ = ["SUFFIXES", "NamedColumns", "read_array", "read_labels", "read_names"]
+__all__ = ["SUFFIXES", "read_array", "read_labels", "read_names"]
 
 SUFFIXES = (".npy", ".npz", ".safetensors", ".csv", ".parquet")
-ID, LABEL = "id", "label"
 
 
-@dataclass(frozen=True)
-class NamedColumns:
-    """What a file holds.
-
-    Attributes:
-        values: `(N, K)`, or what axes an array file has.
-        names: Names of the K columns, where the file is a table with a header.
-        ids: What a column `id` says.
-        labels: What a column `label` says.
-    """
-
-    values: Tensor
-    names: tuple[str, ...] | None = None
-    ids: list[str] | None = None
-    labels: list[str] | None = None
-
-
-def read_array(path: str | Path) -> NamedColumns:
+def read_array(path: str | Path, expected: Collection[str] = ()) -> NamedColumns:
     """Reads numbers from a file.
 
     Large `.npy` files are mapped into memory rather than read. In tables, a column `id` holds names of the rows and a
@@ -52,6 +37,7 @@ def read_array(path: str | Path) -> NamedColumns:
     Args:
         path: A `.npy`, `.npz`, `.safetensors`, `.csv` or `.parquet` file; of several arrays in one file, `FILE:KEY`
             names one.
+        expected: Names that the header of a table may have.
 
     Raises:
         DataError: If the file is missing, damaged, or holds something else than numbers; the text names the place.
@@ -62,9 +48,9 @@ def read_array(path: str | Path) -> NamedColumns:
         raise ConfigError(f"{file.name!r} is no file of numbers; expected {', '.join(SUFFIXES)}")
     with _readable(file):
         if file.suffix == ".csv":
-            return _from_csv(file)
+            return from_csv(file, expected)
         if file.suffix == ".parquet":
-            return _from_parquet(file)
+            return from_parquet(file)
         return NamedColumns(_numbers(file, _arrays(file, key)))
 
 
@@ -100,29 +86,11 @@ def read_labels(path: str | Path) -> Tensor | list[str]:
         return read_names(file)
     with _readable(file):
         if file.suffix == ".csv":
-            return _csv_labels(file)
+            return labels_from_csv(file)
         if file.suffix == ".parquet":
-            return _parquet_labels(file)
+            return labels_from_parquet(file)
     found = read_array(path).values
     return found.squeeze(-1) if found.ndim == 2 else found
-
-
-def _csv_labels(file: Path) -> list[str]:
-    rows = [[cell.strip() for cell in row] for row in _csv_rows(file)]
-    if LABEL in rows[0]:
-        column = rows[0].index(LABEL)
-        return [row[column] if column < len(row) else "" for row in rows[1:]]
-    if all(len(row) == 1 for row in rows):
-        return [row[0] for row in rows]
-    raise ConfigError(f"{file} has no column {LABEL!r}")
-
-
-def _parquet_labels(file: Path) -> list[str]:
-    table = _parquet_table(file)
-    if LABEL not in table.column_names and len(table.column_names) != 1:
-        raise unknown_name(f"column of {file}", LABEL, table.column_names)
-    column = table.column(LABEL if LABEL in table.column_names else 0)
-    return [str(value) for value in column.to_pylist()]
 
 
 @contextmanager
@@ -181,93 +149,3 @@ def _numbers(file: Path, array: Any) -> Tensor:
 
 def _signed(dtype: Any) -> Any:
     return np.dtype(np.int64) if dtype.kind == "u" else dtype.newbyteorder("=")
-
-
-def _from_csv(file: Path) -> NamedColumns:
-    rows = _csv_rows(file)
-    header = None if all(_is_number(cell) for cell in rows[0]) else [cell.strip() for cell in rows.pop(0)]
-    width = len(header) if header is not None else len(rows[0])
-    for number, row in enumerate(rows):
-        if len(row) != width:
-            raise DataError(f"{file}, row {number} has {len(row)} columns, expected {width}")
-    if header is None:
-        return NamedColumns(torch.from_numpy(_parsed(file, rows, None)))
-    special, plain = _split_header(file, header)
-    numbers = _parsed(file, [[row[column] for column in plain] for row in rows], [header[column] for column in plain])
-    texts = {name: [row[column].strip() for row in rows] for name, column in special.items()}
-    names = tuple(header[column] for column in plain)
-    return NamedColumns(torch.from_numpy(numbers), names, texts.get(ID), texts.get(LABEL))
-
-
-def _csv_rows(file: Path) -> list[list[str]]:
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        rows = [row for row in csv.reader(stream) if row]
-    if not rows:
-        raise DataError(f"{file} is empty")
-    return rows
-
-
-def _split_header(file: Path, header: Sequence[str]) -> tuple[dict[str, int], list[int]]:
-    for column, name in enumerate(header):
-        if header.index(name) != column:
-            raise DataError(f"{file}: column {name!r} occurs twice, in columns {header.index(name)} and {column}")
-    special = {name: header.index(name) for name in (ID, LABEL) if name in header}
-    return special, [column for column in range(len(header)) if column not in special.values()]
-
-
-def _parsed(file: Path, rows: Sequence[Sequence[str]], names: Sequence[str] | None) -> NDArray[np.float32]:
-    try:
-        return np.array([np.array(row, dtype=np.float32) for row in rows])
-    except ValueError:
-        place = ((row, column) for row, cells in enumerate(rows) for column, cell in enumerate(cells)
-                 if not _is_number(cell))  # fmt: skip
-        row, column = next(place)
-        where = repr(names[column]) if names else str(column)
-        raise DataError(f"{file}, row {row}, column {where}: {rows[row][column]!r} is no number") from None
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _parquet_table(file: Path) -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ConfigError("parquet files need an extra: pip install 'vimlight[parquet]'") from error
-    return pyarrow.parquet.read_table(file)
-
-
-def _from_parquet(file: Path) -> NamedColumns:
-    table = _parquet_table(file)
-    special, plain = _split_header(file, table.column_names)
-    texts = {name: [str(value) for value in table.column(column).to_pylist()] for name, column in special.items()}
-    if not plain:
-        raise DataError(f"{file} has no column of numbers")
-    names = tuple(table.column_names[column] for column in plain)
-    columns = [table.column(column) for column in plain]
-    if len(columns) == 1 and columns[0].type.num_fields:
-        return NamedColumns(_stacked(file, names[0], columns[0].to_pylist()), None, texts.get(ID), texts.get(LABEL))
-    arrays = [_column(file, name, column) for name, column in zip(names, columns, strict=True)]
-    return NamedColumns(torch.from_numpy(np.stack(arrays, axis=1)), names, texts.get(ID), texts.get(LABEL))
-
-
-def _column(file: Path, name: str, column: Any) -> NDArray[np.float32]:
-    values = [math.nan if value is None else value for value in column.to_pylist()]
-    try:
-        return np.array(values, dtype=np.float32)
-    except (TypeError, ValueError):
-        row = next(row for row, value in enumerate(values) if not isinstance(value, (int, float)))
-        raise DataError(f"{file}, row {row}, column {name!r}: {values[row]!r} is no number") from None
-
-
-def _stacked(file: Path, name: str, values: Iterable[Any]) -> Tensor:
-    rows = [np.array([] if value is None else value, dtype=np.float32) for value in values]
-    for number, row in enumerate(rows):
-        if row.shape != rows[0].shape:
-            raise DataError(f"{file}, row {number}: {name!r} has {row.size} numbers, expected {rows[0].size}")
-    return torch.from_numpy(np.stack(rows))
