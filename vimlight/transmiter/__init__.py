@@ -12,29 +12,43 @@ if TYPE_CHECKING:
     from vimlight.transmiter.adapters import GapRidge, TransMiter, load_adapter
     from vimlight.transmiter.alignment import align, align_all
     from vimlight.transmiter.cache import LogitCache, TextHead, check_paired, write_cache
+    from vimlight.transmiter.data import CacheDataModule
+    from vimlight.transmiter.deployment import RefinedModel, deploy
+    from vimlight.transmiter.extraction import ExtractionModule
     from vimlight.transmiter.gap_ridge import fit_gap_ridge
+    from vimlight.transmiter.refinement import RefinementModule
 
 __all__ = [
+    "CacheDataModule",
+    "ExtractionModule",
     "GapRidge",
     "LogitCache",
+    "RefinedModel",
+    "RefinementModule",
     "TextHead",
     "TransMiter",
     "align",
     "align_all",
     "check_paired",
+    "deploy",
     "fit_gap_ridge",
     "load_adapter",
     "write_cache",
 ]
 
 _HOMES = {
+    "CacheDataModule": "data",
+    "ExtractionModule": "extraction",
     "GapRidge": "adapters",
     "LogitCache": "cache",
+    "RefinedModel": "deployment",
+    "RefinementModule": "refinement",
     "TextHead": "cache",
     "TransMiter": "adapters",
     "align": "alignment",
     "align_all": "alignment",
     "check_paired": "cache",
+    "deploy": "deployment",
     "fit_gap_ridge": "gap_ridge",
     "load_adapter": "adapters",
     "write_cache": "cache",

@@ -52,14 +52,13 @@ class MixtureScores(Metric):
         mixtures: Shares of the second.
     """
 
-    mixtures: Tensor
     right: Tensor
     loss: Tensor
     seen: Tensor
 
     def __init__(self, mixtures: Sequence[float] = MIXTURES) -> None:
         super().__init__()
-        self.register_buffer("mixtures", torch.tensor(mixtures), persistent=False)
+        self.mixtures = tuple(mixtures)
         self.add_state("right", torch.zeros(len(mixtures), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("loss", torch.zeros(len(mixtures), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("seen", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
@@ -72,7 +71,8 @@ class MixtureScores(Metric):
             tuned: Logits `(N, K)` of share 1.
             targets: `(N,)` columns.
         """
-        mixed = own + self.mixtures.to(own)[:, None, None] * (tuned - own)
+        shares = torch.tensor(self.mixtures, dtype=own.dtype, device=own.device)
+        mixed = own + shares[:, None, None] * (tuned - own)
         self.right += (mixed.argmax(dim=2) == targets).sum(dim=1)
         repeated = targets.expand(len(mixed), -1).flatten()
         self.loss += F.cross_entropy(mixed.flatten(0, 1), repeated, reduction="none").view(len(mixed), -1).sum(dim=1)
@@ -91,7 +91,7 @@ class MixtureScores(Metric):
         """Returns the best mixture; of equal ones that with the smallest share of the tuned logits."""
         best: Choice | None = None
         accuracies, losses = (values.tolist() for values in self._totals())
-        for mixture, accuracy, loss in zip(self.mixtures.tolist(), accuracies, losses, strict=True):
+        for mixture, accuracy, loss in zip(self.mixtures, accuracies, losses, strict=True):
             found = Choice(accuracy, loss, mixture, epoch)
             best = found if found.beats(best) else best
         assert best is not None
