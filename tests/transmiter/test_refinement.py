@@ -136,11 +136,13 @@ def test_the_mixture_is_folded_into_the_last_layer(root):
 def test_an_adapter_that_harms_is_mixed_away(root, tmp_path):
     data = cache_data(root)
     harmful = adapter(strength=3.0)
+    before = {name: value.clone() for name, value in harmful.state_dict().items()}
     model = refinement(data, harmful, optimizer=partial(SGD, lr=0.0))
     trainer(tmp_path).fit(model, datamodule=data)
     assert model.choice.mixture < 0.5
     untouched = RefinementModule(None, data.class_names, data.aux_names)
     assert scores(model, data)[0] >= scores(untouched, data)[0]
+    assert all(torch.equal(value, before[name]) for name, value in harmful.state_dict().items()), "a copy was trained"
 
 
 def test_among_some_classes(root, tmp_path):

@@ -153,7 +153,7 @@ class AdapterModule(TrainableModule):
         }
         return {key: value for key, value in facts.items() if value is not None}
 
-    def provenance(self, what: str, default: Any) -> Any:
+    def of_data(self, what: str, default: Any) -> Any:
         """Returns what the data module says of its caches, or a default where another one is used."""
         data = getattr(self.trainer, "datamodule", None)
         found = getattr(data, what, default)

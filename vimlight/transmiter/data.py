@@ -66,10 +66,8 @@ class CacheDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        numbers = {"shots": shots, "val_shots": val_shots, "batch_size": batch_size}
-        for name, value, least in (*((*item, 1) for item in numbers.items()), ("num_workers", num_workers, 0)):
-            if value is not None and value < least:
-                raise ConfigError(f"{name} must be at least {least}, got {value}")
+        _at_least(1, shots=shots, val_shots=val_shots, batch_size=batch_size)
+        _at_least(0, num_workers=num_workers)
         if combine not in COMBINATIONS:
             raise unknown_name("combination of fine-tuned models", combine, COMBINATIONS)
         labelled = {"shots": shots, "val_shots": val_shots, "classes": classes}
@@ -281,3 +279,9 @@ class CacheDataModule(pl.LightningDataModule):
     def _loader(self, dataset: CacheRows, sampler: ViewSampler | None = None) -> DataLoader[Batch]:
         pin_memory = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return batch_loader(cast(Any, dataset), self.batch_size, self.num_workers, sampler, pin_memory)
+
+
+def _at_least(minimum: int, **numbers: int | None) -> None:
+    for name, value in numbers.items():
+        if value is not None and value < minimum:
+            raise ConfigError(f"{name} must be at least {minimum}, got {value}")

@@ -112,14 +112,14 @@ class ExtractionModule(AdapterModule):
             "noise": self.noise,
             "noise_probability": self.noise_probability,
             "seed": self.seed,
-            "combine": self.provenance("combine", "mean"),
+            "combine": self.of_data("combine", "mean"),
             "training": self.training_facts(),
-            "caches": self.provenance("provenance", {}),
+            "caches": self.of_data("provenance", {}),
         }
         self.adapter.describe(
             class_names=self.task.class_names,
             aux_names=self.aux_names,
-            model=self.provenance("model_name", ""),
+            model=self.of_data("model_name", ""),
             history=self.adapter.card.after("extraction", **facts),
         )
 

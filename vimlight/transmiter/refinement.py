@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -106,8 +107,8 @@ class RefinementModule(AdapterModule):
     of the change is a factor of the adapter's last layer.
 
     Args:
-        adapter: File of a `transmiter` adapter for the model whose logits the data are, or the adapter itself; without
-            one an adapter is trained from the start.
+        adapter: File of a `transmiter` adapter for the model whose logits the data are, or the adapter itself, of which
+            a copy is trained; without one an adapter is trained from the start.
         class_names: Names of the C task classes; the command line takes them from the data.
         aux_names: Names of the auxiliary classes; the command line takes them from the data.
         class_indices: The classes among which the images are classified; the command line takes them from the data.
@@ -246,14 +247,14 @@ class RefinementModule(AdapterModule):
         facts = {
             "chosen_on_validation": None if self.choice is None else self.choice._asdict(),
             "classes": self.class_indices,
-            "images": {split: len(ids) for split, ids in self.provenance("split_ids", {}).items()},
+            "images": {split: len(ids) for split, ids in self.of_data("split_ids", {}).items()},
             "training": self.training_facts(),
-            "caches": self.provenance("provenance", {}),
+            "caches": self.of_data("provenance", {}),
         }
         self.adapter.describe(
             class_names=self.task.class_names,
             aux_names=self.aux_names,
-            model=self.provenance("model_name", self.adapter.card.model),
+            model=self.of_data("model_name", self.adapter.card.model),
             history=self.adapter.card.after("refinement", **facts),
         )
 
@@ -276,7 +277,7 @@ def _start(adapter: str | TransMiter | None, class_names: Sequence[str], aux_nam
     width = check_columns(class_names, aux_names)
     if adapter is None:
         return TransMiter(width, len(class_names))
-    found = TransMiter.load(adapter) if isinstance(adapter, str) else adapter
+    found = TransMiter.load(adapter) if isinstance(adapter, str) else copy.deepcopy(adapter)
     if (found.num_logits, found.num_classes) != (width, len(class_names)):
         raise AdapterError(
             f"the adapter takes {found.num_logits} logits and {found.num_classes} task classes, the data have {width} "
