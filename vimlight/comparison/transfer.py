@@ -34,7 +34,7 @@ from vimlight.transmiter.sources.data import SourceDataModule
 from vimlight.transmiter.sources.module import SourceModule
 from vimlight.transmiter.summary import Run
 
-__all__ = ["Adapted", "TransferPlan", "run_transfer", "transfer"]
+__all__ = ["Adapted", "TransferPlan", "run_transfer", "transfer", "tune"]
 
 _SPLITS = ("train", "val", "test")
 
@@ -122,7 +122,7 @@ def _prepare(plan: TransferPlan, model: str, seed: int, folder: Path) -> None:
     place = folder / str(seed) / model
     zero_shot = _build_caches(plan, model, seed, place / "zero_shot")
     few = model == plan.strong
-    _tune(plan, zero_shot, seed, place / "tuned", shots=plan.adapted.shots if few else None)
+    tune(plan, zero_shot, seed, place / "tuned", shots=plan.adapted.shots if few else None)
 
 
 def _build_caches(plan: TransferPlan, name: str, seed: int, folder: Path) -> dict[str, LogitCache]:
@@ -141,7 +141,16 @@ def _build_caches(plan: TransferPlan, name: str, seed: int, folder: Path) -> dic
     return {split: build(split) for split in _SPLITS}
 
 
-def _tune(plan: TransferPlan, caches: Mapping[str, LogitCache], seed: int, folder: Path, shots: int | None) -> None:
+def tune(plan: TransferPlan, caches: Mapping[str, LogitCache], seed: int, folder: Path, shots: int | None) -> None:
+    """Fine-tunes a model on base classes and writes its caches of all splits.
+
+    Args:
+        plan: The plan.
+        caches: The model's zero-shot caches by split.
+        seed: The seed.
+        folder: Where the caches of the fine-tuned model go.
+        shots: Labelled images of each class; all of them if none is given.
+    """
     adapted, data = plan.adapted, _source_data(caches, seed, folder, shots)
     pl.seed_everything(seed, verbose=False)
     model = SourceModule(
