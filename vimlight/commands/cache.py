@@ -33,13 +33,13 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[:1] == ["build"]:
         from vimlight.commands.cache_build import main as build
 
-        return build(arguments[1:])
+        build(arguments[1:])
+        return
     parser, commands = _parsers()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
         raise unknown_name("command of vimlight cache", arguments[0], commands)
     options = parser.parse_args(arguments)
     options.run(options)
-    return None
 
 
 def _parsers() -> tuple[Parser, Iterable[str]]:

@@ -138,6 +138,9 @@ def test_names_that_another_cache_has(tmp_path, small):
     (tmp_path / "names.txt").write_text("oak\nfern\n")
     listed = CacheSettings(vocabulary=Vocabulary(names=str(tmp_path / "names.txt")))
     assert build_cache(tmp_path / "listed", small, shapes(), listed).aux_names == ("oak", "fern")
+    wrong = CacheSettings(vocabulary=Vocabulary(15, names=str(tmp_path / "names.txt")))
+    with pytest.raises(ConfigError, match=r"num_logits is 15, but 12 task classes and the 2 names of '.*' make 14"):
+        build_cache(tmp_path / "wrong", small, shapes(), wrong)
 
 
 def interrupted_after(model, batches):

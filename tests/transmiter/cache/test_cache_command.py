@@ -232,6 +232,7 @@ DATA = ["--data=DownstreamDataModule", "--data.dataset=scenes", SHAPES]
             "unknown key 'vocabulary.num_logit'; did you mean 'num",
         ),
         ([*MODEL, *DATA, "--out=x", "--data.shot=2"], "did you mean 'shots'?"),
+        ([*MODEL, *DATA, "--out=x", "--device=gpu"], "device 'gpu' is not to be had here; choose auto, cpu or cuda"),
         ([*MODEL, *DATA, "--out=x", "--precision=8"], "unknown precision '8'; valid: 16, 32, bf16"),
         ([*MODEL, *DATA, "--out=x", "--split=[train, test]"], "out: 'x' must have {split} in it, since there are 2"),
         ([*MODEL, *DATA, "--out=features"], "'features' exists; choose another directory or pass --overwrite"),

@@ -20,13 +20,14 @@ SHAPES = {"task": "shapes", "train": 60, "test": 24, "size": 32}
 
 
 def test_another_head_shares_the_features(make_cache):
-    cache = make_cache(partitions={"base": [0, 2]})
+    cache = make_cache(partitions={"base": [0, 2]}, text={"templates": ["a {}."]})
     head = random_head(4, scale=3.0, bias=1.0, seed=9)
     made = with_head(cache, cache.path.with_name("new"), head, class_names=["fish", "cow", "dog", "cat"], aux_names=())
     torch.testing.assert_close(made.logits(), 3 * cache.features() @ head.weights.T + 1)
     assert [made.class_names[label] for label in made.labels] == [CLASSES[label] for label in cache.labels]
     assert made.partitions == {"base": [3, 0]}
     assert list(made.ids) == list(cache.ids)
+    assert made.manifest.text == {}, "nobody knows how this head was made"
     assert made.verify() == []
     assert (made.path / "features.npy").stat().st_ino == (cache.path / "features.npy").stat().st_ino
     assert cache.verify() == []

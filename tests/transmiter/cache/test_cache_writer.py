@@ -98,7 +98,8 @@ def test_a_missing_or_damaged_part(tmp_path, expected):
 
 
 def test_a_run_with_other_settings_does_not_go_on(tmp_path):
-    writer(tmp_path / "cache")
+    writer(tmp_path / "cache", part_rows=3)
+    writer(tmp_path / "cache").put(0, random_features(6, views=2))
     with pytest.raises(CacheError, match=r"interrupted run with other settings \(labels\)"):
         writer(tmp_path / "cache", labels=None)
     with pytest.raises(CacheError, match=r"interrupted run with other settings \(part_rows, ids\)"):

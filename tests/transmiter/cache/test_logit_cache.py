@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import time
 
 import numpy as np
@@ -68,6 +69,13 @@ def test_ids_and_labels(make_cache):
         _ = cache.ids[20]
     assert torch.equal(cache.labels, torch.arange(20) % 3)
     assert make_cache("unlabelled", labels=None).labels is None
+
+
+def test_another_process_opens_the_cache_anew(make_cache):
+    cache = make_cache(features=random_features(rows=2000))
+    sent = pickle.dumps(cache)
+    assert len(sent) < 1000
+    assert torch.equal(pickle.loads(sent).logits(), cache.logits())
 
 
 def test_there_is_no_such_view(make_cache):

@@ -50,7 +50,7 @@ def with_head(
         aux_names: The auxiliary classes, if others.
         by_position: Whether the new names are new words for the same classes in the same order.
         overwrite: Whether a cache of that name is replaced.
-        **entries: Other entries of the manifest, such as `text` or `vocabulary`.
+        **entries: Entries of the manifest that say how the head came about, such as `text` and `vocabulary`.
 
     Returns:
         The new cache, opened.
@@ -68,7 +68,7 @@ def with_head(
         aux_names=cache.aux_names if aux_names is None else tuple(aux_names),
         scale=float(head.scale),
         bias=float(head.bias),
-        **{"partitions": _moved(cache, names, by_position), **entries},
+        **{"partitions": _moved(cache, names, by_position), "text": {}, "vocabulary": {}, **entries},
     )
     labels = relabel(cache, names, by_position=by_position)
     check_entries(manifest, cache.ids, labels)

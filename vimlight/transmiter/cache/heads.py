@@ -14,6 +14,7 @@ from torch import Tensor
 from vimlight.errors import CacheError, ConfigError, DataError
 from vimlight.transmiter.cache.logit_cache import LogitCache
 from vimlight.transmiter.cache.manifest import Manifest
+from vimlight.transmiter.cache.tables import read_names
 from vimlight.transmiter.cache.text_head import TextHead
 from vimlight.transmiter.models import ImageTextModel, load_model
 from vimlight.transmiter.templates import class_features, templates_of
@@ -100,7 +101,8 @@ def encoded_head(
     prompts = _prompts(cache, templates, "templates")
     aux_prompts = _prompts(cache, templates if aux_templates is None else aux_templates, "aux_templates")
     aux_names = list(cache.aux_names)
-    entries: dict[str, Any] = {"text": {"templates": prompts, "aux_templates": aux_prompts}}
+    text = {"templates": prompts, "aux_templates": aux_prompts}
+    entries: dict[str, Any] = {"text": text, "vocabulary": cache.manifest.vocabulary}
     if vocabulary is not None:
         aux_names = auxiliary_names(vocabulary, class_names, model, aux_prompts, cache=cache, progress=progress)
         entries["vocabulary"] = dataclasses.asdict(vocabulary)
@@ -150,7 +152,7 @@ def auxiliary_names(
         DataError: If a file of names cannot be read.
     """
     if vocabulary.names is not None:
-        return _given_names(vocabulary)
+        return _given_names(vocabulary.names, vocabulary.num_logits, len(class_names))
     if vocabulary.num_logits is None:
         return []
     count = vocabulary.num_logits - len(class_names)
@@ -174,14 +176,16 @@ def auxiliary_names(
     )
 
 
-def _given_names(vocabulary: Vocabulary) -> list[str]:
-    path = Path(vocabulary.names or "").expanduser()
-    if path.is_dir():
-        names = list(LogitCache.open(path).aux_names)
-    elif path.is_file():
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    else:
-        raise DataError(f"vocabulary names {str(path)!r} are neither a text file nor a cache")
+def _given_names(where: str, num_logits: int | None, num_classes: int) -> list[str]:
+    path = Path(where).expanduser()
+    if not path.exists():
+        raise DataError(f"vocabulary names {where!r} are neither a text file nor a cache")
+    names = list(LogitCache.open(path).aux_names) if path.is_dir() else read_names(path)
+    if num_logits not in (None, num_classes + len(names)):
+        raise ConfigError(
+            f"num_logits is {num_logits}, but {num_classes} task classes and the {len(names)} names of {where!r} make "
+            f"{num_classes + len(names)}; leave one of them out"
+        )
     return names
 
 

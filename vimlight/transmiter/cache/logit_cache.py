@@ -65,6 +65,10 @@ class LogitCache:
         """Returns the number of images N."""
         return self.manifest.rows
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process opens it anew, where a mapped array would be sent as a whole.
+        return LogitCache.open, (self.path,)
+
     @property
     def num_views(self) -> int:
         """Number of views V of each image."""

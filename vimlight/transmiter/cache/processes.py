@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from os import environ
 from typing import TypeVar
 
 import torch
 from torch import distributed
 
-__all__ = ["barrier", "from_first", "process_group", "rank", "world_size"]
+from vimlight.errors import ConfigError
+
+__all__ = ["barrier", "device_of", "from_first", "process_group", "rank", "world_size"]
 
 T = TypeVar("T")
+# One process may be at work for long while others wait; that one has died shows at once.
+_PATIENCE = timedelta(days=1)
 
 
 @contextmanager
@@ -22,7 +27,7 @@ def process_group() -> Iterator[None]:
         yield
         return
     # They exchange names and wait for each other, which needs no GPU.
-    distributed.init_process_group("gloo")
+    distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield
     finally:
@@ -58,9 +63,17 @@ def device_of(name: str) -> torch.device:
 
     Args:
         name: `"auto"` for this process's GPU, or the CPU where there is none; else a name of torch.
+
+    Raises:
+        ConfigError: If there is no such device here.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
-        return torch.device("cuda", int(environ.get("LOCAL_RANK", "0")))
-    return torch.device(name)
+        name = f"cuda:{environ.get('LOCAL_RANK', '0')}"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} is not to be had here; choose auto, cpu or cuda") from error
+    return device

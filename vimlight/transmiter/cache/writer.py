@@ -133,12 +133,11 @@ class CacheWriter:
             self.put(part, block[:count])
             self._next, self._pending = part + 1, [block[count:]] if len(block) > count else []
 
-    def finish(self, head: TextHead | None = None, **changes: Any) -> LogitCache:
+    def finish(self, head: TextHead | None = None) -> LogitCache:
         """Joins the parts, gives the cache its name and removes what is left over.
 
         Args:
             head: The text head of a cache of features.
-            **changes: Entries of the manifest that are known only now, such as `aux_names`.
 
         Raises:
             CacheError: If a part is missing or damaged.
@@ -150,8 +149,7 @@ class CacheWriter:
                 f"part {missing[0]}; do all processes see the same file system?"
             )
         blocks = map(self._read, range(self.num_parts))
-        manifest = self.manifest.replace(**changes)
-        cache = assemble(self.path, manifest, blocks, self._ids, self._labels, head, self._overwrite)
+        cache = assemble(self.path, self.manifest, blocks, self._ids, self._labels, head, self._overwrite)
         shutil.rmtree(self._partial)
         return cache
 
@@ -176,9 +174,10 @@ class CacheWriter:
     def _agree_on_plan(self) -> None:
         """Writes down what is being built, or checks that it is what another process or an earlier run builds."""
         plan, path = self._plan(), self._partial / _PLAN
+        untouched = len(self.missing()) == self.num_parts
         with temporary(path, json.dumps(plan).encode()) as copy:
             try:
-                publish(copy, path, overwrite=False)
+                publish(copy, path, overwrite=untouched)
             except FileExistsError:
                 found = json.loads(path.read_text())
                 other = [key for key in plan if plan[key] != found.get(key)]
