@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vimlight.transmiter.pooling import agreement_weights, fit_weights, log_loss, match_entropy, mean_entropy, pool
+from vimlight.transmiter.pooling import (
+    agreement_weights,
+    fit_weights,
+    left_out_loss,
+    log_loss,
+    match_entropy,
+    mean_entropy,
+    pool,
+)
 
 
 def experts(strengths, count=300, classes=4, seed=0):
@@ -54,6 +62,24 @@ def test_a_prior_holds_with_few_images_and_gives_way_with_many():
     equal = torch.full((2,), 0.5, dtype=torch.float64)
     torch.testing.assert_close(fit_weights(*few, prior=1e6), equal, atol=1e-3, rtol=0)
     torch.testing.assert_close(fit_weights(*many, prior=1.0), fit_weights(*many), atol=0.02, rtol=0.03)
+
+
+def test_the_loss_on_images_left_out_by_hand():
+    logs, labels = experts([1.0, 0.5], count=12)
+    order = sorted(range(12), key=lambda row: (int(labels[row]), row))
+    total = 0.0
+    for part in range(3):
+        out = order[part::3]
+        kept = [row for row in range(12) if row not in out]
+        weights = fit_weights(logs[:, kept], labels[kept], prior=1.0)
+        total += sum(loss_of(logs[:, row : row + 1], labels[row : row + 1], weights.tolist()) for row in out)
+    assert left_out_loss(logs, labels, prior=1.0, folds=3) == pytest.approx(total / 12, rel=1e-4)
+
+
+def test_many_weights_on_few_images_look_better_than_they_are():
+    logs, labels = experts([0.0] * 8, count=30)
+    inside = loss_of(logs, labels, fit_weights(logs, labels).tolist())
+    assert inside < torch.tensor(4.0).log() < left_out_loss(logs, labels)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -6,12 +6,13 @@ labelled images decide. With weights that add up to one it is never above the we
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["agreement_weights", "fit_weights", "log_loss", "match_entropy", "mean_entropy", "pool"]
+__all__ = ["agreement_weights", "fit_weights", "left_out_loss", "log_loss", "match_entropy", "mean_entropy", "pool"]
 
-_STEPS = 500
 _TOLERANCE = 1e-7
 
 
@@ -43,33 +44,45 @@ def fit_weights(log_probabilities: Tensor, labels: Tensor, *, prior: float = 0.0
     Returns:
         `(K,)` float64.
     """
-    logs = log_probabilities.double()
-    count = len(labels)
-    start = torch.full((len(logs),), 1 / len(logs), dtype=torch.float64, device=logs.device)
-    target = logs[:, torch.arange(count, device=logs.device), labels].mean(dim=1)
+    from scipy.optimize import minimize
 
-    def objective(weights: Tensor) -> tuple[Tensor, Tensor]:
-        mixed = pool(logs, weights)
-        away = weights - start
+    logs, count = log_probabilities.double().cpu(), len(labels)
+    target = logs[:, torch.arange(count), labels.cpu()].mean(dim=1)
+    equal = torch.full((len(logs),), 1 / len(logs), dtype=torch.float64)
+
+    def objective(point: Any) -> tuple[float, Any]:
+        weights = torch.from_numpy(point)
+        mixed, away = pool(logs, weights), weights - equal
         loss = mixed.logsumexp(dim=1).mean() - weights @ target + prior / count * away.square().sum()
         slope = torch.einsum("nc,knc->k", mixed.softmax(dim=1), logs) / count - target + 2 * prior / count * away
-        return loss, slope
+        return float(loss), slope.numpy()
 
-    weights, step = start, 1.0
-    loss, slope = objective(weights)
-    for _ in range(_STEPS):
-        while True:
-            trial = (weights - step * slope).clamp_min(0)
-            moved = trial - weights
-            trial_loss, trial_slope = objective(trial)
-            if trial_loss <= loss + slope @ moved + moved.square().sum() / (2 * step) + 1e-12:
-                break
-            step /= 2
-        weights, loss, slope = trial, trial_loss, trial_slope
-        if moved.abs().max() < _TOLERANCE:
-            break
-        step *= 1.5
-    return weights
+    bounds = [(0.0, None)] * len(logs)
+    options = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 500}
+    found = minimize(objective, equal.numpy(), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return torch.from_numpy(found.x)
+
+
+def left_out_loss(log_probabilities: Tensor, labels: Tensor, *, prior: float = 0.0, folds: int = 10) -> float:
+    """Returns the pool's log-loss on images that its weights were not fitted on, by cross-validation.
+
+    Args:
+        log_probabilities: `(K, n, C)` of K experts.
+        labels: `(n,)` int64, column indices.
+        prior: See `fit_weights`.
+        folds: Number of parts, each with its share of every class.
+    """
+    logs, count = log_probabilities.double(), len(labels)
+    parts = torch.empty(count, dtype=torch.long)
+    parts[labels.argsort(stable=True).cpu()] = torch.arange(count) % folds
+    total = 0.0
+    for part in parts.unique().tolist():
+        out = parts == part
+        if bool(out.all()):
+            return float("inf")
+        weights = fit_weights(logs[:, ~out], labels[~out], prior=prior)
+        total += float(torch.nn.functional.cross_entropy(pool(logs[:, out], weights), labels[out], reduction="sum"))
+    return total / count
 
 
 def log_loss(logits: Tensor, labels: Tensor) -> float:
@@ -80,7 +93,7 @@ def log_loss(logits: Tensor, labels: Tensor) -> float:
         labels: `(n,)` int64.
     """
     logs = logits.double().log_softmax(dim=1)
-    heat = fit_weights(logs[None], labels)
+    heat = fit_weights(logs[None], labels).to(logs)
     return float(torch.nn.functional.cross_entropy(logs * heat, labels))
 
 

@@ -5,10 +5,10 @@ serve it.
 
 *Evidence.* Weights are chosen among the classes that the source was tuned on, for which alone there can be labels. With
 validation labels of these, the weights of a log-linear pool minimise its log-loss, which is a convex problem. The pool
-has to prove itself: unless its loss is below that of the better of the two models of the promise by more than the
-standard error of the difference, and it is right no less often, that model takes its place. Without labels the weights
-follow from how well the experts' votes agree, by the likelihood of Dawid and Skene's model; see
-`vimlight.transmiter.pooling`.
+has to prove itself against the better of the two models of the promise: its loss must be lower by more than the
+standard error of the difference, lower too on images left out of the choice, and it must be right no less often; else
+that model takes its place. Without labels the weights follow from how well the experts' votes agree, by the likelihood
+of Dawid and Skene's model; see `vimlight.transmiter.pooling`.
 
 *No evidence, no change.* The other classes keep the target's zero-shot logits among themselves: whatever a correction
 did for classes that were tuned on says nothing of classes that were not, and neither agreement nor confidence tells
@@ -33,7 +33,14 @@ from torch.nn import functional as F
 
 from vimlight.errors import ConfigError
 from vimlight.transmiter.methods import METHODS, Fit, Images, Method, Unsuitable, create_method, prepare
-from vimlight.transmiter.pooling import agreement_weights, fit_weights, match_entropy, mean_entropy, pool
+from vimlight.transmiter.pooling import (
+    agreement_weights,
+    fit_weights,
+    left_out_loss,
+    match_entropy,
+    mean_entropy,
+    pool,
+)
 
 __all__ = ["EXPERTS", "PROMISED", "Safe"]
 
@@ -169,17 +176,18 @@ class Safe(Method):
 
     def _proven(self, weights: Tensor, logs: Tensor, labels: Tensor) -> Tensor:
         """Returns the weights if the pool is proven better, else all weight on the better model of the promise."""
+        alone = {place: logs[place : place + 1] for place, name in enumerate(self._experts) if name in PROMISED}
+        heats = {place: fit_weights(expert, labels) for place, expert in alone.items()}
+        losses = {place: _losses(pool(expert, heats[place]), labels) for place, expert in alone.items()}
+        better = min(losses, key=lambda place: float(losses[place].mean()))
         mixed = pool(logs, weights)
-        models = [place for place, name in enumerate(self._experts) if name in PROMISED]
-        alone = {place: fit_weights(logs[place : place + 1], labels) for place in models}
-        losses = {place: F.cross_entropy(logs[place] * heat, labels, reduction="none") for place, heat in alone.items()}
-        better = min(models, key=lambda place: float(losses[place].mean()))
-        gain = losses[better] - F.cross_entropy(mixed, labels, reduction="none")
-        least = max(_hits(logs[place], labels) for place in models)
-        if gain.mean() > gain.std() / len(gain) ** 0.5 and _hits(mixed, labels) >= least:
+        gain = losses[better] - _losses(mixed, labels)
+        left_out = left_out_loss(alone[better], labels) - left_out_loss(logs, labels, prior=self._prior)
+        least = max(_hits(logs[place], labels) for place in alone)
+        if left_out > 0 and gain.mean() > gain.std() / len(gain) ** 0.5 and _hits(mixed, labels) >= least:
             return weights
         only = torch.zeros_like(weights)
-        only[better] = alone[better][0]
+        only[better] = heats[better][0]
         return only
 
     def _shares(self, weights: Tensor) -> dict[str, float]:
@@ -190,6 +198,10 @@ def _heat(logits: Tensor) -> Tensor:
     """Returns the factors `(K,)` that make all experts as sure as the first one."""
     entropy = mean_entropy(logits[0])
     return torch.tensor([1.0, *(match_entropy(other, entropy) for other in logits[1:])], dtype=torch.float64)
+
+
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="none")
 
 
 def _hits(logits: Tensor, labels: Tensor) -> int:
