@@ -99,11 +99,8 @@ MISTAKES = {
     "data class": (["--data=CacheDataModul"], "unknown class 'CacheDataModul'; did you mean 'CacheDataModule'"),
     "model key": (["--model.temprature=2"], "unknown key 'temprature'; did you mean 'temperature'"),
     "data key": (["--data.tunde=x"], "unknown key 'tunde'; did you mean 'tuned'"),
-    "type": (["--model.noise=much"], "noise: expected float, got 'much'"),
-    "basis": (["--model.basis=fixd"], "unknown basis 'fixd'; did you mean 'fixed'"),
     "cache": (["--data.train=caches/weak/trian"], "'caches/weak/trian' does not exist; did you mean"),
     "tuned": (["--data.tuned=null"], "extraction learns from a fine-tuned model: set data.tuned"),
-    "combination": (["--data.combine=men"], "'men'; did you mean 'mean'"),
     "out": (["--model.out=weak.pt"], "an adapter is a .safetensors file; 'weak.pt' ends in '.pt'"),
     "data of another family": (
         ["--data={class_path: MidstreamDataModule, init_args: {dataset: digits}}"],
@@ -113,7 +110,6 @@ MISTAKES = {
         ["--model={class_path: MidstreamModule, init_args: {backbone: {name: test_vit}}}"],
         "MidstreamModule learns from images, CacheDataModule brings none; choose another data class",
     ),
-    "checkpoint": (["--ckpt_path=last.ckpt"], "checkpoint 'last.ckpt' does not exist"),
 }  # fmt: skip
 
 

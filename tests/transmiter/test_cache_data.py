@@ -213,8 +213,9 @@ def test_mistakes(root, options, error, text):
 
 
 def test_what_is_missing_for_a_test_is_said(root):
-    with pytest.raises(ConfigError, match=r"no cache to test on: set data.test to the directory of one"):
-        cache_data(root).setup("test")
+    for stage, split in (("test", "test"), ("predict", "test"), ("validate", "val")):
+        with pytest.raises(ConfigError, match=rf"data.{split} is missing: set it to the directory of a cache"):
+            cache_data(root, tuned=str(root / "weak_tuned")).setup(stage)
     with pytest.raises(DataError, match="unlabelled' has no labels, and test needs them"):
         cache_data(root, test=str(root / "unlabelled")).setup("test")
     with pytest.raises(UnknownNameError, match="unknown split 'vla'; did you mean 'val'"):

@@ -180,10 +180,12 @@ class CacheDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Opens and pairs the caches and draws the sample, so that mistakes show before the first epoch."""
         _ = self.tuned, self.class_indices
-        if stage in ("fit", "validate"):
-            _ = self.rows
-        elif stage == "test":
+        if stage == "test":
             self._labelled("test")
+        elif stage == "predict":
+            self._given("test")
+        elif not len(self.rows["val"]) and stage == "validate":
+            self._given("val")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Loads the training images, in an order and in views that seed and epoch decide."""
@@ -265,7 +267,7 @@ class CacheDataModule(pl.LightningDataModule):
 
     def _given(self, split: str) -> LogitCache:
         if split not in self.caches:
-            raise ConfigError(f"no cache to {split} on: set data.{split} to the directory of one")
+            raise ConfigError(f"data.{split} is missing: set it to the directory of a cache")
         return self.caches[split]
 
     def _cache(self, split: str) -> LogitCache:
