@@ -11,7 +11,11 @@ import vimlight as vl
 from vimlight.commands import demo
 from vimlight.comparison import METHODS, Plan, ShuffledLabels, Task, random_like, train_zoo
 from vimlight.comparison.processes import precision_here
-from vimlight.errors import ConfigError
+from vimlight.comparison.transfer import Adapted, TransferPlan
+from vimlight.data import load_source
+from vimlight.data.sources.compositions import composition_names, held_out_compositions
+from vimlight.errors import ConfigError, UnknownNameError
+from vimlight.report import Page
 
 
 def tiny_plan() -> Plan:
@@ -59,6 +63,45 @@ def test_shuffled_labels_keep_the_images_and_the_counts():
     assert not torch.equal(a, b)
     assert torch.equal(a.sort().values, b.sort().values)
     assert torch.equal(plain.source.train.images([3])[0], shuffled.source.train.images([3])[0])
+
+
+def test_every_shape_and_texture_of_a_held_out_composition_is_seen():
+    names, held_out = composition_names(), set(held_out_compositions())
+    seen = [name.split() for index, name in enumerate(names) if index not in held_out]
+    assert {shape for _, shape in seen} == {name.split()[1] for name in names}
+    assert {texture for texture, _ in seen} == {name.split()[0] for name in names}
+    source = load_source("compositions", {"train": 2, "val": 1, "test": 1, "size": 32})
+    assert not held_out & set(source.train.targets.tolist()) | (held_out & set(source.val.targets.tolist()))
+    assert set(source.test.targets.tolist()) == set(range(len(names)))
+
+
+def test_a_half_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(UnknownNameError, match=r"unknown half of the demo 'transfers'; did you mean 'transfer'"):
+        demo.main(["--out", str(tmp_path / "out"), "--only", "transfers"])
+    (tmp_path / "transfer.json").touch()
+    with pytest.raises(ConfigError, match=r"transfer\.json exists; choose another --out"):
+        demo.main(["--out", str(tmp_path), "--only", "transfer"])
+
+
+@pytest.mark.slow
+def test_the_transfer_half_scores_every_method_for_every_seed(tmp_path):
+    plan = TransferPlan(
+        held_out_compositions(),
+        dataset_args={"train": 2, "val": 1, "test": 1},
+        num_logits=48,
+        seeds=(0, 1),
+        adapted=Adapted(method="clip_adapter", epochs=1, shots=1, few_epochs=1, extraction_epochs=1),
+    )
+    page = Page("tiny")
+    table = demo.run_transfer(plan, tmp_path, page, overwrite=False)
+    written = json.loads((tmp_path / "transfer.json").read_text())
+    assert [run["seed"] for run in written["runs"]] == [0, 1]
+    novel = {composition_names()[index] for index in held_out_compositions()}
+    for run in written["runs"]:
+        assert not run["left_out"]
+        assert set(run["groups"]["novel"]["classes"]) == novel
+    assert {"transmiter", "transmiter_plus", "target_tuned", "gap_ridge", "eft", "safe"} <= set(table.titles)
+    assert "TransMiter+" in page.render()
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ from vimlight.errors import CheckpointError, ConfigError, FingerprintError, Unkn
 from vimlight.midstream import MidstreamModule
 from vimlight.plugins import attach
 from vimlight.tasks import AffineHead
-from vimlight.training import build_backbone, warmup_cosine
+from vimlight.trainable import warmup_cosine
+from vimlight.training import build_backbone
 from vimlight.zoo import Zoo
 
 

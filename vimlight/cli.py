@@ -18,13 +18,16 @@ from vimlight.errors import ConfigError, VimlightError, unknown_name
 __all__ = ["guarded", "main"]
 
 _TRAINING = {
-    "fit": "train a module for the zoo (MidstreamModule) or aggregate a zoo for a task (DownstreamModule)",
+    "fit": "train a module for the zoo, aggregate a zoo for a task, or train an adapter of logits",
     "validate": "measure a checkpoint on the validation images",
     "test": "measure a checkpoint on the test images",
     "predict": "write a checkpoint's predictions to a csv, json or parquet file",
 }
 _TOOLS = {
     "demo": "train a zoo, aggregate it for few-shot tasks and compare with every simpler way",
+    "cache": "build, import, check, merge and re-head the logit caches of image-text models",
+    "transfer": "make an adapter for another model from cached logits, by a closed form",
+    "evaluate": "compare methods on logit caches by a named protocol",
     "zoo": "list, show, add, remove, verify and export modules",
 }
 

@@ -10,7 +10,9 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "AdapterError",
     "BackboneError",
+    "CacheError",
     "CheckpointError",
     "ConfigError",
     "DataError",
@@ -60,6 +62,14 @@ class ZooError(VimlightError):
 
 class DataError(VimlightError):
     """Data that is missing, unreadable or too small for what was asked."""
+
+
+class CacheError(VimlightError):
+    """A logit cache that is missing, incomplete, altered, of another format, or no match for another one."""
+
+
+class AdapterError(VimlightError):
+    """An adapter file that is missing, altered or of another format, or an adapter that meets other classes."""
 
 
 class CheckpointError(VimlightError):

@@ -24,7 +24,7 @@ class Registry(Mapping[str, T]):
     Args:
         kind: What an entry is, as error messages say it, such as `"plug-in"`.
         package: Dotted name of the package whose modules hold the built-in entries; they are imported at the first
-            look-up, so that importing the registry alone stays cheap.
+            look-up, so that importing the registry alone stays cheap. A single module that holds all of them will do.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -86,7 +86,7 @@ class Registry(Mapping[str, T]):
             return
         self._loaded = True
         package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
+        for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
             importlib.import_module(f"{self._package}.{module.name}")
 
 

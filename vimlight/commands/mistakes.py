@@ -50,16 +50,17 @@ def cause(error: BaseException) -> VimlightError | None:
     return None
 
 
-def explain(message: str, classes: Iterable[type]) -> str:
+def explain(message: str, classes: Iterable[type], top: Sequence[str] = _TOP) -> str:
     """Shortens a parser's message to the key, the value, what was expected and the nearest valid name.
 
     Args:
         message: The parser's message, of many lines.
         classes: The classes whose names and arguments may have been misspelt.
+        top: The outermost keys.
     """
     known = list(classes)
     return (
-        _unknown_key(message, known)
+        _unknown_key(message, known, top)
         or _missing_file(message)
         or _unknown_class(message, known)
         or _wrong_type(message)
@@ -69,14 +70,14 @@ def explain(message: str, classes: Iterable[type]) -> str:
     )
 
 
-def _unknown_key(message: str, classes: Sequence[type]) -> str | None:
+def _unknown_key(message: str, classes: Sequence[type], outermost: Sequence[str]) -> str | None:
     key = _first_match(_UNKNOWN_KEY, message)
     if key is None:
         stray = re.search(r"unrecognized arguments: (\S+)", message)
         return f"unexpected argument {stray[1]!r}" if stray else None
     top, _, _ = key.partition(".")
-    if top not in _TOP and re.search("Subcommand|unrecognized", message):
-        return f"unknown key {top!r}{_hint(top, _TOP)}"
+    if top not in outermost and re.search("Subcommand|unrecognized", message):
+        return f"unknown key {top!r}{_hint(top, outermost)}"
     name = key.rpartition(".")[2]
     return f"unknown key {key!r}{_hint(name, _arguments(classes)) or _hint(name, _arguments(_optimisation()))}"
 

@@ -23,27 +23,45 @@ from vimlight.errors import CheckpointError, ConfigError, nearest
 from vimlight.midstream import MidstreamModule
 from vimlight.report.callbacks import RunReport
 from vimlight.report.predictions import PredictionWriter
+from vimlight.trainable import TrainableModule
 from vimlight.training import SupervisedModule
+from vimlight.transmiter.adapter_module import AdapterModule
+from vimlight.transmiter.data import CacheDataModule
+from vimlight.transmiter.extraction import ExtractionModule
+from vimlight.transmiter.refinement import RefinementModule
+from vimlight.transmiter.sources.data import SourceDataModule
+from vimlight.transmiter.sources.module import SourceModule
 
 __all__ = ["TrainingCLI", "main"]
 
 _CLASSES = (
     MidstreamModule,
     DownstreamModule,
+    ExtractionModule,
+    RefinementModule,
+    SourceModule,
     MidstreamDataModule,
     DownstreamDataModule,
+    CacheDataModule,
+    SourceDataModule,
     pl.Trainer,
     PredictionWriter,
     RunReport,
 )
 
 
+# What each family of modules learns from, and the data modules that bring none.
+_LEARN_FROM = {
+    SupervisedModule: ("images", CacheDataModule),
+    AdapterModule: ("cached logits", ImageDataModule),
+}
 # What Lightning warns of and is meant here: a backbone that stays in eval mode, runs in which nothing takes steps by
 # gradient, and its own use of the config parser.
 _EXPECTED = (
     r"Found \d+ module\(s\) in eval mode",
     r"`LightningModule.configure_optimizers` returned `None`",
     r"`training_step` returned `None`",
+    r"Total length of `list` across ranks is zero",
     r"[\s\S]*was deprecated in v4\.",
     r"[\s\S]*JsonargparseDeprecationWarning",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
@@ -74,12 +92,12 @@ class Parser(LightningArgumentParser):
 
 
 class TrainingCLI(LightningCLI):
-    """LightningCLI for the two modules and their data."""
+    """LightningCLI for every module that is trained, and its data."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         super().__init__(
-            SupervisedModule,
-            ImageDataModule,
+            TrainableModule,
+            pl.LightningDataModule,
             save_config_callback=RunConfig,
             seed_everything_default=0,
             subclass_mode_model=True,
@@ -92,9 +110,12 @@ class TrainingCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Links what the data knows to the model, and adds the callbacks that every run has."""
-        parser.link_arguments("data.kind", "model.init_args.kind", apply_on="instantiate")
-        parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        """Links what the data knows to the model, and adds the callbacks that every run has.
+
+        A link is passed over where the data does not know the thing or the model does not ask for it.
+        """
+        for name in ("kind", "class_names", "aux_names", "class_indices"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_lightning_class_args(RunReport, "report")
 
@@ -129,11 +150,15 @@ class TrainingCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise cause(error) or ConfigError(explain(str(error), _CLASSES)) from error
+        for kind, (wanted, data) in _LEARN_FROM.items():
+            if isinstance(self.model, kind) and isinstance(self.datamodule, data):
+                names = type(self.model).__name__, type(self.datamodule).__name__
+                raise ConfigError(f"{names[0]} learns from {wanted}, {names[1]} brings none; choose another data class")
 
     def before_fit(self) -> None:
-        """Refuses, before anything is written, what could not be stored after the training."""
-        if isinstance(self.model, MidstreamModule):
-            self.model.check_storable()
+        """Refuses, before anything is written, what could not be learnt, or not be stored after the training."""
+        self.model.check_data(self.datamodule)
+        self.model.check_storable()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Adds a CSV logger, unless there is one, in front of whatever loggers are configured.
@@ -180,9 +205,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
         raise CheckpointError(f"checkpoint {path!r} is damaged, or holds more than tensors and plain values") from error
     if not isinstance(checkpoint, dict) or "vimlight" not in checkpoint:
-        raise CheckpointError(
-            f"checkpoint {path!r} was not written by vimlight; it does not say which backbone it needs"
-        )
+        raise CheckpointError(f"checkpoint {path!r} was not written by vimlight; it does not say what it belongs to")
     about: dict[str, Any] = checkpoint["vimlight"]
     return about
 

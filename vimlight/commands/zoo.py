@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vimlight.commands.options import Parser
+from vimlight.commands.output import one_line, print_json, print_table
 from vimlight.errors import ConfigError, ZooError, nearest, unknown_name
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ def _list(options: argparse.Namespace) -> None:
     zoo = _open(options.zoo)
     cards = [(name, _card_or_error(zoo, name)) for name in zoo]
     if options.json:
-        _print_json([{"name": name, **_fields(card)} for name, card in cards])
+        print_json([{"name": name, **_fields(card)} for name, card in cards])
     elif cards:
-        _table(_COLUMNS, [_row(name, card) for name, card in cards])
+        print_table(_COLUMNS, [_row(name, card) for name, card in cards])
     else:
         print(f"zoo {options.zoo!r} is empty; add a module with: vimlight zoo add FILE --zoo {options.zoo}")
 
@@ -89,10 +89,12 @@ def _list(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     card = _open(options.zoo).card(options.name)
     if options.json:
-        _print_json({"name": options.name, **_fields(card)})
+        print_json({"name": options.name, **_fields(card)})
     else:
         rows = {"name": options.name, **_fields(card)}.items()
-        _table(("field", "value"), [(key, _text(value)) for key, value in rows if value not in ("", None, [], {}, ())])
+        print_table(
+            ("field", "value"), [(key, one_line(value)) for key, value in rows if value not in ("", None, [], {}, ())]
+        )
 
 
 def _add(options: argparse.Namespace) -> None:
@@ -114,9 +116,9 @@ def _verify(options: argparse.Namespace) -> None:
     zoo = _open(options.zoo)
     problems = zoo.verify()
     if options.json:
-        _print_json({"modules": len(zoo), "problems": [problem._asdict() for problem in problems]})
+        print_json({"modules": len(zoo), "problems": [problem._asdict() for problem in problems]})
     elif problems:
-        _table(("file", "problem"), problems)
+        print_table(("file", "problem"), problems)
     else:
         print(f"modules checked: {len(zoo)}, all of them whole")
     if problems:
@@ -156,42 +158,7 @@ def _row(name: str, card: Card | ZooError) -> Sequence[str]:
     if isinstance(card, ZooError):
         return (name, f"({card})", *[""] * (len(_COLUMNS) - 2))
     classes = str(len(card.classes) or "")
-    return name, card.kind, card.backbone, card.task, card.dataset, classes, _text(card.metrics)
-
-
-def _text(value: Any) -> str:
-    """Writes a card's value on one line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_nested(item)}" for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_nested(item) for item in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _nested(value: Any) -> str:
-    return f"({_text(value)})" if isinstance(value, (dict, list, tuple)) else _text(value)
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints a table: drawn on a terminal, one line a row with tabs in between elsewhere."""
-    # A card comes from somebody else: nothing in it may break a line or steer the terminal.
-    lines = [["".join(char if char.isprintable() else " " for char in cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
-        print("\n".join("\t".join(line) for line in [columns, *lines]))
-        return
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Column, Table
-    from rich.text import Text
-
-    table = Table(*(Column(column, overflow="fold") for column in columns), box=SIMPLE)
-    for line in lines:
-        table.add_row(*map(Text, line))
-    Console().print(table)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
+    return name, card.kind, card.backbone, card.task, card.dataset, classes, one_line(card.metrics)
 
 
 def _confirm(question: str) -> None:

@@ -9,16 +9,26 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import timm
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from vimlight.comparison.plan import Plan
+__all__ = ["Hardware", "in_parallel", "precision_here", "quiet_trainer", "quietly"]
 
-__all__ = ["in_parallel", "precision_here", "quiet_trainer", "quietly"]
+
+class Hardware(Protocol):
+    """What a plan says about the machine, by Lightning's names; see `quiet_trainer`."""
+
+    @property
+    def accelerator(self) -> str:
+        """The accelerator."""
+
+    @property
+    def precision(self) -> str:
+        """The precision, or `"auto"`."""
 
 
 def in_parallel(stage: str, jobs: Sequence[tuple[str, Callable[[], Any]]]) -> list[Any]:
@@ -60,11 +70,11 @@ def _start_worker(workers: int) -> None:
         timm.layers.set_fused_attn(False)
 
 
-def quiet_trainer(plan: Plan, epochs: int, **options: Any) -> pl.Trainer:
+def quiet_trainer(plan: Hardware, epochs: int, **options: Any) -> pl.Trainer:
     """Returns a trainer on one device that logs, shows and stores nothing.
 
     Args:
-        plan: The plan; it names the accelerator.
+        plan: A plan; it names accelerator and precision.
         epochs: Number of epochs.
         **options: Further arguments of Lightning's Trainer.
     """

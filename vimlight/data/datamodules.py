@@ -79,7 +79,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.image_size = image_size
         self.skip_corrupt = skip_corrupt
         self.test_limit = None if test_limit is None else _at_least(1, "test_limit", test_limit)
-        self._augmentation = augmentation(augment)
+        self.augmentation = augmentation(augment)
         self._preprocessing = preprocessing
         self._draws: tuple[int, Tensor] | None = None
 
@@ -168,9 +168,14 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Loads the test images in order."""
         return self._loader(self.tables["test"])
 
+    @property
+    def predict_table(self) -> Table:
+        """What `predict` takes: the test images."""
+        return self.tables["test"]
+
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Loads the test images in order."""
-        return self.test_dataloader()
+        """Loads the images of `predict_table` in order."""
+        return self._loader(self.predict_table)
 
     def batches(self, split: str, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """Yields the batches of a split as a model sees them in evaluation, without a trainer: in order, not augmented.
@@ -208,7 +213,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Makes the images the backbone's input, and augments those for training."""
         rows = batch.pop("index")
         training = self.trainer is not None and self.trainer.training
-        augment = self._augmentation if training else None
+        augment = self.augmentation if training else None
         draws = self._epoch_draws()[rows] if augment else None
         return {**batch, "image": self._prepare(batch["image"], augment, draws)}
 
@@ -307,14 +312,15 @@ class DownstreamDataModule(ImageDataModule):
         val_rows = few_shot(pool.targets, val_shots, self.seed, count, class_names=names).train
         return train.subset(drawn.train), val.subset(val_rows)
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """Loads the images of `predict_folder`, with targets of -1, or the test images, in order."""
+    @property
+    def predict_table(self) -> Table:
+        """The images of `predict_folder`, with targets of -1, or the test images."""
         if self.predict_folder is None:
-            return self.test_dataloader()
+            return super().predict_table
         folder = existing_folder(self.predict_folder)
         files = image_files(folder)
         table: Table = FileTable(files, torch.full((len(files),), -1), folder)
-        return self._loader(table.readable() if self.skip_corrupt else table)
+        return table.readable() if self.skip_corrupt else table
 
 
 def _lend(train: Table, val: Table | None, fraction: float, seed: int) -> tuple[Table, Table]:

@@ -6,24 +6,22 @@ the SHA-256 of the tensors. A head's file holds its tensors and their SHA-256, w
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vimlight.errors import ZooError, nearest
+from vimlight.errors import ZooError
+from vimlight.tensor_file import card_text, opened, pack, sha256_of, tensors_of
 from vimlight.zoo.card import Card
 
 __all__ = ["pack_head", "pack_module", "plain", "read_card", "read_head", "read_module", "sha256_of"]
 
-# How the files of `torch.save` and `pickle.dump` begin.
-_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_opened = partial(opened, reader="a zoo", error=ZooError)
 
 
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -45,19 +43,6 @@ def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def sha256_of(tensors: Mapping[str, Tensor]) -> str:
-    """Returns the SHA-256 over the names, shapes, dtypes and bytes of tensors, in the order of their names.
-
-    Args:
-        tensors: Contiguous tensors on the CPU, by name.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def pack_module(card: Card, tensors: dict[str, Tensor]) -> bytes:
     """Returns the content of a module's file.
 
@@ -65,8 +50,7 @@ def pack_module(card: Card, tensors: dict[str, Tensor]) -> bytes:
         card: The card, with the tensors' hash.
         tensors: Contiguous tensors on the CPU, by name.
     """
-    text = card.to_json()
-    return save(tensors, {"card": text, "card_sha256": hashlib.sha256(text.encode()).hexdigest()})
+    return pack(card.to_json(), tensors)
 
 
 def pack_head(tensors: dict[str, Tensor]) -> bytes:
@@ -102,7 +86,7 @@ def read_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
     """
     with _opened(path) as file:
         card = _card(file, path)
-        tensors = _tensors(file)
+        tensors = tensors_of(file)
     if sha256_of(tensors) != card.sha256:
         raise ZooError(f"{path.name}: the tensors were altered after they were saved (their SHA-256 differs)")
     return card, tensors
@@ -122,7 +106,7 @@ def read_head(path: Path) -> tuple[str, dict[str, Tensor]]:
     """
     with _opened(path) as file:
         sha256 = (file.metadata() or {}).get("head_sha256")
-        tensors = _tensors(file)
+        tensors = tensors_of(file)
     if sha256 is None:
         raise ZooError(f"{path.name} holds no head")
     if sha256_of(tensors) != sha256:
@@ -130,43 +114,11 @@ def read_head(path: Path) -> tuple[str, dict[str, Tensor]]:
     return sha256, tensors
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    if path.suffix != ".safetensors":
-        raise ZooError(f"{path.name!r} is no .safetensors file; a zoo reads nothing else, since a pickle can run code")
-    if not path.is_file():
-        close = nearest(path.name, (file.name for file in path.parent.glob("*"))) if path.parent.is_dir() else []
-        raise ZooError(f"{str(path)!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else ""))
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise ZooError(f"{path.name} {_diagnosis(path)} ({error})") from error
-    except OSError as error:
-        raise ZooError(f"{path.name} cannot be read: {error}") from error
-
-
-def _diagnosis(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(8)
-    if start.startswith(_PICKLES):
-        return "is a pickle under a false name and is not read, since a pickle can run code"
-    return "is truncated or damaged; fetch or export it again"
-
-
 def _card(file: Any, path: Path) -> Card:
-    metadata = file.metadata() or {}
-    text = metadata.get("card")
+    text = card_text(file, path, ZooError)
     if text is None:
         raise ZooError(f"{path.name} holds tensors but no card, so it is no module of a zoo; write it with Zoo.add")
-    if hashlib.sha256(text.encode()).hexdigest() != metadata.get("card_sha256"):
-        raise ZooError(f"{path.name}: the card was altered after it was saved (its SHA-256 differs)")
     try:
         return Card.from_json(text)
     except ZooError as error:
         raise ZooError(f"{path.name}: {error}") from error
-
-
-def _tensors(file: Any) -> dict[str, Tensor]:
-    # Copies, since what is mapped from the file would change with it.
-    return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (it is no mapping)

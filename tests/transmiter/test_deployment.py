@@ -1,0 +1,122 @@
+"""One module from images to refined logits, plain and exported."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_pair import AUX, CLASSES, WIDTH, adapter, write_pair
+from torch.nn import functional as F
+
+from vimlight.errors import AdapterError, FingerprintError
+from vimlight.transmiter import GapRidge, TextHead, TransMiter, write_cache
+from vimlight.transmiter.basis import BASES
+from vimlight.transmiter.deployment import RefinedModel, deploy
+from vimlight.transmiter.models import load_model
+
+ALL = pytest.mark.parametrize("kind", [*BASES, "gap_ridge", "gap_ridge of features"])
+NAME = "vit_scenes_small"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(NAME)
+
+
+@pytest.fixture(scope="module")
+def head(model):
+    texts = [f"a photo of {name}" for name in (*CLASSES, *AUX)]
+    return TextHead(model.encode_text(texts).clone(), model.scale, model.bias - 3.0)
+
+
+def made(kind):
+    if not kind.startswith("gap_ridge"):
+        return adapter(basis=kind)
+    ridge = GapRidge(WIDTH, 4, "features", 128) if "features" in kind else GapRidge(WIDTH, 4)
+    ridge.weight.copy_(torch.arange(ridge.weight.numel()).view_as(ridge.weight).sin() / 5)
+    return ridge
+
+
+def images(count):
+    return torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))
+
+
+@ALL
+def test_it_is_the_parts_one_after_the_other(model, head, kind):
+    refining = made(kind)
+    with torch.no_grad():
+        features = F.normalize(model.model.encode_image(images(3)), dim=1)
+        logits = model.scale * features @ head.weights.T + model.bias - 3.0
+        expected = refining.task_logits(logits, features)
+        found = RefinedModel(model.model.visual, head, refining).eval()(images(3))
+    assert found.shape == (3, 4)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (expected - logits[:, :4]).abs().max() > 0.01
+
+
+def exported_with_dynamic_batch(whole):
+    batch = {"images": {0: torch.export.Dim("batch", min=1, max=64)}}
+    return torch.export.export(whole, (images(2),), dynamic_shapes=batch)
+
+
+@pytest.mark.slow
+@ALL
+def test_an_exported_program_computes_the_same(model, head, kind):
+    whole = RefinedModel(model.model.visual, head, made(kind)).eval()
+    program = exported_with_dynamic_batch(whole).module()
+    for count in (1, 2, 5):
+        with torch.no_grad():
+            torch.testing.assert_close(program(images(count)), whole(images(count)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@ALL
+def test_an_onnx_file_computes_the_same(model, head, kind, tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    whole = RefinedModel(model.model.visual, head, made(kind)).eval()
+    program = torch.onnx.export(exported_with_dynamic_batch(whole), dynamo=True, verbose=False)
+    program.save(tmp_path / "model.onnx")
+    session = runtime.InferenceSession(tmp_path / "model.onnx")
+    (name,) = (given.name for given in session.get_inputs())
+    for count in (1, 5):
+        (found,) = session.run(None, {name: images(count).numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(found), whole(images(count)), rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def features_cache(model, head, tmp_path):
+    def write(name="cache", **changes):
+        options = {"class_names": CLASSES, "aux_names": AUX, "split": "train", "model": NAME, "weights": model.weights}
+        return write_cache(tmp_path / name, features=model.encode_image(images(6)), head=head, **{**options, **changes})
+
+    return write
+
+
+def test_what_a_cache_holds_is_put_together(model, features_cache):
+    cache = features_cache()
+    refining = adapter().describe(class_names=CLASSES, aux_names=AUX, model=NAME)
+    whole = deploy(model, cache, refining)
+    with torch.no_grad():
+        # The cache holds its features in half precision.
+        torch.testing.assert_close(whole(images(6)), refining(cache.logits())[:, :4], rtol=1e-2, atol=5e-2)
+        torch.testing.assert_close(deploy(model.model, cache, refining)(images(2)), whole(images(2)))
+    assert not whole.training
+
+
+def test_a_trained_basis_is_written_out(model, head):
+    whole = RefinedModel(model.model.visual, head, adapter(basis="learned"))
+    assert whole.adapter.settings["basis"] == "fixed"
+
+
+def test_what_does_not_belong_together_is_refused(model, head, features_cache, tmp_path):
+    with pytest.raises(AdapterError, match="the text head makes 16 logits, the adapter takes 20"):
+        RefinedModel(model.model.visual, head, TransMiter(20, 4))
+    with pytest.raises(FingerprintError, match=f"was built with weights 0123, not with those of '{NAME}'"):
+        deploy(model, features_cache("other", weights="0123"), adapter())
+    weak, _, _ = write_pair(tmp_path)
+    with pytest.raises(AdapterError, match="weak' holds bare logits; deployment needs the text vectors"):
+        deploy(model, weak, adapter())
+    strange = adapter().describe(class_names=CLASSES, aux_names=AUX, model="another")
+    with pytest.raises(AdapterError, match=f"holds logits of '{NAME}', the adapter refines those of 'another'"):
+        deploy(model, features_cache(), strange)

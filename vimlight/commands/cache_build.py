@@ -1,0 +1,113 @@
+"""`vimlight cache build`: a config file, every key of which is also a flag."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from vimlight.commands.mistakes import cause, explain
+from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
+from vimlight.errors import ConfigError
+from vimlight.transmiter.cache.build import CacheSettings, build_cache
+from vimlight.transmiter.cache.heads import Vocabulary
+from vimlight.transmiter.cache.processes import device_of, process_group, rank
+from vimlight.transmiter.models import load_model
+
+__all__ = ["main"]
+
+_TEXT = "Runs an image-text model over the images of a data set; goes on where an interrupted run stopped."
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which model.
+
+    Attributes:
+        name: A model of open_clip (ViT-B-16), hf-hub:owner/model, local-dir:path, vit_scenes_small or vit_scenes_base.
+        pretrained: Tag or file of the weights, for the names of open_clip.
+        checkpoint: Fine-tuned weights of the same model, loaded on top.
+    """
+
+    name: str
+    pretrained: str | None = None
+    checkpoint: str | None = None
+
+
+class BuildParser(ArgumentParser):
+    """A parser whose errors are one or two lines that name the key, the value and the nearest valid name."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Raises the mistake as a `ConfigError`.
+
+        Raises:
+            ConfigError: Always.
+        """
+        own = cause(ex) if ex is not None else None
+        classes = (Model, CacheSettings, Vocabulary, DownstreamDataModule, MidstreamDataModule, Run)
+        keys = ("config", "model", "data", *(entry.name for kind in (Run, CacheSettings) for entry in fields(kind)))
+        raise own or ConfigError(explain(message, classes, keys)) from ex
+
+
+@dataclass(frozen=True)
+class Run:
+    """How to run it.
+
+    Attributes:
+        out: Directory of the cache; {split} in it stands for the split's name.
+        split: train, val, test or predict, or a list of them.
+        precision: 32, or 16 or bf16 for automatic mixed precision.
+        device: auto, cpu, cuda or cuda:1.
+        overwrite: Whether caches of that name are replaced.
+        progress: Whether to show progress bars.
+    """
+
+    out: str
+    split: str | list[str] = "train"
+    precision: str = "32"
+    device: str = "auto"
+    overwrite: bool = False
+    progress: bool = True
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs `vimlight cache build`.
+
+    Args:
+        arguments: The command line behind it.
+
+    Raises:
+        VimlightError: If the config, the data or the model is not as it should be.
+        SystemExit: With 0 behind `--help`.
+    """
+    parser = _parser()
+    config = parser.parse_args(list(arguments))
+    with process_group():
+        _run(config, parser.instantiate_classes(config))
+
+
+def _parser() -> BuildParser:
+    parser = BuildParser(prog="vimlight cache build", description=_TEXT, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="a YAML file with the keys below")
+    parser.add_class_arguments(Model, "model", as_group=True)
+    parser.add_subclass_arguments(ImageDataModule, "data", required=True)
+    parser.add_class_arguments(Run, as_group=True)
+    parser.add_class_arguments(CacheSettings, skip={"split"}, as_group=True)
+    return parser
+
+
+def _run(config: Namespace, made: Namespace) -> None:
+    splits = [config.split] if isinstance(config.split, str) else list(config.split)
+    if len(splits) > 1 and "{split}" not in config.out:
+        raise ConfigError(f"out: {config.out!r} must have {{split}} in it, since there are {len(splits)} splits")
+    model = load_model(**vars(config.model))
+    model.to(device_of(config.device), config.precision)
+    common = {name: getattr(made, name) for name in vars(CacheSettings()) if name != "split"}
+    for split in splits:
+        settings = CacheSettings(split=split, **common)
+        path = config.out.replace("{split}", split)
+        cache = build_cache(path, model, made.data, settings, overwrite=config.overwrite, progress=config.progress)
+        if rank() == 0:
+            print(f"{cache.path}: {len(cache)} images, {cache.num_classes} task classes, {len(cache.aux_names)} others")

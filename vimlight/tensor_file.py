@@ -1,0 +1,106 @@
+"""One safetensors file with a card in its header: what is packed, and how it is read with suspicion.
+
+The header's metadata hold the card, a JSON text, and its SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vimlight.errors import VimlightError, nearest
+
+__all__ = ["card_text", "opened", "pack", "sha256_of", "tensors_of"]
+
+# How the files of `torch.save` and `pickle.dump` begin.
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def sha256_of(tensors: Mapping[str, Tensor]) -> str:
+    """Returns the SHA-256 over the names, shapes, dtypes and bytes of tensors, in the order of their names.
+
+    Args:
+        tensors: Contiguous tensors on the CPU, by name.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def pack(card: str, tensors: dict[str, Tensor]) -> bytes:
+    """Returns the content of a file.
+
+    Args:
+        card: The card.
+        tensors: Contiguous tensors on the CPU, by name.
+    """
+    return save(tensors, {"card": card, "card_sha256": hashlib.sha256(card.encode()).hexdigest()})
+
+
+@contextmanager
+def opened(path: Path, reader: str, error: type[VimlightError]) -> Iterator[Any]:
+    """Opens a safetensors file.
+
+    Args:
+        path: The file.
+        reader: Who reads it, as messages say it, such as `"a zoo"`.
+        error: What to raise.
+
+    Raises:
+        VimlightError: `error`, if the file is missing, damaged or no safetensors file.
+    """
+    if path.suffix != ".safetensors":
+        raise error(
+            f"{path.name!r} is no .safetensors file; {reader} reads nothing else, since a pickle can run code"
+        )
+    if not path.is_file():
+        close = nearest(path.name, (file.name for file in path.parent.glob("*"))) if path.parent.is_dir() else []
+        raise error(f"{str(path)!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else ""))
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as cause:
+        raise error(f"{path.name} {_diagnosis(path)} ({cause})") from cause
+    except OSError as cause:
+        raise error(f"{path.name} cannot be read: {cause}") from cause
+
+
+def card_text(file: Any, path: Path, error: type[VimlightError]) -> str | None:
+    """Returns the card of an opened file, or nothing if it has none.
+
+    Args:
+        file: The opened file.
+        path: Its path, for messages.
+        error: What to raise.
+
+    Raises:
+        VimlightError: `error`, if the card was altered.
+    """
+    metadata = file.metadata() or {}
+    text: str | None = metadata.get("card")
+    if text is not None and hashlib.sha256(text.encode()).hexdigest() != metadata.get("card_sha256"):
+        raise error(f"{path.name}: the card was altered after it was saved (its SHA-256 differs)")
+    return text
+
+
+def tensors_of(file: Any) -> dict[str, Tensor]:
+    """Returns copies of all tensors of an opened file: what is mapped from the file would change with it."""
+    return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+
+
+def _diagnosis(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith(_PICKLES):
+        return "is a pickle under a false name and is not read, since a pickle can run code"
+    return "is truncated or damaged; fetch or export it again"

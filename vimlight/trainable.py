@@ -1,0 +1,213 @@
+"""What every training shares: optimiser and schedule, and checkpoints of what is trained alone."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from vimlight.errors import CheckpointError, ConfigError, nearest, unknown_name
+
+__all__ = ["OptimizerFactory", "SchedulerFactory", "TrainableModule", "check_class_names", "warmup_cosine"]
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+_INTERVALS = ("epoch", "step")
+
+
+class TrainableModule(pl.LightningModule):
+    """A module of which some parts are trained; a subclass says which and how.
+
+    Args:
+        optimizer: From parameters to an optimiser; AdamW with a learning rate of 1e-3 if left out.
+        lr_scheduler: From the optimiser to a schedule; a warm-up and a cosine by steps if left out.
+        lr_interval: Whether that schedule goes by `"epoch"` or by `"step"`.
+        warmup: Share of the steps over which the learning rate of the default schedule rises.
+        compile: Whether the forward pass is compiled with `torch.compile`.
+
+    Attributes:
+        trained: Whether there is something to test: a finished training or a checkpoint's weights.
+    """
+
+    strict_loading = True
+    # The metric that a schedule by plateaus looks at.
+    monitor: ClassVar[str] = "val/loss"
+
+    def __init__(
+        self,
+        *,
+        optimizer: OptimizerFactory | None = None,
+        lr_scheduler: SchedulerFactory | None = None,
+        lr_interval: str = "epoch",
+        warmup: float = 0.1,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 <= warmup < 1:
+            raise ConfigError(f"warmup is a share of the steps, from 0 up to but not including 1; got {warmup}")
+        if lr_interval not in _INTERVALS:
+            raise unknown_name("lr_interval", lr_interval, _INTERVALS)
+        self.warmup = warmup
+        self._make_optimizer = optimizer if optimizer is not None else partial(AdamW, lr=1e-3)
+        self._make_scheduler = lr_scheduler
+        self._lr_interval = lr_interval
+        self._saved_settings: dict[str, Any] = {}
+        self.trained = False
+        if compile:
+            self.compile()
+
+    @abstractmethod
+    def trainable_modules(self) -> dict[str, nn.Module]:
+        """Returns what is optimised, saved and restored, by the attribute's name."""
+
+    def check_storable(self) -> None:
+        """Checks before anything is written that what the training makes can be stored; without a need to, nothing."""
+
+    def check_data(self, data: pl.LightningDataModule | None) -> None:
+        """Checks before anything is written that data bring what is learnt from; without a need to, nothing.
+
+        Args:
+            data: The data module, if there is one.
+        """
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Builds the optimiser over what is declared trainable, and its schedule.
+
+        Raises:
+            ConfigError: If the default schedule has no end.
+        """
+        parameters = self.trainable_parameters()
+        if not parameters:
+            return None
+        optimizer = self._make_optimizer(parameters)
+        if self._make_scheduler is not None:
+            chosen: LRSchedulerConfigType = {
+                "scheduler": self._make_scheduler(optimizer),
+                "interval": self._lr_interval,
+                "monitor": self.monitor,
+            }
+            return {"optimizer": optimizer, "lr_scheduler": chosen}
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise ConfigError(
+                "the default schedule needs an end: set max_epochs or max_steps, or choose an lr_scheduler"
+            )
+        schedule = LambdaLR(optimizer, warmup_cosine(int(steps), self.warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Returns the parameters of what is declared trainable, less those that are frozen."""
+        return [p for module in self.trainable_modules().values() for p in module.parameters() if p.requires_grad]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Returns the state of what is trainable alone."""
+        names = tuple(f"{name}." for name in self.trainable_modules())
+        return {key: value for key, value in super().state_dict(*args, **kwargs).items() if key.startswith(names)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Restores what is trainable; names and shapes must match exactly.
+
+        Raises:
+            CheckpointError: If they do not.
+        """
+        own = self.state_dict()
+        missing, extra = sorted(set(own) - set(state_dict)), sorted(set(state_dict) - set(own))
+        if missing or extra:
+            close = nearest(missing[0], extra, 1) if missing and extra else []
+            raise CheckpointError(
+                f"the checkpoint does not fit this {type(self).__name__}: it lacks {missing[:3] or 'nothing'} and has "
+                f"{extra[:3] or 'nothing'} besides" + (f"; nearest to {missing[0]!r}: {close[0]!r}" if close else "")
+            )
+        for key, value in state_dict.items():
+            if value.shape != own[key].shape:
+                shapes = f"{tuple(value.shape)} in the checkpoint, {tuple(own[key].shape)} here"
+                raise CheckpointError(f"tensor {key!r} has the shape {shapes}; were the classes or settings changed?")
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        self.trained = True
+        return result
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the optimiser's settings; a subclass adds what else the weights depend on."""
+        checkpoint["vimlight"] = {"optimizer": _settings(self.trainer.optimizers)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the optimiser's settings.
+
+        Raises:
+            CheckpointError: If the checkpoint is none of vimlight's.
+        """
+        about = checkpoint.get("vimlight")
+        if about is None:
+            raise CheckpointError("the checkpoint was not written by vimlight: it does not say what it belongs to")
+        self._saved_settings = about.get("optimizer", {})
+
+    def on_train_start(self) -> None:
+        """Lets the optimiser's settings win over those that came with its state from a checkpoint."""
+        now, then = _settings(self.trainer.optimizers), self._saved_settings
+        changed = {key: value for key, value in now.items() if key in then and then[key] != value}
+        for group in (group for optimizer in self.trainer.optimizers for group in optimizer.param_groups):
+            for key, value in changed.items():
+                if key == "lr" and group.get("initial_lr"):
+                    group["lr"] *= value / group["initial_lr"]
+                    group["initial_lr"] = value
+                else:
+                    group[key] = value
+        for schedule in (config.scheduler for config in self.trainer.lr_scheduler_configs):
+            if "lr" in changed and hasattr(schedule, "base_lrs"):
+                schedule.base_lrs = [changed["lr"]] * len(schedule.base_lrs)
+
+    def on_fit_end(self) -> None:
+        """Remembers that there is something to test."""
+        self.trained = True
+
+
+def check_class_names(found: Sequence[str], expected: Sequence[str]) -> None:
+    """Checks the classes of a checkpoint.
+
+    Args:
+        found: Those that the checkpoint knows.
+        expected: Those of the data.
+
+    Raises:
+        CheckpointError: If they differ.
+    """
+    if list(found) != list(expected):
+        raise CheckpointError(
+            f"the checkpoint knows the classes {list(found)[:5]}..., the data has {list(expected)[:5]}..."
+        )
+
+
+def warmup_cosine(steps: int, warmup: float) -> Callable[[int], float]:
+    """Returns the factor of the learning rate by step: a linear rise, then half a cosine down to zero.
+
+    Args:
+        steps: Number of steps in all.
+        warmup: Share of them over which the factor rises.
+    """
+    rise = round(steps * warmup)
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        progress = (step - rise) / max(1, steps - rise)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    return factor
+
+
+def _settings(optimizers: Iterable[Optimizer]) -> dict[str, Any]:
+    """Returns the plain settings that the optimiser was made with, whatever state it has loaded since."""
+    return {
+        key: value
+        for optimizer in optimizers
+        for key, value in optimizer.defaults.items()
+        if isinstance(value, (bool, int, float, str, tuple, type(None)))
+    }

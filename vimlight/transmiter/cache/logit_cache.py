@@ -1,0 +1,287 @@
+"""Reading a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vimlight.errors import CacheError, DataError, nearest
+from vimlight.transmiter.cache.manifest import MANIFEST, Manifest, read_manifest
+from vimlight.transmiter.cache.names import StoredNames
+from vimlight.transmiter.cache.text_head import TextHead
+
+__all__ = ["LogitCache", "Rows", "file_sha256"]
+
+Rows = slice | Sequence[int] | Tensor
+
+
+class LogitCache:
+    """What one model says of N images in V views each, memory-mapped; made by `LogitCache.open`.
+
+    The columns of the logits are the C task classes, then the A auxiliary classes.
+
+    Attributes:
+        path: The cache's directory.
+        manifest: Everything that the numbers depend on.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._array = _mapped(path / manifest.array, manifest.shape, manifest.dtype)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> LogitCache:
+        """Opens a cache; nothing but the manifest is read, however many images there are.
+
+        Args:
+            path: The cache's directory.
+
+        Raises:
+            CacheError: If there is no whole cache.
+        """
+        directory = Path(path).expanduser()
+        _check_directory(directory)
+        manifest = read_manifest(directory)
+        for name, entry in manifest.files.items():
+            _check_size(directory / name, entry.bytes)
+        return cls(directory, manifest)
+
+    def __repr__(self) -> str:
+        views = f" x {self.num_views} views" if self.num_views > 1 else ""
+        return f"LogitCache({str(self.path)!r}: {self.model}, {self.split}, {len(self)} images{views})"
+
+    def __len__(self) -> int:
+        """Returns the number of images N."""
+        return self.manifest.rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process opens it anew, where a mapped array would be sent as a whole.
+        return LogitCache.open, (self.path,)
+
+    @property
+    def num_views(self) -> int:
+        """Number of views V of each image."""
+        return self.manifest.views
+
+    @property
+    def num_classes(self) -> int:
+        """Number of task classes C."""
+        return self.manifest.num_classes
+
+    @property
+    def num_logits(self) -> int:
+        """Number of columns M = C + A."""
+        return self.manifest.num_logits
+
+    @property
+    def width(self) -> int | None:
+        """Width E of the features; none for bare logits."""
+        return self.manifest.width
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The C task classes."""
+        return self.manifest.class_names
+
+    @property
+    def aux_names(self) -> tuple[str, ...]:
+        """The A auxiliary classes."""
+        return self.manifest.aux_names
+
+    @property
+    def split(self) -> str:
+        """The split of the data set."""
+        return self.manifest.split
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.manifest.model
+
+    @property
+    def partitions(self) -> dict[str, list[int]]:
+        """Named sets of class indices, such as `base` and `novel`."""
+        return {name: list(classes) for name, classes in self.manifest.partitions.items()}
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the manifest, and so over every file."""
+        return self.manifest.hash
+
+    @cached_property
+    def ids(self) -> StoredNames:
+        """The N sample ids, read when they are asked for."""
+        return StoredNames(self.path)
+
+    @cached_property
+    def labels(self) -> Tensor | None:
+        """Class indices `(N,)` int64, or none if the images are not labelled."""
+        if "labels.npy" not in self.manifest.files:
+            return None
+        return torch.from_numpy(np.array(_mapped(self.path / "labels.npy", (len(self),), "int64")))
+
+    @cached_property
+    def head(self) -> TextHead | None:
+        """The text head of M classes; none for bare logits."""
+        width, scale, bias = self.manifest.width, self.manifest.scale, self.manifest.bias
+        if width is None or scale is None or bias is None:
+            return None
+        weights = _mapped(self.path / "head.npy", (self.num_logits, width), "float32")
+        return TextHead(torch.from_numpy(np.array(weights)), scale, bias)
+
+    def features(self, rows: Rows = slice(None), *, view: int = 0) -> Tensor:
+        """Returns image features.
+
+        Args:
+            rows: A slice, or row numbers in any order.
+            view: The view.
+
+        Returns:
+            `(n, E)` float32, L2-normalised.
+
+        Raises:
+            DataError: If the cache holds bare logits.
+        """
+        self._need_features()
+        return F.normalize(self._read(rows, view), dim=1)
+
+    def logits(self, rows: Rows = slice(None), *, view: int = 0, columns: Rows | None = None) -> Tensor:
+        """Returns logits.
+
+        Args:
+            rows: A slice, or row numbers in any order.
+            view: The view.
+            columns: A slice or class indices; all M by default.
+
+        Returns:
+            `(n, M)` float32, or as many columns as were asked for.
+        """
+        return self._to_logits(self._read(rows, view), columns)
+
+    def batches(self, batch_size: int = 4096, *, views: int | Literal["all"] = "all") -> Iterator[Tensor]:
+        """Yields all logits in a fixed order: image by image, and of each image view by view.
+
+        Args:
+            batch_size: Rows of logits at a time.
+            views: `"all"`, or the one view to take.
+
+        Yields:
+            `(n, M)` float32; n is `batch_size` but for the last.
+
+        Raises:
+            DataError: If there is no such view.
+        """
+        # Read instead of mapped: what was touched of a mapped file would count as memory until the cache is closed.
+        apart = 1 if views == "all" else self.num_views
+        view = 0 if views == "all" else self._checked_view(views)
+        total, width = len(self) * self.num_views // apart, self._array.shape[-1]
+        with (self.path / self.manifest.array).open("rb", buffering=0) as file:
+            file.seek(self._array.offset)
+            for start in range(0, total, batch_size):
+                count = min(batch_size, total - start)
+                values = np.fromfile(file, self._array.dtype, count * apart * width)
+                yield self._to_logits(_float(values.reshape(count, apart, width)[:, view]), None)
+
+    def stored(self, rows: slice) -> NDArray[Any]:
+        """Returns rows as they are on the disk: features `(n, V, E)` float16, or logits `(n, V, M)` float32."""
+        return self._array[rows]
+
+    def verify(self) -> list[str]:
+        """Reads every file and compares it with the manifest.
+
+        Returns:
+            What is wrong, one line each; empty if nothing is.
+        """
+        problems = []
+        for name, entry in self.manifest.files.items():
+            path = self.path / name
+            if not path.is_file():
+                problems.append(f"{name} is missing")
+            elif path.stat().st_size != entry.bytes:
+                problems.append(f"{name} has {path.stat().st_size} bytes, the manifest says {entry.bytes}")
+            elif file_sha256(path) != entry.sha256:
+                problems.append(f"{name} was altered after it was written (its SHA-256 differs)")
+        extra = sorted({path.name for path in self.path.iterdir()} - set(self.manifest.files) - {MANIFEST})
+        return problems + [f"{name} is no file of the cache" for name in extra]
+
+    def _need_features(self) -> None:
+        if self.width is None:
+            raise DataError(
+                f"cache {str(self.path)!r} holds bare logits, no features; import or build it with features"
+            )
+
+    def _read(self, rows: Rows, view: int) -> Tensor:
+        return _float(self._array[_index(rows), self._checked_view(view)])
+
+    def _checked_view(self, view: int) -> int:
+        if not -self.num_views <= view < self.num_views:
+            raise DataError(f"cache {str(self.path)!r} has {self.num_views} views, so there is no view {view}")
+        return view
+
+    def _to_logits(self, stored: Tensor, columns: Rows | None) -> Tensor:
+        if self.head is None:
+            return stored if columns is None else stored[:, _index(columns)]
+        if columns is None:
+            return self.head.logits(F.normalize(stored, dim=1))
+        chosen = torch.arange(self.num_logits)[columns if isinstance(columns, (slice, Tensor)) else list(columns)]
+        return self.head.columns(chosen).logits(F.normalize(stored, dim=1))
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_directory(directory: Path) -> None:
+    if directory.is_dir():
+        if not (directory / MANIFEST).is_file():
+            raise CacheError(f"{str(directory)!r} is no logit cache: it has no {MANIFEST}")
+        return
+    siblings = [entry.name for entry in directory.parent.iterdir()] if directory.parent.is_dir() else []
+    close = nearest(directory.name, [name for name in siblings if not name.startswith(".")], 1)
+    hint = f"; did you mean {str(directory.parent / close[0])!r}?" if close else ""
+    raise CacheError(f"logit cache {str(directory)!r} does not exist{hint}")
+
+
+def _check_size(path: Path, size: int) -> None:
+    if not path.is_file():
+        raise CacheError(f"logit cache {str(path.parent)!r} is not whole: {path.name} is missing")
+    if path.stat().st_size != size:
+        raise CacheError(
+            f"logit cache {str(path.parent)!r} is not whole: {path.name} has {path.stat().st_size} bytes instead of "
+            f"{size}"
+        )
+
+
+def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap[Any, Any]:
+    try:
+        array: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise CacheError(f"{path} cannot be read: {error}") from error
+    if array.shape != shape or array.dtype != np.dtype(dtype):
+        raise CacheError(f"{path} holds {array.dtype} {array.shape}, the manifest says {dtype} {shape}")
+    return array
+
+
+def _index(rows: Rows) -> Any:
+    return rows.numpy(force=True) if isinstance(rows, Tensor) else rows if isinstance(rows, slice) else list(rows)
+
+
+def _float(values: NDArray[Any]) -> Tensor:
+    # A copy: tensors on read-only memory invite writing to it.
+    return torch.from_numpy(np.array(values, dtype=np.float32))

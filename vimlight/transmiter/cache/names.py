@@ -1,0 +1,64 @@
+"""Sample ids on disk: millions of names that open at once and are read one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["STARTS", "TEXT", "StoredNames", "encode_names"]
+
+TEXT, STARTS = "ids.txt", "ids.npy"
+
+
+class StoredNames(Sequence[str]):
+    """Names in a text file, one a line, found through an array of where they begin.
+
+    Args:
+        directory: Where `ids.txt` and `ids.npy` are.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._text = np.memmap(directory / TEXT, dtype=np.uint8, mode="r")
+        self._starts: NDArray[np.int64] = np.load(directory / STARTS, mmap_mode="r", allow_pickle=False)
+
+    def __len__(self) -> int:
+        """Returns the number of names."""
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        """Returns a name or a list of names."""
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        row = range(len(self))[index]
+        # The last byte of each is the end of its line.
+        return self._text[self._starts[row] : self._starts[row + 1] - 1].tobytes().decode()
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterates over the names, reading the file once."""
+        ends = self._starts.tolist()
+        text = self._text.tobytes()
+        return (text[start : end - 1].decode() for start, end in pairwise(ends))
+
+
+def encode_names(names: Iterable[str]) -> tuple[bytes, NDArray[np.int64]]:
+    """Returns the contents of both files.
+
+    Args:
+        names: N names.
+
+    Returns:
+        The text, and where each name begins in it, `(N + 1,)` int64.
+    """
+    lines = [name.encode() + b"\n" for name in names]
+    starts = np.zeros(len(lines) + 1, dtype=np.int64)
+    np.cumsum([len(line) for line in lines], out=starts[1:])
+    return b"".join(lines), starts

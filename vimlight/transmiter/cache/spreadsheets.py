@@ -1,0 +1,189 @@
+"""Numbers, ids and labels from `.csv` and `.parquet` tables, read row by row or column by column."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vimlight.errors import ConfigError, DataError, unknown_name
+
+__all__ = ["NamedColumns", "from_csv", "from_parquet", "labels_from_csv", "labels_from_parquet"]
+
+_ID, _LABEL = "id", "label"
+
+
+@dataclass(frozen=True)
+class NamedColumns:
+    """What a file holds.
+
+    Attributes:
+        values: `(N, K)`, or what axes an array file has.
+        names: Names of the K columns, where the file is a table with a header.
+        ids: What a column `id` says.
+        labels: What a column `label` says.
+    """
+
+    values: Tensor
+    names: tuple[str, ...] | None = None
+    ids: list[str] | None = None
+    labels: list[str] | None = None
+
+
+def from_csv(file: Path, expected: Collection[str] = ()) -> NamedColumns:
+    """Reads a table whose header, if it has one, names the columns.
+
+    Args:
+        file: The table.
+        expected: Names that tell a header from a row of numbers, for classes that are called by numbers.
+
+    Raises:
+        DataError: If a cell is no number or a row has too few or too many; the text names both.
+    """
+    with _csv_rows(file) as rows:
+        first = next(rows)
+        cells = [cell.strip() for cell in first]
+        header = cells if set(cells) == set(expected) or not all(map(_is_number, cells)) else None
+        special, plain = _split(file, header) if header else ({}, list(range(len(first))))
+        texts: dict[str, list[str]] = {name: [] for name in special}
+        numbers = []
+        for number, row in enumerate(rows if header else chain([first], rows)):
+            if len(row) != len(first):
+                raise DataError(f"{file}, row {number} has {len(row)} columns, expected {len(first)}")
+            numbers.append(_parsed(file, number, [row[column] for column in plain], header and _named(header, plain)))
+            for name, column in special.items():
+                texts[name].append(row[column].strip())
+    if not numbers:
+        raise DataError(f"{file} has a header but no rows")
+    names = tuple(_named(header, plain)) if header else None
+    return NamedColumns(torch.from_numpy(np.stack(numbers)), names, texts.get(_ID), texts.get(_LABEL))
+
+
+def labels_from_csv(file: Path) -> list[str]:
+    """Reads the column `label`, or the only one, which needs no header.
+
+    Raises:
+        ConfigError: If there are several columns, but none of that name.
+    """
+    with _csv_rows(file) as stream:
+        rows = [[cell.strip() for cell in row] for row in stream]
+    if _LABEL in rows[0]:
+        column = rows[0].index(_LABEL)
+        return [row[column] if column < len(row) else "" for row in rows[1:]]
+    if all(len(row) == 1 for row in rows):
+        return [row[0] for row in rows]
+    raise ConfigError(f"{file} has no column {_LABEL!r}")
+
+
+def from_parquet(file: Path) -> NamedColumns:
+    """Reads a table that has its numbers in columns, or as lists in one column.
+
+    Raises:
+        ConfigError: If the extra is not installed.
+        DataError: If a column holds something else, or lists of different lengths.
+    """
+    table = _parquet_table(file)
+    special, plain = _split(file, table.column_names)
+    if not plain:
+        raise DataError(f"{file} has no column of numbers")
+    texts = {name: [str(value) for value in table.column(column).to_pylist()] for name, column in special.items()}
+    names, columns = _named(table.column_names, plain), [table.column(column) for column in plain]
+    if len(columns) == 1 and columns[0].type.num_fields:
+        return NamedColumns(_stacked(file, names[0], columns[0]), None, texts.get(_ID), texts.get(_LABEL))
+    arrays = [_column(file, name, column) for name, column in zip(names, columns, strict=True)]
+    values = torch.from_numpy(np.stack(arrays, axis=1))
+    return NamedColumns(values, tuple(names), texts.get(_ID), texts.get(_LABEL))
+
+
+def labels_from_parquet(file: Path) -> list[str]:
+    """Reads the column `label`, or the only one.
+
+    Raises:
+        ConfigError: If the extra is not installed.
+        UnknownNameError: If there are several columns, but none of that name.
+    """
+    table = _parquet_table(file)
+    if _LABEL not in table.column_names and len(table.column_names) != 1:
+        raise unknown_name(f"column of {file}", _LABEL, table.column_names)
+    column = table.column(_LABEL if _LABEL in table.column_names else 0)
+    return [str(value) for value in column.to_pylist()]
+
+
+@contextmanager
+def _csv_rows(file: Path) -> Iterator[Iterator[list[str]]]:
+    """Opens a table; empty lines are left out.
+
+    Raises:
+        DataError: If there is no other.
+    """
+    with file.open(newline="", encoding="utf-8-sig") as stream:
+        rows = (row for row in csv.reader(stream) if row)
+        first = next(rows, None)
+        if first is None:
+            raise DataError(f"{file} is empty")
+        yield chain([first], rows)
+
+
+def _split(file: Path, header: Sequence[str]) -> tuple[dict[str, int], list[int]]:
+    """Returns where the columns `id` and `label` are, and where all others."""
+    seen: dict[str, int] = {}
+    for column, name in enumerate(header):
+        if seen.setdefault(name, column) != column:
+            raise DataError(f"{file}: column {name!r} occurs twice, in columns {seen[name]} and {column}")
+    special = {name: seen[name] for name in (_ID, _LABEL) if name in seen}
+    return special, [column for column in range(len(header)) if column not in special.values()]
+
+
+def _named(header: Sequence[str], columns: Sequence[int]) -> list[str]:
+    return [header[column] for column in columns]
+
+
+def _parsed(file: Path, number: int, cells: list[str], names: Sequence[str] | None) -> NDArray[np.float32]:
+    try:
+        return np.array(cells, dtype=np.float32)
+    except ValueError:
+        column = next(column for column, cell in enumerate(cells) if not _is_number(cell))
+        where = repr(names[column]) if names else str(column)
+        raise DataError(f"{file}, row {number}, column {where}: {cells[column]!r} is no number") from None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _parquet_table(file: Path) -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigError("parquet files need an extra: pip install 'vimlight[parquet]'") from error
+    return pyarrow.parquet.read_table(file)
+
+
+def _column(file: Path, name: str, column: Any) -> NDArray[np.float32]:
+    # A missing value becomes one that is not finite, which is refused with its row.
+    values: NDArray[Any] = column.to_numpy()
+    if values.dtype.kind not in "fiu":
+        raise DataError(f"{file}, row 0, column {name!r}: {column[0].as_py()!r} is no number")
+    return values.astype(np.float32)
+
+
+def _stacked(file: Path, name: str, column: Any) -> Tensor:
+    lists = column.combine_chunks()
+    lengths = [len(value) if value.is_valid else 0 for value in lists]
+    for row, length in enumerate(lengths):
+        if length != lengths[0]:
+            raise DataError(f"{file}, row {row}: {name!r} has {length} numbers, expected {lengths[0]}")
+    return torch.from_numpy(_column(file, name, lists.flatten()).reshape(len(lengths), -1))

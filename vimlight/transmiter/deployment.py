@@ -1,0 +1,79 @@
+"""Deployment: image tower, text head and adapter as one module, images in and refined task logits out."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vimlight.errors import AdapterError, FingerprintError
+from vimlight.transmiter.adapter import Adapter
+from vimlight.transmiter.cache import LogitCache, TextHead
+from vimlight.transmiter.models import ImageTextModel
+
+__all__ = ["RefinedModel", "deploy"]
+
+
+class RefinedModel(nn.Module):
+    """The image tower of an image-text model, the text vectors of its classes, and an adapter.
+
+    It has no text tower and needs no tokeniser. For `torch.export.export` and `torch.onnx.export` it is an ordinary
+    module with one input, whose batch may be dynamic.
+
+    Args:
+        visual: From images `(N, 3, H, W)` to features `(N, E)`, such as `visual` of an open_clip model.
+        head: Text vectors of the M classes.
+        adapter: Any adapter of M logits.
+
+    Raises:
+        AdapterError: If the adapter takes another number of logits than the head makes.
+    """
+
+    weights: Tensor
+
+    def __init__(self, visual: nn.Module, head: TextHead, adapter: Adapter) -> None:
+        super().__init__()
+        if len(head) != adapter.num_logits:
+            raise AdapterError(f"the text head makes {len(head)} logits, the adapter takes {adapter.num_logits}")
+        self.visual = visual
+        self.adapter = adapter.for_inference()
+        self.register_buffer("weights", head.weights.clone())
+        self.scale = head.scale
+        self.bias = head.bias
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns refined task logits `(N, C)` of prepared images `(N, 3, H, W)`."""
+        pooled = self.visual(images)
+        # Towers of captioning models return their tokens too.
+        features = F.normalize(pooled[0] if isinstance(pooled, tuple) else pooled, dim=-1)
+        logits = self.scale * features @ self.weights.T + self.bias
+        return self.adapter.task_logits(logits, features)
+
+
+def deploy(model: ImageTextModel | nn.Module, cache: LogitCache, adapter: Adapter) -> RefinedModel:
+    """Puts together what refines the logits that a cache holds.
+
+    Args:
+        model: The cached model: an open_clip model, or what `load_model` returns.
+        cache: A cache of features of it, which has the text vectors of the classes.
+        adapter: An adapter of its logits.
+
+    Returns:
+        The module in eval mode; the parts are shared, not copied.
+
+    Raises:
+        AdapterError: If the cache has no text vectors, or the adapter is of another model or of other classes.
+        FingerprintError: If the cache was built with other weights.
+    """
+    adapter.check_cache(cache)
+    if cache.head is None:
+        raise AdapterError(f"cache {str(cache.path)!r} holds bare logits; deployment needs the text vectors of a cache")
+    tower = model
+    if isinstance(model, ImageTextModel):
+        known = cache.manifest.weights
+        if known and known != model.weights:
+            raise FingerprintError(
+                f"cache {str(cache.path)!r} was built with weights {known[:12]}, not with those of {model.name!r} "
+                f"({model.weights[:12]})"
+            )
+        tower = model.model
+    return RefinedModel(tower.visual, cache.head, adapter).eval()  # type: ignore[union-attr,arg-type]
