@@ -17,9 +17,7 @@ from vimlight.cli import main
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 # Those of the room `transmiter` are run by its own tests.
-NAMES = sorted(
-    str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path.parent.name != "transmiter"
-)
+NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path.parent.name != "transmiter")
 BACKBONE = json.dumps({"name": "vit_tiny_patch16_224", **VIT})
 SMALL = [f"--model.backbone={BACKBONE}", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
 SCENES = "--data.dataset_args={task: %s, train: %d, test: 16, size: 32}"
