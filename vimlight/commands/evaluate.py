@@ -70,8 +70,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> Parser:
+    from vimlight.transmiter.protocols import PROTOCOLS
+
     parser = Parser("vimlight evaluate", description=_TEXT)
-    parser.add_argument("--protocol", required=True, help="base_to_base, base_to_novel, all_classes, few_shot, ...")
+    parser.add_argument("--protocol", metavar="NAME", required=True, help=", ".join(PROTOCOLS))
     parser.add_argument("--base", metavar="CLASSES", help="base classes: 0,1,2 or 0-9 or names (default: the cache's)")
     for role, text in _CACHES.items():
         parser.add_argument(_option(role), metavar="DIR", required=role == "target", help=text)
