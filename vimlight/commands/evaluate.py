@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _TEXT = """Compare methods on logit caches: source and target zero-shot and fine-tuned, EFT, ensemble, ridges,
-Tip-Adapter, TransMiter and a mixture that is never worse. A method whose caches are not given is left out, with a line
-saying why. Paths may hold {seed}, {dataset} and {shots}; the values of --seeds, --datasets and --shots are put in, and
+Tip-Adapter, TransMiter, and `safe`, a mixture that is meant to be no worse than the better of target zero-shot and
+fine-tuned source. A method whose caches are not given is left out, with a line saying why. Paths may hold {seed}, {dataset} and {shots}; the values of --seeds, --datasets and --shots are put in, and
 all runs end up in one table."""
 _CACHES = {
     "target": "zero-shot logits of the strong model on the images to be scored, with labels",
