@@ -196,6 +196,7 @@ MISTAKES = {
     "shots of a path": (["--protocol=all_classes", "--source={shots}"], "has {shots}; say which with --shots"),
     "placeholder": (["--protocol=all_classes", "--source={sed}"], "in --source 'sed'; did you mean 'seed'"),
     "no shots": (["--protocol=few_shot"], "needs the number of labelled images of each class: pass --shots 16"),
+    "batch size": (["--protocol=all_classes", "--batch-size=0"], "batch_size must be at least 1, got 0"),
     "one file": (["--protocol=all_classes", "--out=r", "--csv=r"], "--out, --markdown and --csv name one file"),
     "device": (["--protocol=all_classes", "--device=gpu"], "--device gpu"),
     "no cache": (["--protocol=all_classes", "--source=nowhere"], "logit cache 'nowhere' does not exist"),

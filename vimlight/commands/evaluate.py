@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _TEXT = """Compare methods on logit caches: source and target zero-shot and fine-tuned, EFT, ensemble, ridges,
-Tip-Adapter, TransMiter and a mixture that is never worse. A method whose caches are not given is left out, with a line
-saying why. Paths may hold {seed}, {dataset} and {shots}; the values of --seeds, --datasets and --shots are put in, and
+Tip-Adapter, TransMiter, and `safe`, a mixture that is meant to be no worse than the better of target zero-shot and
+fine-tuned source. A method whose caches are not given is left out, with a line saying why. Paths may hold {seed}, {dataset} and {shots}; the values of --seeds, --datasets and --shots are put in, and
 all runs end up in one table."""
 _CACHES = {
     "target": "zero-shot logits of the strong model on the images to be scored, with labels",
@@ -70,8 +70,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> Parser:
+    from vimlight.transmiter.protocols import PROTOCOLS
+
     parser = Parser("vimlight evaluate", description=_TEXT)
-    parser.add_argument("--protocol", required=True, help="base_to_base, base_to_novel, all_classes, few_shot, ...")
+    parser.add_argument("--protocol", metavar="NAME", required=True, help=", ".join(PROTOCOLS))
     parser.add_argument("--base", metavar="CLASSES", help="base classes: 0,1,2 or 0-9 or names (default: the cache's)")
     for role, text in _CACHES.items():
         parser.add_argument(_option(role), metavar="DIR", required=role == "target", help=text)

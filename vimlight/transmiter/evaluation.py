@@ -104,13 +104,15 @@ def evaluate(
 
     Raises:
         UnknownNameError: If there is no such protocol, method or setting.
-        ConfigError: If the protocol lacks base classes or shots.
+        ConfigError: If the protocol lacks base classes or shots, or there are no images in a batch.
         DataError: If a group has no image, or logits are not finite.
     """
     chosen, place = PROTOCOLS[protocol](), torch.device(device)
     created = {name: create_method(name, (settings or {}).get(name)) for name in methods or list_methods()}
     if chosen.few_shot and shots is None:
         raise ConfigError(f"protocol {protocol!r} needs the number of labelled images of each class: pass --shots 16")
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
     target = inputs.target
     partition = resolve_partition(chosen, target.class_names, target.partitions, base)
     groups = chosen.groups(target.num_classes, partition)

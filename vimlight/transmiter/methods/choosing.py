@@ -34,7 +34,7 @@ def choose(
     best = default
     if found is not None:
         images = found.images(method.reads, found.classes)
-        labels = torch.searchsorted(torch.as_tensor(found.classes), found.labels)
+        labels = torch.searchsorted(torch.as_tensor(found.classes), found.labels.cpu())
         losses = []
         for settings in candidates:
             vars(method).update(settings)

@@ -163,9 +163,10 @@ class Safe(Method):
         if val is None or not set(self.reads) <= val.roles or len(set(block) & set(val.classes)) < 2:
             return None
         columns = torch.tensor(block)
-        rows = torch.isin(val.labels, columns)
+        labels = val.labels.cpu()
+        rows = torch.isin(labels, columns)
         logits = self._opinions(val.images(self.reads, block))[:, rows.to(data.device)][:, :, columns.to(data.device)]
-        return logits.double().cpu(), torch.searchsorted(columns, val.labels[rows])
+        return logits.double().cpu(), torch.searchsorted(columns, labels[rows])
 
     def _sample(self, block: tuple[int, ...], data: Fit) -> Tensor:
         """Returns the experts' logits `(K, n, C)` of images to be scored among these classes, up to some thousands."""
