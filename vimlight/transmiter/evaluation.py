@@ -37,7 +37,7 @@ class Result:
         accuracies: Accuracy of each group, and what the protocol makes of them.
         scores: All scores of each group.
         choices: What the method chose, and on which data.
-        labels: Whether it looked at labels, to learn or to choose.
+        labels: Whether it looked at labels, to learn or to choose, or is made with labels beyond the source's.
         parameters: How many numbers it keeps beside the models.
         encoders: The image encoders that run for each image, by role.
         added_flops: FLOPs for each image beside the encoders, two for a multiply-add, matrix products counted.
@@ -178,7 +178,7 @@ def _run(name: str, method: Method, inputs: Inputs, protocol: Protocol, groups: 
         accuracies=protocol.combine({group: score.accuracy for group, score in scores.items()}, counts),
         scores=scores,
         choices=method.choices(),
-        labels=allowed.labels_used,
+        labels=allowed.labels_used or method.made_with_labels,
         parameters=method.num_parameters(),
         encoders=_encoders(method, inputs),
         added_flops=flops,

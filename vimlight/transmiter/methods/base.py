@@ -179,6 +179,7 @@ class Method(ABC):
         reads: Roles of what it reads for each image; see `Images`.
         needs: What it needs besides: roles of caches and adapters, or `"train_labels"`.
         uses_labels: Whether it may learn or choose from labelled images.
+        made_with_labels: Whether labels went into what it reads or loads, beyond those that tuned the source.
     """
 
     title: ClassVar[str]
@@ -186,6 +187,7 @@ class Method(ABC):
     reads: tuple[str, ...] = ("target",)
     needs: tuple[str, ...] = ()
     uses_labels: ClassVar[bool] = False
+    made_with_labels: ClassVar[bool] = False
 
     def fit(self, data: Fit) -> None:  # noqa: B027  # most methods have nothing to prepare
         """Prepares the method.

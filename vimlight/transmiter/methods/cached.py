@@ -50,3 +50,4 @@ class TargetTuned(_Cached):
     title = "target fine-tuned"
     place = 90
     reads = ("target_tuned",)
+    made_with_labels = True

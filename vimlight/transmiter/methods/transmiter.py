@@ -73,4 +73,4 @@ class RefinedFurther(_Adapted):
     place = 43
     role = "adapter_plus"
     needs = ("adapter_plus",)
-    uses_labels = True
+    made_with_labels = True
