@@ -186,7 +186,7 @@ def plan() -> Plan:
     from vimlight.comparison import Plan, Task
 
     drawn = ("letters", "shapes", "orientation", "position")
-    midstream = tuple(Task(name, "scenes", {"task": name, "train": 16_000, "test": 100}) for name in drawn)
+    midstream = tuple(Task(name, "scenes", {"task": name, "train": 12_000, "test": 100}) for name in drawn)
     downstream = (
         Task("digits", "digits"),
         Task("odd shapes", "scenes", {"task": "odd_shapes", "train": 800, "test": 300}),
