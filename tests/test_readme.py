@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
+import json
 import re
 import shlex
 import sys
@@ -13,10 +15,13 @@ import torch
 
 import vimlight as vl
 from vimlight.cli import main
+from vimlight.transmiter import LogitCache, TransMiter
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+OWN = [block for block in PYTHON if block.startswith("# my_")]
+CACHES = [block for block in PYTHON if "LogitCache" in block]
 COMMANDS = [
     line.split("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -26,6 +31,9 @@ COMMANDS = [
 # What makes a command quick without changing what it does.
 QUICK = {
     "configs/midstream": "--data.dataset_args.train 64 --data.dataset_args.test 8 --trainer.max_epochs 1",
+    "transmiter/cache": "--data.test_limit 60",
+    "transmiter/source": "--trainer.max_epochs 2",
+    "transmiter/extract": "--trainer.max_epochs 1",
     "configs/downstream": "--trainer.max_epochs 1 --trainer.check_val_every_n_epoch 1 --data.test_limit 8",
 }
 
@@ -38,7 +46,7 @@ def test_the_python_example_prints_what_its_comments_say(tmp_path, monkeypatch, 
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    for block in PYTHON[1:]:
+    for block in OWN:
         name = re.match(r"# (\w+)\.py", block)[1]
         (tmp_path / f"{name}.py").write_text(block)
     monkeypatch.syspath_prepend(tmp_path)
@@ -65,14 +73,33 @@ def test_a_module_type_an_aggregator_and_a_data_set_of_ones_own(own):
     assert len(data.arrays("train")[0]) == 4
 
 
+def ask_the_closed_model():
+    """Writes the tables that the README asks a closed model for."""
+    for split in ("train", "test"):
+        cache = LogitCache.open(f"caches/strong/{split}")
+        names = [*Path("classes.txt").read_text().splitlines(), *Path("aux.txt").read_text().splitlines()]
+        asked = Path(f"ask_{split}.txt").read_text().splitlines()
+        with Path(f"closed_{split}.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["id", *names])
+            table.writerows([name, *row] for name, row in zip(asked, cache.logits().tolist(), strict=True))
+
+
 @pytest.mark.slow
 def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for command in COMMANDS:
+        if "closed_train.csv" in command:
+            capsys.readouterr()
+            for block in CACHES:
+                exec(block, {})
+            assert re.search(r"tensor\(0\.\d+\)", capsys.readouterr().out)
+            ask_the_closed_model()
         words = shlex.split(command)[1:]
         extra = next((options for folder, options in QUICK.items() if folder in command), "")
         main([*words, *extra.split()])
-    assert "letters" in capsys.readouterr().out
+    assert TransMiter.load("closed.safetensors").card.model == "closed"
+    assert json.loads(Path("results.json").read_text())["protocol"] == "base_to_novel"
     header = (tmp_path / "digits.csv").read_text().splitlines()[0]
     assert header.startswith("id,label,p_0")
