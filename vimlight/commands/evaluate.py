@@ -20,8 +20,8 @@ __all__ = ["main"]
 
 _TEXT = """Compare methods on logit caches: source and target zero-shot and fine-tuned, EFT, ensemble, ridges,
 Tip-Adapter, TransMiter, and `safe`, a mixture that is meant to be no worse than the better of target zero-shot and
-fine-tuned source. A method whose caches are not given is left out, with a line saying why. Paths may hold {seed}, {dataset} and {shots}; the values of --seeds, --datasets and --shots are put in, and
-all runs end up in one table."""
+fine-tuned source. A method whose caches are not given is left out, with a line saying why. Paths may hold {seed},
+{dataset} and {shots}; the values of --seeds, --datasets and --shots are put in, and all runs end up in one table."""
 _CACHES = {
     "target": "zero-shot logits of the strong model on the images to be scored, with labels",
     "source": "zero-shot logits of the weak model on the same images",
