@@ -81,7 +81,7 @@ def _run_methods(plan: Plan, zoos: Mapping[str, Zoo], task: Task, shots: int, se
     memory = _memory(backbone, zoos[REAL].path, precision_here(plan.precision) != "32-true")
     data = _downstream_data(plan, backbone, task, shots, seed)
     records, facts, gates = [], {}, None
-    for name, method in METHODS.items():
+    for name, method in ((name, METHODS[name]) for name in plan.methods):
         if method.steps:
             model = _fit(plan, backbone, zoos[method.zoo], task, data, method)
             accuracy, aggregator, head = _test(plan, model, data), model.aggregator, model.head

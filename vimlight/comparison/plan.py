@@ -86,6 +86,7 @@ class Plan:
         midstream: The tasks that the zoo is trained on.
         downstream: The tasks that the methods are compared on.
         plugin: Arguments of `create_plugin`, the type as `kind`.
+        methods: Names of the methods to compare, in the order of `METHODS`; ViM must be among them.
         shots: Labelled images a class, one column of the table each.
         seeds: Seeds of the few-shot samples.
         epochs: Epochs of midstream training.
@@ -100,6 +101,7 @@ class Plan:
     midstream: tuple[Task, ...]
     downstream: tuple[Task, ...]
     plugin: Mapping[str, Any]
+    methods: tuple[str, ...] = tuple(METHODS)
     shots: tuple[int, ...] = (5, 20)
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 1
