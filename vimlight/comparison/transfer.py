@@ -131,11 +131,14 @@ def _build_caches(plan: TransferPlan, name: str, seed: int, folder: Path) -> dic
         model.to("cuda")
     data = MidstreamDataModule(plan.dataset, {**plan.dataset_args, "seed": seed}, batch_size=128, seed=seed)
     count = len(data.class_names)
-    parts = {"base": [index for index in range(count) if index not in plan.held_out], "novel": list(plan.held_out)}
+    parts: dict[str, str | list[int | str]] = {
+        "base": [index for index in range(count) if index not in plan.held_out],
+        "novel": list(plan.held_out),
+    }
 
     def build(split: str) -> LogitCache:
         vocabulary = Vocabulary(max(plan.num_logits, count))
-        settings = CacheSettings(split, plan.template, vocabulary=vocabulary, partitions=dict(parts))
+        settings = CacheSettings(split, plan.template, vocabulary=vocabulary, partitions=parts)
         return build_cache(folder / split, model, data, settings)
 
     return {split: build(split) for split in _SPLITS}
@@ -217,11 +220,13 @@ def _adapters(plan: TransferPlan, caches: Mapping[str, LogitCache], place: Path,
     source, target, tuned = (caches[f"{role}_train"] for role in ("source", "target", "source_tuned"))
     unmoved = _extract(plan, source, tuned, seed)
     adapter = align(unmoved, source, target)
-    bare = [_without_auxiliary(cache, place / f"bare_{number}") for number, cache in enumerate((source, target))]
+    bare_source, bare_target = (
+        _without_auxiliary(cache, place / f"bare_{role}") for role, cache in (("source", source), ("target", target))
+    )
     return {
         "adapter": adapter,
         "adapter_unmoved": unmoved,
-        "adapter_no_aux": align(_extract(plan, bare[0], tuned, seed), *bare),
+        "adapter_no_aux": align(_extract(plan, bare_source, tuned, seed), bare_source, bare_target),
         "gap_ridge": fit_gap_ridge(source, tuned, target),
         "adapter_plus": _refine(plan, adapter, caches, seed),
     }
