@@ -224,7 +224,7 @@ def _adapters(plan: TransferPlan, caches: Mapping[str, LogitCache], place: Path,
     return {
         "adapter": adapter,
         "adapter_unmoved": unmoved,
-        "adapter_no_aux": align(_extract(plan, bare[0], tuned, seed), *bare),
+        "adapter_no_aux": align(_extract(plan, bare_source, tuned, seed), bare_source, bare_target),
         "gap_ridge": fit_gap_ridge(source, tuned, target),
         "adapter_plus": _refine(plan, adapter, caches, seed),
     }

@@ -156,6 +156,7 @@ def test_the_same_seed_gives_the_same_bytes(shapes):
     assert LogitCache.open("caches/one/train").hash == LogitCache.open("caches/two/train").hash
 
 
+@pytest.mark.slow
 def test_fine_tuning_makes_the_weak_model_better(tmp_path, monkeypatch):
     """A tenth of what `vimlight fit` would do on drawn shapes, judged on images that nothing was learned from."""
     from tiny_world import build as build_world
@@ -262,6 +263,7 @@ def test_a_tuned_cache_says_of_another_what_it_is(shapes):
     check_paired(LogitCache.open(shapes / "train"), LogitCache.open("caches/again/train"), task_only=True)
 
 
+@pytest.mark.slow
 def test_the_strong_model_of_the_pair_can_be_tuned_as_well(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     build(tmp_path / "caches" / "strong", "vit_scenes_base")

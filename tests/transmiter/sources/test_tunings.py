@@ -255,6 +255,7 @@ def test_a_context_that_leaves_no_room_is_refused(shapes):
         made("coop", shapes / "train", context=14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigmoid", [False, True])
 @pytest.mark.parametrize("name", ["coop", "clip_lora"])
 @torch.no_grad()
