@@ -220,7 +220,8 @@ def _adapters(plan: TransferPlan, caches: Mapping[str, LogitCache], place: Path,
     source, target, tuned = (caches[f"{role}_train"] for role in ("source", "target", "source_tuned"))
     unmoved = _extract(plan, source, tuned, seed)
     adapter = align(unmoved, source, target)
-    bare = _without_auxiliary(source, place / "bare_source"), _without_auxiliary(target, place / "bare_target")
+    bare_source = _without_auxiliary(source, place / "bare_source")
+    bare_target = _without_auxiliary(target, place / "bare_target")
     return {
         "adapter": adapter,
         "adapter_unmoved": unmoved,
