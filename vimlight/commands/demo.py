@@ -145,7 +145,8 @@ def run_transfer(plan: TransferPlan, folder: Path, page: Page, *, overwrite: boo
     write_whole(folder / _RESULTS["transfer"], text, overwrite=overwrite)
     page.heading(f"From {plan.weak} to {plan.strong}")
     page.paragraph(
-        "Compositions of shape and texture; two in five are novel: no model saw them in training. Source: the weak "
+        "Compositions of shape and texture; two in five are novel: nothing here is fitted to images of them, "
+        "though four of the eight shapes were drawn when the two models were first trained. Source: the weak "
         f"model, fine-tuned on base classes. Target: the strong model. TransMiter+, Tip-Adapter and the fine-tuned "
         f"target have {plan.adapted.shots} labelled images of each base class."
     )

@@ -40,7 +40,7 @@ def held_out_compositions() -> tuple[int, ...]:
 def compositions(
     train: int = 16, val: int = 8, test: int = 25, seed: int = 0, size: int = 64, difficulty: float = 0.5
 ) -> Source:
-    """Draws shapes that the embedded models were not trained on, and their look-alikes, in all textures and colours.
+    """Draws four shapes that the embedded models were not trained on and four that they were, in all textures.
 
     Args:
         train: Training images of each class that is not held out.
