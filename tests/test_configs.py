@@ -116,6 +116,8 @@ def test_loggers_work_without_a_network(workplace, name, monkeypatch):
         assert list(Path("runs/tensorboard").rglob("events.*"))
     else:
         wandb.finish()
+        # Another process writes the file; it has ended once this returns.
+        wandb.teardown()
         files = list(Path().rglob("*.wandb"))
         assert files
         text = b"".join(path.read_bytes() for path in files)
