@@ -1,4 +1,4 @@
-"""What fused plug-ins cost, in operations: the benchmark `benchmarks/speed/fused.py` measures the time."""
+"""What fused plug-ins cost, in operations: the benchmark `python -m benchmarks fused` measures the time."""
 
 from __future__ import annotations
 

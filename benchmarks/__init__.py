@@ -1,0 +1,1 @@
+"""What vimlight costs, measured beside the alternatives in one run: `python -m benchmarks`."""

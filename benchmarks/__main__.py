@@ -1,0 +1,84 @@
+"""`python -m benchmarks [names] [--quick] [--out DIR]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from benchmarks.bench import BENCHMARKS, Bench
+from benchmarks.show import machine, plot, show
+from vimlight.errors import VimlightError
+
+__all__ = ["main", "sizes_of"]
+
+_SIZES = Path(__file__).with_name("sizes.yaml")
+
+
+def sizes_of(name: str, quick: bool) -> dict[str, Any]:
+    """Returns the sizes of a benchmark: those of `full`, where `quick` does not say otherwise."""
+    both = yaml.safe_load(_SIZES.read_text())[name]
+    return {**both["full"], **(both["quick"] if quick else {})}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures, prints and writes.
+
+    Args:
+        arguments: The command line; the process's own if left out.
+    """
+    options = _options(arguments)
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    found: dict[str, Any] = {**machine(device), "quick": options.quick, "benchmarks": {}}
+    results = []
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        for name in options.names or BENCHMARKS:
+            benchmark = BENCHMARKS[name]
+            console.rule(name)
+            sizes = sizes_of(name, options.quick)
+            torch.manual_seed(0)
+            start, mine = time.perf_counter(), []
+            for result in benchmark(Bench(device, Path(scratch), options.quick), **sizes):
+                show(result, console)
+                mine.append(result)
+            took = time.perf_counter() - start
+            found["benchmarks"][name] = {
+                "sizes": sizes, "took_s": took, "results": [result.as_dict() for result in mine],
+            }  # fmt: skip
+            results += mine
+    if options.out:
+        folder = Path(options.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "speed.json"
+        file.write_text(json.dumps(found, indent=1) + "\n")
+        console.print("written:", ", ".join(map(str, [file, *plot(results, folder)])))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What vimlight costs, beside others.")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"which benchmarks, of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs: under two minutes")
+    parser.add_argument("--out", metavar="DIR", help="folder for speed.json and the plots")
+    parser.add_argument("--device", help="cpu or cuda; a GPU where there is one")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a CPU")
+    parser.add_argument("--scratch", metavar="DIR", help="folder with room for caches (default: the system's)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except VimlightError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

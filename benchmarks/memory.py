@@ -1,0 +1,95 @@
+"""How much memory tensors hold: at most at a time during a call, and between the forward and the backward pass."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["kept_for_backward", "peak_bytes", "peak_of_process"]
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Adds up the storages that operations make, until each is freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        given = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() not in given:
+                self._count(leaf.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.seen:
+            return
+        self.seen.add(key)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.live -= size
+
+
+def peak_bytes(task: Callable[[], Any], device: torch.device) -> int:
+    """Returns the most memory that tensors made by a call held at a time.
+
+    Args:
+        task: The call.
+        device: On a GPU the allocator is asked, which counts the kernels' work space too.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        task()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with _LiveTensors() as tensors:
+        task()
+    return tensors.peak
+
+
+def kept_for_backward(task: Callable[[], Any]) -> int:
+    """Returns how many bytes made by a call its graph keeps; weights and inputs, which are there anyway, not counted.
+
+    Args:
+        task: The call; 0 for one that builds no graph.
+    """
+    sizes: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata in tensors.seen:
+            sizes[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with _LiveTensors() as tensors, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        task()
+    return sum(sizes.values())
+
+
+def peak_of_process(module: str, *arguments: str) -> float:
+    """Returns the peak memory in megabytes of a Python process of its own, which must print it last.
+
+    Args:
+        module: The module that it runs.
+        *arguments: Its command line.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])

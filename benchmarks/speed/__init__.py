@@ -1,0 +1,1 @@
+"""One benchmark a file; each is found by its decorator."""
