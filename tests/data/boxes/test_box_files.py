@@ -1,0 +1,154 @@
+"""Boxes from COCO and VOC files, and what is said of files that are wrong."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+import torch
+from tiny_boxes import annotation, voc_object, write_coco, write_voc
+
+from vimlight.data.boxes import RawBox, pack_boxes, read_coco, read_voc
+from vimlight.errors import DataError, UnknownNameError
+
+
+def test_coco_boxes_are_fractions_and_categories_may_have_gaps(tmp_path):
+    found = read_coco(write_coco(tmp_path), tmp_path / "train")
+    assert found.class_names == ("cat", "dog", "tooth brush")
+    assert found.category_ids == (3, 7, 90)
+    assert found.ids == ("10", "20", "30")
+    first, second, third = (found.targets[index] for index in range(3))
+    corners = first["boxes"] * torch.tensor([40, 20, 40, 20])
+    assert torch.allclose(corners, torch.tensor([[4.0, 5, 14, 13], [20.5, 0, 40, 20]]))
+    assert first["labels"].tolist() == [1, 2]
+    assert first["crowd"].tolist() == [False, False]
+    assert second["crowd"].tolist() == [True]
+    assert second["size"].tolist() == [20, 41]
+    assert third["boxes"].shape == (0, 4)
+    assert found.targets.presence(3).tolist() == [[0, 1, 1], [0, 0, 0], [0, 0, 0]]
+
+
+def test_coco_agrees_with_pycocotools(tmp_path):
+    from pycocotools.coco import COCO
+
+    path = write_coco(tmp_path)
+    known, found = COCO(str(path)), read_coco(path, tmp_path / "train")
+    for index, number in enumerate(known.getImgIds()):
+        target = found.targets[index]
+        height, width = target["size"].tolist()
+        corners = target["boxes"] * torch.tensor([width, height, width, height])
+        boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
+        rows = known.loadAnns(known.getAnnIds(imgIds=number))
+        assert torch.allclose(boxes, torch.tensor([row["bbox"] for row in rows]).float().reshape(-1, 4))
+        assert [found.category_ids[label] for label in target["labels"]] == [row["category_id"] for row in rows]
+
+
+def test_a_missing_size_is_read_off_the_image(tmp_path):
+    path = write_coco(tmp_path, count=1, annotations=[])
+    content = json.loads(path.read_text())
+    del content["images"][0]["width"]
+    path.write_text(json.dumps(content))
+    assert read_coco(path, tmp_path / "train").targets[0]["size"].tolist() == [20, 40]
+
+
+def test_boxes_are_cut_off_at_the_borders():
+    packed = pack_boxes([[RawBox("a", (-5, -5, 5, 30), 0)]], [(20, 10)], ["x"])
+    assert packed[0]["boxes"].tolist() == [[0, 0, 0.5, 1]]
+
+
+def test_packed_targets_survive_pickling_for_worker_processes(tmp_path):
+    found = read_coco(write_coco(tmp_path), tmp_path / "train")
+    again = pickle.loads(pickle.dumps(found.targets))
+    assert all(torch.equal(again[1][key], found.targets[1][key]) for key in found.targets[1])
+
+
+@pytest.mark.parametrize("box", [[4, 5, 0, 8], [4, 5, 3, -1], [50, 5, 4, 4], [4, 5, float("nan"), 3]])
+def test_a_box_without_area_is_named_or_left_out(tmp_path, box):
+    path = write_coco(tmp_path, annotations=[annotation(17, 20, 3, box), annotation(18, 20, 3, [1, 1, 2, 2])])
+    message = r"annotation 17 of .*1\.png: the box .* has no area .* 41 x 20.*skip_degenerate"
+    with pytest.raises(DataError, match=message):
+        read_coco(path, tmp_path / "train")
+    with pytest.warns(UserWarning, match="left out 1 boxes"):
+        found = read_coco(path, tmp_path / "train", skip_degenerate=True)
+    assert len(found.targets[1]["boxes"]) == 1
+
+
+BROKEN = {
+    "no list": ({"images": 3}, "lacks a list of objects under 'images'"),
+    "lost image": ({"annotations": [annotation(5, 99, 3, [0, 0, 1, 1])]}, "annotation 5 belongs to image 99"),
+    "lost category": ({"annotations": [annotation(5, 10, 4, [0, 0, 1, 1])]}, "unknown category 4; known: {3: 'cat'"),
+    "no box": ({"annotations": [annotation(5, 10, 3, [0, 0, 1])]}, r"annotation 5 needs a 'bbox' of four numbers"),
+    "twice": ({"images": [{"id": 1, "file_name": "0.png"}] * 2}, "image id 1 occurs twice"),
+    "no id": ({"images": [{"file_name": "0.png"}]}, "image has no id"),
+    "one name": ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two categories have one name"),
+    "no file": ({"images": [{"id": 1, "file_name": "no.png"}], "annotations": []}, r"1 of 1 images do not.*no\.png"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_coco_file_is_named(tmp_path, case):
+    changes, message = BROKEN[case]
+    path = write_coco(tmp_path, **changes)
+    with pytest.raises(DataError, match=message) as caught:
+        read_coco(path, tmp_path / "train")
+    assert str(path) in str(caught.value)
+
+
+def test_files_that_are_no_json_or_missing(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read_coco(tmp_path / "no.json", tmp_path)
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(DataError, match="is not JSON"):
+        read_coco(tmp_path / "bad.json", tmp_path)
+
+
+def test_another_part_has_the_categories_of_the_first(tmp_path):
+    part = write_coco(tmp_path, "val", annotations=[], categories=[{"id": 7, "name": "dog"}])
+    found = read_coco(part, tmp_path / "val", categories={3: "cat", 7: "dog"})
+    assert found.class_names == ("cat", "dog")
+    with pytest.raises(DataError, match="category 7 is 'dog', but in the file to train on 7 is 'cow'"):
+        read_coco(part, tmp_path / "val", categories={7: "cow"})
+    with pytest.raises(DataError, match="there is no 7"):
+        read_coco(part, tmp_path / "val", categories={3: "cat"})
+
+
+def test_voc_counts_pixels_from_one_and_difficult_objects_are_ignored(tmp_path):
+    objects = [voc_object("dog", (1, 1, 40, 20)), voc_object("cat", (11, 6, 20, 10), difficult=1)]
+    root = write_voc(tmp_path, {"train": [objects, []]})
+    found = read_voc(root, "train")
+    assert found.class_names[11] == "dog"
+    assert torch.allclose(found.targets[0]["boxes"], torch.tensor([[0, 0, 1, 1], [0.25, 0.25, 0.5, 0.5]]))
+    assert found.targets[0]["crowd"].tolist() == [False, True]
+    assert found.ids == ("train_0", "train_1")
+    assert len(found.targets[1]["labels"]) == 0
+    assert found.category_ids == tuple(range(1, 21))
+
+
+def test_broken_voc_folders_are_named(tmp_path):
+    root = write_voc(tmp_path, {"train": [[voc_object("dgo", (1, 1, 9, 9))]], "empty": []})
+    with pytest.raises(UnknownNameError, match=r"class of object 1 in .*train_0\.xml: 'dgo'; did you mean 'dog'"):
+        read_voc(root, "train")
+    with pytest.raises(DataError, match=r"list of images .*val\.txt does not exist"):
+        read_voc(root, "val")
+    with pytest.raises(DataError, match="is empty"):
+        read_voc(root, "empty")
+    xml = root / "Annotations" / "train_0.xml"
+    xml.write_text("<annotation><size><width>x</width></size></annotation>")
+    with pytest.raises(DataError, match="the image needs a number in <size/height>, got None"):
+        read_voc(root, "train")
+    xml.write_text("<annotation>")
+    with pytest.raises(DataError, match="is not XML"):
+        read_voc(root, "train")
+    xml.unlink()
+    with pytest.raises(DataError, match=r"annotation file .*train_0\.xml does not exist"):
+        read_voc(root, "train")
+
+
+def test_a_missing_voc_image_and_a_flat_box_are_named(tmp_path):
+    root = write_voc(tmp_path, {"train": [[voc_object("dog", (9, 9, 8, 12))]]})
+    with pytest.raises(DataError, match=r"object 1 \(dog\) of .*has no area"):
+        read_voc(root, "train")
+    (root / "JPEGImages" / "train_0.jpg").unlink()
+    with pytest.raises(DataError, match="1 of 1 images do not exist"):
+        read_voc(root, "train")

@@ -1,0 +1,152 @@
+"""Average precision of boxes, beside pycocotools itself."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import io
+import json
+
+import pytest
+import torch
+
+from vimlight.errors import ConfigError
+from vimlight.tasks.box_metrics import box_metrics
+
+
+def truth(number, boxes, labels, crowd=None, size=(20, 40)):
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        "crowd": torch.tensor(crowd or [False] * len(labels), dtype=torch.bool),
+        "size": torch.tensor(size),
+        "image": torch.tensor(number),
+    }
+
+
+def found(boxes, labels, scores):
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        "scores": torch.tensor(scores, dtype=torch.float32),
+    }
+
+
+def random_images(count=12, seed=0):
+    """Images with noisy, missing and surplus detections, crowds, and images without objects."""
+    generator = torch.Generator().manual_seed(seed)
+    predictions, targets = [], []
+    for number in range(count):
+        size = number % 4
+        low = torch.rand(size, 2, generator=generator) * 0.6
+        boxes = torch.cat([low, low + 0.1 + 0.3 * torch.rand(size, 2, generator=generator)], dim=1)
+        labels = torch.randint(0, 3, (size,), generator=generator)
+        crowd = torch.rand(size, generator=generator) < 0.2
+        target = truth(number, boxes.tolist(), labels.tolist(), crowd.tolist(), size=(30 + number, 50))
+        noisy = (boxes + 0.03 * torch.randn(boxes.shape, generator=generator)).clamp(0, 1)
+        extra = torch.cat([noisy, torch.tensor([[0.2, 0.2, 0.5, 0.4]])])
+        scores = torch.rand(size + 1, generator=generator)
+        predictions.append(found(extra.tolist(), [*labels.tolist(), number % 3], scores.tolist()))
+        targets.append(target)
+    return predictions, targets
+
+
+def by_pycocotools(tmp_path, predictions, targets):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def rows(items):
+        for target, item in zip(targets, items, strict=True):
+            height, width = target["size"].tolist()
+            for index, (left, top, right, bottom) in enumerate(item["boxes"].double().tolist()):
+                box = [left * width, top * height, (right - left) * width, (bottom - top) * height]
+                yield target, item, index, box
+
+    annotations = [
+        {
+            "id": number, "image_id": int(target["image"]), "category_id": int(item["labels"][index]), "bbox": box,
+            "iscrowd": int(item["crowd"][index]), "area": box[2] * box[3],
+        }
+        for number, (target, item, index, box) in enumerate(rows(targets), start=1)
+    ]  # fmt: skip
+    results = [
+        {
+            "image_id": int(target["image"]), "category_id": int(item["labels"][index]), "bbox": box,
+            "score": float(item["scores"][index]),
+        }
+        for target, item, index, box in rows(predictions)
+    ]  # fmt: skip
+    images = [{"id": int(target["image"])} for target in targets]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": number} for number in range(3)]}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(tmp_path / "truth.json"))
+        evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return dict(zip(("map", "map_50", "map_75"), evaluation.stats[:3].tolist(), strict=True))
+
+
+def test_the_numbers_are_those_of_pycocotools(tmp_path):
+    predictions, targets = random_images()
+    metrics = box_metrics()
+    for start in range(0, 12, 5):
+        metrics.update(predictions[start : start + 5], targets[start : start + 5])
+    numbers = {key: float(value) for key, value in metrics.compute().items()}
+    assert numbers == pytest.approx(by_pycocotools(tmp_path, predictions, targets), abs=1e-4)
+    assert 0 < numbers["map"] < numbers["map_50"] < 1
+
+
+def test_perfect_boxes_are_perfect_and_crowds_do_not_count():
+    metrics = box_metrics()
+    box, other = [0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]
+    metrics.update(
+        [found([box, other], [1, 1], [0.9, 0.95]), found([], [], [])],
+        [truth(0, [box, [0.5, 0.5, 1, 1]], [1, 1], [False, True]), truth(1, [], [])],
+    )
+    assert float(metrics.compute()["map"]) == pytest.approx(1.0)
+
+
+def test_images_that_were_seen_twice_count_once():
+    predictions, targets = random_images()
+    once, twice = box_metrics(), box_metrics()
+    once.update(predictions, targets)
+    twice.update(predictions, targets)
+    twice.update(predictions[3:7], targets[3:7])
+    assert once.compute() == twice.compute()
+
+
+def test_nothing_to_find_is_not_a_number():
+    metrics = box_metrics()
+    metrics.update([found([[0, 0, 1, 1]], [0], [0.5])], [truth(0, [], [])])
+    assert metrics.compute()["map"].isnan()
+
+
+def test_the_three_numbers_cost_one_evaluation(monkeypatch):
+    import vimlight.tasks.box_metrics as room
+
+    calls = []
+    evaluate = room._evaluate
+    monkeypatch.setattr(room, "_evaluate", lambda *parts: calls.append(1) or evaluate(*parts))
+    metrics = box_metrics().clone(prefix="val/")
+    metrics.update(*random_images())
+    assert set(metrics.compute()) == {"val/map", "val/map_50", "val/map_75"}
+    assert len(calls) == 1
+    metrics.reset()
+    metrics.update(*random_images(seed=1))
+    metrics.compute()
+    assert len(calls) == 2
+
+
+def test_a_missing_pycocotools_is_named(monkeypatch):
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == "pycocotools":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ConfigError, match=r"pip install 'vimlight\[detection\]'"):
+        box_metrics()

@@ -1,0 +1,82 @@
+"""Annotations in Pascal VOC's XML format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from vimlight.data.boxes.targets import BoxAnnotations, RawBox, pack_boxes
+from vimlight.errors import DataError, unknown_name
+
+__all__ = ["VOC_CLASSES", "read_voc"]
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+def read_voc(
+    root: Path, split: str, *, classes: Sequence[str] = VOC_CLASSES, skip_degenerate: bool = False
+) -> BoxAnnotations:
+    """Reads the boxes of one part of a VOC folder.
+
+    Args:
+        root: Folder with `Annotations`, `JPEGImages` and `ImageSets/Main`, such as `VOCdevkit/VOC2012`.
+        split: Name of the list of images in `ImageSets/Main`, such as `"train"`.
+        classes: Names of the classes, in order.
+        skip_degenerate: Whether boxes without area are left out; see `pack_boxes`.
+
+    Raises:
+        DataError: If a list, an annotation or an image is missing or malformed, or a box has no area.
+        UnknownNameError: If an object is of another class.
+    """
+    listing = root / "ImageSets" / "Main" / f"{split}.txt"
+    if not listing.is_file():
+        raise DataError(f"list of images {listing} does not exist")
+    names = [line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not names:
+        raise DataError(f"list of images {listing} is empty")
+    objects, sizes, files = [], [], []
+    for name in names:
+        file = root / "Annotations" / f"{name}.xml"
+        tree = _parse(file)
+        sizes.append((_number(file, tree, "size/height"), _number(file, tree, "size/width")))
+        objects.append([_object(file, number, found, classes) for number, found in enumerate(tree.iter("object"), 1)])
+        files.append(root / "JPEGImages" / (tree.findtext("filename") or f"{name}.jpg"))
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise DataError(f"{listing}: {len(missing)} of {len(files)} images do not exist; the first: {missing[0]}")
+    targets = pack_boxes(objects, sizes, [str(file) for file in files], skip_degenerate=skip_degenerate)
+    return BoxAnnotations(tuple(files), tuple(names), targets, tuple(classes), tuple(range(1, len(classes) + 1)))
+
+
+def _parse(file: Path) -> ElementTree.Element:
+    if not file.is_file():
+        raise DataError(f"annotation file {file} does not exist")
+    try:
+        return ElementTree.parse(file).getroot()
+    except ElementTree.ParseError as error:
+        raise DataError(f"annotation file {file} is not XML: {error}") from error
+
+
+def _object(file: Path, number: int, found: ElementTree.Element, classes: Sequence[str]) -> RawBox:
+    name = (found.findtext("name") or "").strip()
+    if name not in classes:
+        raise unknown_name(f"class of object {number} in {file}:", name, classes)
+    left, top, right, bottom = (
+        _number(file, found, f"bndbox/{key}", f"object {number}") for key in ("xmin", "ymin", "xmax", "ymax")
+    )
+    # The format counts pixels from 1, and its right and bottom pixels belong to the object.
+    corners = (left - 1, top - 1, right, bottom)
+    return RawBox(f"object {number} ({name})", corners, list(classes).index(name), found.findtext("difficult") == "1")
+
+
+def _number(file: Path, element: ElementTree.Element, path: str, what: str = "the image") -> int:
+    text = element.findtext(path)
+    try:
+        # Some files hold fractions.
+        return round(float(text or ""))
+    except (ValueError, OverflowError):
+        raise DataError(f"{file}: {what} needs a number in <{path}>, got {text!r}") from None
