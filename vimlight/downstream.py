@@ -14,8 +14,15 @@ from vimlight.aggregation.best_single import BestSingle
 from vimlight.backbone import Backbone
 from vimlight.errors import CheckpointError, ConfigError, ZooError, unknown_name
 from vimlight.midstream import build_plugin
-from vimlight.tasks import SOLVERS, AffineHead, EnsembleHead
-from vimlight.training import SupervisedModule, check_types, collect_features
+from vimlight.tasks import SOLVERS, EnsembleHead
+from vimlight.training import (
+    SupervisedModule,
+    check_types,
+    choose_readout,
+    collect_examples,
+    collect_features,
+    examples_of,
+)
 from vimlight.zoo import Zoo
 
 __all__ = ["DownstreamModule"]
@@ -26,6 +33,7 @@ _BESIDE = {"names", "readout", "extra_module"}
 # Sharpness of the gates made from a ranking: 0 is equal shares, the last nearly all for the best module. Sharper still,
 # and the softmax would be flat: training could not move it.
 _SHARPNESS = (0.0, 1.0, 2.0, 4.0)
+_IMAGES_TO_START = 64
 
 
 class DownstreamModule(SupervisedModule):
@@ -35,6 +43,8 @@ class DownstreamModule(SupervisedModule):
     images, and the gates start from the ranking, as sharp and then as strong as leaves the least error. With a
     closed-form head the gates are trained on that same error and the head is solved anew for every validation and
     checkpoint and at the end; with a `linear` head both are trained together, the head starting from the closed form.
+    A task whose head has no closed form trains it together with the gates, which start from the ranking all the same
+    where the task has examples for it.
 
     Args:
         backbone: The backbone, its name, or the arguments of `create_backbone`.
@@ -42,8 +52,10 @@ class DownstreamModule(SupervisedModule):
         modules: Which modules; all of them if left out. A checkpoint remembers its modules, so that one added to the
             zoo later changes nothing.
         aggregator: Name of an aggregator, or its name as `how` together with its settings.
-        head: `"ridge"` or `"lda"` for a head in closed form, `"linear"` for one trained by gradient.
-        readout: What the head reads: `"last"`, `"layers"` or `"grid"`; see `Backbone.forward`.
+        head: `"ridge"` or `"lda"` for a head in closed form, `"linear"` for the same trained by gradient. By default
+            `"ridge"` where the task's head has a closed form; otherwise the task decides on its head.
+        readout: What the head reads: `"last"`, `"layers"`, `"grid"` or `"maps"`; see `Backbone.forward`. By default
+            `"maps"` for tasks of maps, `"grid"` for others.
         start: `"ranking"` to start the gates from a ranking of the single modules, `"equal"` for equal gates.
         extra_module: A fresh plug-in trained beside the zoo: the name of its type or the arguments of `create_plugin`.
         ranking_limit: How many training images the ranking looks at, at most.
@@ -57,16 +69,18 @@ class DownstreamModule(SupervisedModule):
         zoo: str = "zoo",
         modules: Sequence[str] | None = None,
         aggregator: str | dict[str, Any] = "ens_moe",
-        head: str = "ridge",
-        readout: str = "grid",
+        head: str | None = None,
+        readout: str | None = None,
         start: str = "ranking",
         extra_module: str | dict[str, Any] | None = None,
         ranking_limit: int = 1000,
         **training: Any,
     ) -> None:
         super().__init__(backbone, **training)
-        if head != "linear" and head not in SOLVERS:
+        if head is not None and head != "linear" and head not in SOLVERS:
             raise unknown_name("head", head, ["linear", *SOLVERS])
+        if head is not None and not self.task.closed_form:
+            raise ConfigError(f"the head of this {self.task.kind} task has no closed form: leave 'head: {head}' out")
         if start not in _STARTS:
             raise unknown_name("start", start, _STARTS)
         self.zoo = Zoo(zoo)
@@ -78,8 +92,8 @@ class DownstreamModule(SupervisedModule):
             raise ConfigError(f"{name!r} is no setting of the aggregator; it stands beside it")
         how = self.settings["how"]
         check_types(f"aggregator {how!r}", AGGREGATORS[how].__init__, self.settings)
-        self.head_kind = head
-        self.readout = readout
+        self.head_kind = head or ("ridge" if self.task.closed_form else "own")
+        self.readout = choose_readout(self.task, readout, "grid")
         self.start = start
         self.extra_module = extra_module
         self.ranking_limit = ranking_limit
@@ -89,7 +103,7 @@ class DownstreamModule(SupervisedModule):
     @property
     def closed_form(self) -> bool:
         """Whether the head is solved rather than trained."""
-        return self.head_kind != "linear"
+        return self.head_kind in SOLVERS
 
     def build(self, names: Sequence[str]) -> None:
         """Loads modules and creates the aggregator and the head.
@@ -103,14 +117,13 @@ class DownstreamModule(SupervisedModule):
         self.aggregator = aggregate(
             self.backbone, zoo, names=self.module_names, readout=self.readout, extra_module=extra, **self.settings
         )
-        width = self.backbone.num_features(self.readout)
-        outputs = self.task.num_outputs
-        self.head: AffineHead | EnsembleHead
+        shapes = self.aggregator.feature_shapes()
         if self.settings["how"] == "logit_ensemble":
-            self.head = EnsembleHead(len(zoo), width, outputs)
+            self.head: nn.Module = EnsembleHead([self.task.create_head(shapes) for _ in zoo])
         else:
-            self.head = AffineHead(self.aggregator.num_features(), outputs)
-        self.head.requires_grad_(not self.closed_form)
+            self.head = self.task.create_head(shapes)
+        if self.closed_form:
+            self.head.requires_grad_(False)
         self.to(self.device)
 
     def trainable_modules(self) -> dict[str, nn.Module]:
@@ -123,9 +136,10 @@ class DownstreamModule(SupervisedModule):
         """The share of each module at each place, `(places, K)`."""
         return self.aggregator.gates.detach()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns logits `(N, C)` of images `(N, 3, H, W)`."""
-        return self._classify(self.aggregator(images))
+    def forward(self, images: Tensor) -> Any:
+        """Returns the head's outputs for images `(N, 3, H, W)`, such as logits `(N, C)`."""
+        shares = (self.aggregator.gates[0],) if isinstance(self.head, EnsembleHead) else ()
+        return self.head(self.aggregator(images), *shares)
 
     def penalty(self) -> Tensor:
         """Returns what keeps the gates near their start."""
@@ -137,26 +151,21 @@ class DownstreamModule(SupervisedModule):
             return super().training_step(batch, batch_index)
         if not any(parameter.requires_grad for parameter in self.parameters()):
             return None
-        features = self.aggregator(batch["image"])
-        columns = self.task.columns(batch["target"])
-        if isinstance(self.head, EnsembleHead):
-            shares = self.aggregator.gates[0]
-            left_out = [SOLVERS[self.head_kind](stream, columns).left_out for stream in features.unbind(1)]
-            loss = (torch.stack(left_out, dim=-1) @ shares.double() - columns).square().mean()
-        else:
-            loss = SOLVERS[self.head_kind](features, columns).loss
-        self.log("train/left_out_error", loss, prog_bar=True, batch_size=len(features))
+        images = batch["image"]
+        vectors, columns = examples_of(self.task, self.aggregator(images), batch["target"], len(images))
+        loss = self._solver_loss(vectors, columns, self.aggregator.gates)
+        self.log("train/left_out_error", loss, prog_bar=True, batch_size=len(images))
         return loss.float() + self.penalty()
 
     def on_fit_start(self) -> None:
-        """Ranks the modules, starts the gates, and fits the head, unless a checkpoint brings them."""
+        """Ranks the modules, starts the gates, and fits or starts the head, unless a checkpoint brings them."""
         self._step_of_head = None
         if self.trained:
             return
         self.aggregator.eval()
         # Aggregators without anything to start keep the base class's method.
         learns_gates = type(self.aggregator).start_from is not Aggregate.start_from
-        if self.start == "ranking" and len(self.module_names) > 1 and learns_gates:
+        if self.start == "ranking" and len(self.module_names) > 1 and learns_gates and self.task.ranks:
             # In the precision in which the gates will be trained.
             with self.trainer.precision_plugin.forward_context():
                 self._start_gates()
@@ -169,7 +178,8 @@ class DownstreamModule(SupervisedModule):
             self._refresh_head()
 
     def on_train_epoch_end(self) -> None:
-        """Solves a closed-form head for the gates that a checkpoint may now be written of."""
+        """Logs the metrics, and solves a closed-form head for the gates that a checkpoint may now be written of."""
+        super().on_train_epoch_end()
         if self.trainer.checkpoint_callbacks:
             self._refresh_head()
 
@@ -178,13 +188,20 @@ class DownstreamModule(SupervisedModule):
         self._refresh_head()
 
     def fit_head(self) -> None:
-        """Fits the head on the training images in closed form; a linear head starts from the ridge solution."""
+        """Fits the head on the training images in closed form; a linear head starts from the ridge solution.
+
+        A head without closed form is started as `Task.create_head` says.
+        """
         was_training = self.aggregator.training
         self.aggregator.eval()
+        head: Any = self.head
         # In the precision in which the head will be used.
         with self.trainer.precision_plugin.forward_context():
-            features, targets = collect_features(self.aggregator, self._images())
-        self.head.fit(features, targets, self.task, self.head_kind if self.closed_form else "ridge")
+            if self.task.closed_form:
+                examples = collect_examples(self.aggregator, self._images(), self.task, self._count())
+                head.solve(*examples, self.task, self.head_kind if self.closed_form else "ridge")
+            elif hasattr(head, "start"):
+                head.start(*collect_features(self.aggregator, self._images(), self._count(_IMAGES_TO_START)))
         self.aggregator.train(was_training)
         self._step_of_head = self.trainer.global_step
 
@@ -257,18 +274,21 @@ class DownstreamModule(SupervisedModule):
             start(candidates[errors.index(min(errors))])
 
     def _left_out_error(self, model: Aggregate) -> float:
-        features, targets = collect_features(model, self._images(), self.ranking_limit)
-        columns = self.task.columns(targets)
-        solve = SOLVERS[self.head_kind if self.closed_form else "ridge"]
-        if features.dim() == 2:
-            return float(solve(features, columns).loss)
-        left_out = torch.stack([solve(stream, columns).left_out for stream in features.unbind(1)], dim=-1)
-        return float((left_out @ model.gates[0].detach().to(left_out.dtype) - columns).square().mean())
+        examples = collect_examples(model, self._images(), self.task, self._count(self.ranking_limit))
+        return float(self._solver_loss(*examples, model.gates.detach()))
 
-    def _classify(self, features: Tensor) -> Tensor:
-        shares = (self.aggregator.gates[0],) if isinstance(self.head, EnsembleHead) else ()
-        logits: Tensor = self.head(features, *shares)
-        return logits
+    def _solver_loss(self, vectors: Tensor, columns: Tensor, gates: Tensor) -> Tensor:
+        """Returns the leave-one-out error of a head in closed form; of streams, that of their mixture."""
+        solve = SOLVERS[self.head_kind if self.closed_form else "ridge"]
+        if vectors.dim() == 2:
+            return solve(vectors, columns).loss
+        left_out = torch.stack([solve(stream, columns).left_out for stream in vectors.unbind(1)], dim=-1)
+        return (left_out @ gates[0].to(left_out.dtype) - columns).square().mean()
+
+    def _count(self, limit: int | None = None) -> int:
+        """Returns the number of training images that are looked at."""
+        count = len(self.trainer.datamodule.tables["train"])  # type: ignore[attr-defined]
+        return count if limit is None else min(count, limit)
 
     def _images(self) -> Iterable[Mapping[str, Any]]:
         """Returns the training images as they are, in order, on the model's device."""

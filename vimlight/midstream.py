@@ -8,21 +8,21 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from vimlight.backbone import Backbone
+from vimlight.backbone import Backbone, Features
 from vimlight.errors import ConfigError
 from vimlight.plugins import PLUGINS, Plugin, attach, create_plugin
-from vimlight.tasks import AffineHead
-from vimlight.training import SupervisedModule, check_types, collect_features
+from vimlight.training import SupervisedModule, check_types, choose_readout, collect_features
 from vimlight.zoo import Zoo
 from vimlight.zoo.card import describe
 
 __all__ = ["MidstreamModule", "build_plugin"]
 
-_IMAGES_FOR_STATISTICS = 512
+# Maps hold many positions an image, and much more memory.
+_IMAGES_FOR_STATISTICS = {"vector": 512, "maps": 32}
 
 
 class MidstreamModule(SupervisedModule):
-    """Trains a plug-in and a linear head on one data set; at the end of `fit` the module is in the zoo.
+    """Trains a plug-in and the task's head on one data set; at the end of `fit` the module is in the zoo.
 
     Args:
         backbone: The backbone, its name, or the arguments of `create_backbone`.
@@ -30,8 +30,9 @@ class MidstreamModule(SupervisedModule):
         name: Name of the module in the zoo; without one the module is not stored.
         zoo: Directory of the zoo.
         overwrite: Whether a module of that name may be replaced.
-        readout: What the head reads, `"last"`, `"layers"` or `"grid"`; see `Backbone.forward`. A head that reads the
-            last feature alone leaves most to the module, which is what the zoo wants.
+        readout: What the head reads, `"last"`, `"layers"`, `"grid"` or `"maps"`; see `Backbone.forward`. By default
+            `"maps"` for tasks of maps, `"last"` for others: a head that reads the last feature alone leaves most to
+            the module, which is what the zoo wants.
         card: What is written on the module's card beyond what is known: `license`, `author`, `text`, `extra`.
         **training: Task, optimiser and schedule; see `SupervisedModule`.
 
@@ -47,14 +48,14 @@ class MidstreamModule(SupervisedModule):
         name: str | None = None,
         zoo: str = "zoo",
         overwrite: bool = False,
-        readout: str = "last",
+        readout: str | None = None,
         card: dict[str, Any] | None = None,
         **training: Any,
     ) -> None:
         super().__init__(backbone, **training)
         self.plugin = build_plugin(plugin, self.backbone)
-        self.head = AffineHead(self.backbone.num_features(readout), self.task.num_outputs)
-        self.readout = readout
+        self.readout = choose_readout(self.task, readout, "last")
+        self.head = self.task.create_head(self.backbone.feature_shapes(self.readout))
         self.name = name
         self.zoo = Zoo(zoo)
         self.overwrite = overwrite
@@ -64,16 +65,15 @@ class MidstreamModule(SupervisedModule):
         """Returns the plug-in and the head."""
         return {"plugin": self.plugin, "head": self.head}
 
-    def features(self, images: Tensor) -> Tensor:
-        """Returns features `(N, D)` of images `(N, 3, H, W)` with the plug-in attached."""
+    def features(self, images: Tensor) -> Features:
+        """Returns features, or maps, of images `(N, 3, H, W)` with the plug-in attached."""
         with attach(self.backbone, self.plugin):
-            features: Tensor = self.backbone(images, self.readout)
+            features: Features = self.backbone(images, self.readout)
         return features
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns logits `(N, C)` of images `(N, 3, H, W)`."""
-        logits: Tensor = self.head(self.features(images))
-        return logits
+    def forward(self, images: Tensor) -> Any:
+        """Returns the head's outputs for images `(N, 3, H, W)`, such as logits `(N, C)`."""
+        return self.head(self.features(images))
 
     def setup(self, stage: str) -> None:
         """Checks before the training what is needed after it; see `check_storable`."""
@@ -92,15 +92,16 @@ class MidstreamModule(SupervisedModule):
             describe(self.plugin, self.card, sha256="", head="").to_json()
 
     def on_fit_start(self) -> None:
-        """Standardises the head's inputs on the first images, unless a checkpoint brings the statistics."""
-        if self.trained:
-            return
+        """Starts the head, such as by standardising its inputs, on the first images, unless a checkpoint brings it."""
         batches = getattr(self.trainer.datamodule, "batches", None)  # type: ignore[attr-defined]
-        if batches is not None:
-            self.eval()
-            features, _ = collect_features(self.features, batches("train", self.device), _IMAGES_FOR_STATISTICS)
-            self.train()
-            self.head.standardise(features)
+        start: Any = getattr(self.head, "start", None)
+        if self.trained or batches is None or start is None:
+            return
+        self.eval()
+        limit = _IMAGES_FOR_STATISTICS[self.task.reads]
+        found = collect_features(self.features, batches("train", self.device), limit)
+        self.train()
+        start(*found)
 
     def on_fit_end(self) -> None:
         """Stores the module with its head in the zoo."""

@@ -8,12 +8,15 @@ from typing import Any, get_args, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from vimlight.backbone import Backbone, create_backbone
-from vimlight.errors import ConfigError, FingerprintError, nearest
-from vimlight.tasks import create_task
+from vimlight.backbone import Backbone, Features, create_backbone
+from vimlight.backbone.readout import MAPS
+from vimlight.errors import CheckpointError, ConfigError, FingerprintError, nearest
+from vimlight.tasks import TASKS, Task, create_task
 from vimlight.trainable import TrainableModule, check_class_names
 
-__all__ = ["SupervisedModule", "build_backbone", "check_types", "collect_features"]
+__all__ = ["SupervisedModule", "build_backbone", "build_task", "check_types", "collect_features"]
+
+Compute = Callable[[Tensor], Features]
 
 
 class SupervisedModule(TrainableModule):
@@ -21,7 +24,9 @@ class SupervisedModule(TrainableModule):
 
     Args:
         backbone: The backbone, its name, or the arguments of `create_backbone`.
-        kind: Kind of task; the command line takes it from the data.
+        task: Kind of task, or that as `kind` together with settings of the task; what the data are made for if left
+            out.
+        kind: Kind of task that the data are made for; the command line takes it from the data.
         class_names: Names of the classes; the command line takes them from the data.
         **optimisation: Optimiser and schedule; see `TrainableModule`.
 
@@ -34,21 +39,23 @@ class SupervisedModule(TrainableModule):
         self,
         backbone: str | dict[str, Any] | Backbone,
         *,
+        task: str | dict[str, Any] | None = None,
         kind: str = "classification",
         class_names: Sequence[str] = (),
         **optimisation: Any,
     ) -> None:
         super().__init__(**optimisation)
         self.backbone = build_backbone(backbone)
-        self.task = create_task(kind, class_names)
+        self.task = build_task(task, kind, class_names)
         metrics = self.task.metrics()
         self.metrics = nn.ModuleDict(
             {f"{split}_": metrics.clone(prefix=f"{split}/") for split in ("train", "val", "test")}
         )
-        self.confusion = nn.ModuleDict({f"{split}_": self.task.confusion() for split in ("val", "test")})
+        confusion = {f"{split}_": self.task.confusion() for split in ("val", "test")}
+        self.confusion = nn.ModuleDict({split: metric for split, metric in confusion.items() if metric is not None})
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns logits `(N, C)` of images `(N, 3, H, W)`."""
+    def forward(self, images: Tensor) -> Any:
+        """Returns the head's outputs for images `(N, 3, H, W)`, such as logits `(N, C)`."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def penalty(self) -> Tensor | float:
@@ -72,24 +79,31 @@ class SupervisedModule(TrainableModule):
         """Predicts a batch.
 
         Returns:
-            The ids, the probabilities `(N, C)` and the predicted labels.
+            The ids, the predictions as the task makes them (such as probabilities `(N, C)`), the same in words, and the
+            sizes of the images before they became the input, `(N, 2)`, if the batch has them.
         """
-        probabilities = self.task.probabilities(self(batch["image"]))
-        return {"id": batch["id"], "probabilities": probabilities, "label": self.task.labels(probabilities)}
+        images = batch["image"]
+        predictions = self.task.predictions(self(images), _size(images))
+        found = {"id": batch["id"], "prediction": predictions, "label": self.task.labels(predictions)}
+        return {**found, "size": batch["size"]} if "size" in batch else found
 
     def setup(self, stage: str) -> None:
-        """Refuses several processes where nothing takes gradient steps.
+        """Shows the task all training targets, and refuses several processes where nothing takes gradient steps.
 
         Raises:
-            ConfigError: If it is so.
+            ConfigError: If nothing does, or the data are made for another layout of targets.
         """
+        tables = getattr(getattr(self.trainer, "datamodule", None), "tables", None)
+        if tables is not None:
+            self.task.prepare(tables["train"].targets)
         if stage == "fit" and self.trainer.world_size > 1 and not self.trainable_parameters():
             raise ConfigError("nothing here takes gradient steps: several processes are no use; set trainer.devices: 1")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the weights depend on: backbone and classes."""
+        """Adds what the weights depend on: backbone, task and classes."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["vimlight"]["fingerprint"] = self.backbone.fingerprint
+        checkpoint["vimlight"]["task"] = self.task.kind
         checkpoint["vimlight"]["class_names"] = list(self.task.class_names)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -106,30 +120,105 @@ class SupervisedModule(TrainableModule):
                 f"the checkpoint was trained on the backbone with fingerprint {about.get('fingerprint', 'none')[:12]}"
                 f"..., but {self.backbone.name!r} has {self.backbone.fingerprint[:12]}..."
             )
+        if about.get("task", self.task.kind) != self.task.kind:
+            raise CheckpointError(f"the checkpoint is of a {about['task']} task, the model's is {self.task.kind}")
         check_class_names(about["class_names"], self.task.class_names)
 
+    def on_train_epoch_end(self) -> None:
+        """Logs the training metrics."""
+        self._log_metrics("train")
+
     def on_validation_epoch_start(self) -> None:
-        """Starts a new confusion matrix."""
-        self.confusion["val_"].reset()  # type: ignore[operator]
+        """Starts new metrics and a new confusion matrix."""
+        self._reset("val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the validation metrics."""
+        self._log_metrics("val")
 
     def on_test_epoch_start(self) -> None:
-        """Starts a new confusion matrix."""
-        self.confusion["test_"].reset()  # type: ignore[operator]
+        """Starts new metrics and a new confusion matrix."""
+        self._reset("test")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the test metrics."""
+        self._log_metrics("test")
+
+    def _reset(self, split: str) -> None:
+        for metric in (self.metrics, self.confusion):
+            if f"{split}_" in metric:
+                metric[f"{split}_"].reset()  # type: ignore[operator]
+
+    def _log_metrics(self, split: str) -> None:
+        metrics: Any = self.metrics[f"{split}_"]
+        # Where nothing was measured, as beside a head in closed form, there is nothing to log.
+        if any(metric.update_called for metric in metrics.values()):
+            values = {name: value for name, value in metrics.compute().items() if value.numel() == 1}
+            monitor = f"{split}/{self.task.monitor}"
+            for name, value in values.items():
+                # Computed over all processes already.
+                self.log(name, value.float(), prog_bar=split == "val" and name == monitor, sync_dist=True)
+            metrics.reset()
 
     def _shared_step(self, split: str, batch: Mapping[str, Any]) -> Tensor:
-        logits = self(batch["image"])
-        targets, size = batch["target"], len(batch["image"])
-        loss = self.task.loss(logits, targets)
-        probabilities = self.task.probabilities(logits.detach())
+        images, targets = batch["image"], batch["target"]
+        outputs = self(images)
+        loss = self.task.loss(outputs, targets)
         self.log(
-            f"{split}/loss", loss, on_step=split == "train", on_epoch=True, batch_size=size, sync_dist=split != "train"
-        )
-        metrics = self.metrics[f"{split}_"]
-        metrics.update(probabilities, targets)  # type: ignore[operator]
-        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=split == "val", batch_size=size)  # type: ignore[arg-type]
-        if split != "train":
-            self.confusion[f"{split}_"].update(probabilities, targets)  # type: ignore[operator]
+            f"{split}/loss", loss, on_step=split == "train", on_epoch=True, batch_size=len(images),
+            sync_dist=split != "train",
+        )  # fmt: skip
+        if split != "train" or self.task.measure_training:
+            with torch.no_grad():
+                predictions = self.task.predictions(outputs, _size(images))
+            self.metrics[f"{split}_"].update(predictions, targets)  # type: ignore[operator]
+            if split != "train" and f"{split}_" in self.confusion:
+                self.confusion[f"{split}_"].update(predictions, targets)  # type: ignore[operator]
         return loss
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]
+
+
+def build_task(task: str | Mapping[str, Any] | None, kind: str, class_names: Sequence[str]) -> Task:
+    """Returns the task to be trained.
+
+    Args:
+        task: Kind of task, or that as `kind` together with settings; the kind of the data if there is none among them.
+        kind: Kind of task that the data are made for.
+        class_names: Names of the classes.
+
+    Raises:
+        UnknownNameError: If there is no such task or setting.
+        ConfigError: If the task needs other targets than the data have, or a setting is of the wrong type.
+    """
+    settings = {"kind": task} if isinstance(task, str) else dict(task or {})
+    chosen = settings.setdefault("kind", kind)
+    needed, given = TASKS[chosen].layout.name, TASKS[kind].layout.name
+    if needed != given:
+        raise ConfigError(f"task {chosen!r} learns from {needed}, but the targets of the data ({kind}) are {given}")
+    check_types(f"task {chosen!r}", TASKS[chosen].__init__, {k: v for k, v in settings.items() if k != "kind"})
+    return create_task(settings, class_names)
+
+
+def choose_readout(task: Task, readout: str | None, usual: str) -> str:
+    """Returns what a head reads.
+
+    Args:
+        task: The task.
+        readout: What was asked for, if anything.
+        usual: What heads of vectors read unless something else is asked for.
+
+    Raises:
+        ConfigError: If the task's head reads maps and the readout gives vectors, or the other way round.
+    """
+    if readout is None:
+        return MAPS if task.reads == "maps" else usual
+    if (readout.partition(":")[0] == MAPS) != (task.reads == "maps"):
+        fitting = "'maps'" if task.reads == "maps" else "'last', 'layers' or 'grid'"
+        raise ConfigError(f"the head of a {task.kind} task cannot read {readout!r}; leave readout out or set {fitting}")
+    return readout
 
 
 def build_backbone(backbone: Backbone | str | Mapping[str, Any]) -> Backbone:
@@ -176,8 +265,8 @@ def check_types(what: str, function: Callable[..., Any], settings: Mapping[str, 
 
 @torch.no_grad()
 def collect_features(
-    compute: Callable[[Tensor], Tensor], batches: Iterable[Mapping[str, Any]], limit: int | None = None
-) -> tuple[Tensor, Tensor]:
+    compute: Compute, batches: Iterable[Mapping[str, Any]], limit: int | None = None
+) -> tuple[Features, Any]:
     """Runs a model over batches.
 
     Args:
@@ -195,4 +284,51 @@ def collect_features(
         seen += len(targets[-1])
         if limit is not None and seen >= limit:
             break
-    return torch.cat(features), torch.cat(targets)
+    return _joined(features), _joined(targets)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Joins batches of vectors, of lists of maps (level by level) or of lists with one entry an image."""
+    if isinstance(parts[0], Tensor):
+        return torch.cat(list(parts))
+    if parts[0] and isinstance(parts[0][0], Tensor) and parts[0][0].dim() == 4:
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+    return [entry for part in parts for entry in part]
+
+
+@torch.no_grad()
+def collect_examples(
+    compute: Compute, batches: Iterable[Mapping[str, Any]], task: Task, images: int
+) -> tuple[Tensor, Tensor]:
+    """Runs a model over batches and keeps what a head in closed form is fitted to.
+
+    Args:
+        compute: From images `(N, 3, H, W)` to features.
+        batches: Batches of images and targets.
+        task: The task.
+        images: Stop once this many images were seen.
+
+    Returns:
+        Vectors `(M, D)`, or `(M, K, D)` of K streams, and columns `(M, C)`; see `Task.examples`.
+    """
+    vectors, columns, seen = [], [], 0
+    for batch in batches:
+        x, y = examples_of(task, compute(batch["image"]), batch["target"], images)
+        vectors.append(x)
+        columns.append(y)
+        seen += len(batch["image"])
+        if seen >= images:
+            break
+    return torch.cat(vectors), torch.cat(columns)
+
+
+def examples_of(task: Task, features: Features, targets: Any, images: int) -> tuple[Tensor, Tensor]:
+    """Returns the examples of a batch; of features of K streams, vectors `(M, K, D)`."""
+    first = features if isinstance(features, Tensor) else features[0]
+    streams = first.dim() in (3, 5)
+    if not streams:
+        return task.examples(features, targets, images)
+    levels = [features] if isinstance(features, Tensor) else features
+    apart = zip(*(level.unbind(dim=1) for level in levels), strict=True)
+    found = [task.examples(x[0] if isinstance(features, Tensor) else list(x), targets, images) for x in apart]
+    return torch.stack([x for x, _ in found], dim=1), found[0][1]

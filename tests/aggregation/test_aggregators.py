@@ -45,6 +45,26 @@ def test_features_and_gates_have_the_promised_shapes(backbone, images, three, ho
         torch.testing.assert_close(model.gates.sum(dim=1), torch.ones(len(model.places)))
 
 
+@EVERY
+@torch.no_grad()
+def test_maps_have_the_promised_shapes(backbone, images, three, how):
+    model = aggregate(backbone, three, how, readout="maps").eval()
+    maps, shapes = model(images), model.feature_shapes()
+    streams = (3,) if how == "logit_ensemble" else ()
+    assert [tuple(x.shape) for x in maps] == [(4, *streams, *shape) for shape in shapes]
+    assert all(torch.isfinite(x).all() for x in maps)
+
+
+@pytest.mark.parametrize("how", ["ens_moe", "router", "uniform", "best_single", "k_streams", "logit_ensemble"])
+@torch.no_grad()
+def test_maps_of_one_module_are_those_with_it_attached(backbone, images, three, how):
+    maps = aggregate(backbone, three[:1], how, readout="maps").eval()(images)
+    with attach(backbone, three[0]):
+        expected = backbone(images, "maps")
+    for found, wanted in zip(maps, expected, strict=True):
+        torch.testing.assert_close(found.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-4)
+
+
 @UNLIKE
 @torch.no_grad()
 def test_modules_of_unlike_types_widths_and_sites(backbone, images, mixed, how):

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from vimlight.backbone import Backbone, Layout, Preprocessing, create_backbone
 from vimlight.backbone.readout import pool
-from vimlight.errors import BackboneError, UnknownNameError
+from vimlight.errors import BackboneError, ConfigError, UnknownNameError, VimlightError
+from vimlight.plugins import attach, create_plugin
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 
@@ -217,3 +218,60 @@ def test_pretrained_weights_that_cannot_be_had_are_one_clear_error():
     with pytest.raises(BackboneError, match=r"'test_vit' could not be created.*without a network") as caught:
         create_backbone("test_vit", pretrained=True)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_maps_are_the_outputs_of_four_blocks():
+    backbone = create_backbone("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=32, depth=12, num_heads=2)
+    assert [site.name for site in backbone.taps()] == ["blocks.2", "blocks.5", "blocks.8", "blocks.11"]
+    images = torch.randn(2, 3, 32, 32)
+    maps = backbone(images, "maps")
+    assert [tuple(x.shape) for x in maps] == [(2, 32, 4, 4)] * 4
+    assert backbone.feature_shapes("maps") == [(32, 4, 4)] * 4
+    expected = backbone.model.forward_intermediates(images, indices=[2, 5, 8, 11], intermediates_only=True)
+    for found, wanted in zip(maps, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    chosen = backbone(images, "maps:3,5,7,11")
+    assert torch.equal(chosen[1], maps[1])
+    assert torch.equal(chosen[3], maps[3])
+    assert not torch.equal(chosen[0], maps[0])
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext", "swin_tiny_patch4_window7_224"])
+def test_maps_of_stages_fall_in_resolution(name):
+    options = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1), "window_size": 2}
+    size = 64
+    backbone = create_backbone(name, img_size=size, **(options if name.startswith("swin") else {}))
+    maps = backbone(torch.randn(2, 3, size, size), "maps")
+    sizes = [x.shape[2] for x in maps]
+    assert 2 <= len(maps) <= 4
+    assert sizes == sorted(set(sizes), reverse=True)
+    assert [tuple(x.shape[1:]) for x in maps] == backbone.feature_shapes("maps")
+
+
+def test_maps_see_attached_plugins():
+    backbone, images = tiny(), torch.randn(2, 3, 32, 32)
+    bare = backbone(images, "maps")
+    plugin = create_plugin("convpass", backbone, hidden=2)
+    with torch.no_grad():
+        for parameter in plugin.parameters():
+            parameter.add_(0.5 * torch.randn(parameter.shape))
+    with attach(backbone, plugin):
+        changed = backbone(images, "maps")
+    assert not any(torch.equal(first, second) for first, second in zip(bare, changed, strict=True))
+    assert all(torch.equal(first, second) for first, second in zip(bare, backbone(images, "maps"), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("readout", "text"),
+    [
+        ("map", "unknown readout 'map'; did you mean 'maps'"),
+        ("maps:2,x", r"'maps:2,x': expected numbers of blocks behind the colon"),
+        ("maps:7", r"'maps:7': there are \d+ blocks, counted from 0"),
+    ],
+)
+def test_unknown_maps(readout, text):
+    backbone = tiny()
+    with pytest.raises(VimlightError, match=text):
+        backbone(torch.randn(2, 3, 32, 32), readout)
+    with pytest.raises(ConfigError, match="'maps' gives maps, which have no single width"):
+        backbone.num_features("maps")

@@ -119,7 +119,8 @@ def test_batches_in_a_trainer(tmp_path):
     data, model = MidstreamDataModule("digits", batch_size=100), Recorder()
     trainer(tmp_path).fit(model, data)
     batch = model.seen["train"][0]
-    assert set(batch) == {"image", "target", "id"}
+    assert set(batch) == {"image", "target", "id", "size"}
+    assert batch["size"].unique(dim=0).tolist() == [[8, 8]]
     assert batch["image"].shape == (100, 3, 16, 16)
     assert batch["image"].dtype == torch.float32
     assert batch["target"].dtype == torch.int64

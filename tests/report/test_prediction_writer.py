@@ -38,7 +38,7 @@ READERS = {".csv": read_csv, ".json": lambda path: json.loads(path.read_text()),
 
 def expected(model):
     with torch.no_grad():
-        return model.task.probabilities(model(Drawn().images))
+        return model.task.predictions(model(Drawn().images))
 
 
 def check(rows, model, length=IMAGES):

@@ -103,7 +103,7 @@ def test_predictions_are_the_model_s_own(kind, make_trainer, tmp_path):
     assert [row["id"] for row in rows] == ["img0", "img2", "img4", "img6"]
     assert [row["true"] for row in rows] == ["cat", "cat", "dog", "eel"]
     with torch.no_grad():
-        probabilities = model.task.probabilities(model.eval()(Drawn(kind).images[::2]))
+        probabilities = model.task.predictions(model.eval()(Drawn(kind).images[::2]))
     assert [row["predicted"] for row in rows] == model.task.labels(probabilities)
     np.testing.assert_allclose([float(row["probability"]) for row in rows], probabilities.amax(1), rtol=1e-4)
 

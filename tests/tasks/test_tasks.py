@@ -32,7 +32,7 @@ def test_every_kind_of_task_trains_measures_and_names(kind):
     logits = right.clone().requires_grad_()
     task.loss(logits, targets).backward()
     assert torch.isfinite(logits.grad).all()
-    probabilities = task.probabilities(right.bfloat16())
+    probabilities = task.predictions(right.bfloat16())
     assert probabilities.dtype == torch.float32
     metrics, confusion = task.metrics(), task.confusion()
     assert task.monitor in metrics
@@ -44,7 +44,7 @@ def test_every_kind_of_task_trains_measures_and_names(kind):
     assert all(value == pytest.approx(1.0) for value in values.values()), values
     assert confusion.compute().sum() == (12 if kind == "classification" else 36)
     metrics.reset()
-    metrics.update(task.probabilities(wrong), targets)
+    metrics.update(task.predictions(wrong), targets)
     assert metrics.compute()[task.monitor] < 0.7
 
 
@@ -57,8 +57,8 @@ def test_labels_are_names():
 
 def test_probabilities_sum_to_one_where_there_is_one_label():
     logits = torch.randn(5, 3)
-    torch.testing.assert_close(create_task("classification", NAMES).probabilities(logits).sum(dim=1), torch.ones(5))
-    torch.testing.assert_close(create_task("multilabel", NAMES).probabilities(logits), logits.sigmoid())
+    torch.testing.assert_close(create_task("classification", NAMES).predictions(logits).sum(dim=1), torch.ones(5))
+    torch.testing.assert_close(create_task("multilabel", NAMES).predictions(logits), logits.sigmoid())
 
 
 def test_mistakes():
@@ -108,10 +108,10 @@ def test_a_new_head_standardises_and_knows_nothing():
 
 
 def test_an_ensemble_mixes_its_heads():
-    task, ensemble = create_task("classification", NAMES), EnsembleHead(2, 8, 3)
+    task, ensemble = create_task("classification", NAMES), EnsembleHead([AffineHead(8, 3), AffineHead(8, 3)])
     features, targets = noisy("classification", 60, 1.0, seed=1)
     streams = torch.stack([features, torch.randn(60, 8)], dim=1)
-    ensemble.fit(streams, targets, task, "ridge")
+    ensemble.solve(streams, task.columns(targets), task, "ridge")
     alone = AffineHead(8, 3)
     alone.fit(features, targets, task, "ridge")
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_an_ensemble_mixes_its_heads():
         half = ensemble(streams, torch.tensor([0.5, 0.5]))
         ends = [ensemble(streams, torch.tensor(shares)) for shares in ([1.0, 0.0], [0.0, 1.0])]
         torch.testing.assert_close(half, (ends[0] + ends[1]) / 2)
-    ensemble.standardise(streams)
+    ensemble.start(streams, targets)
     torch.testing.assert_close(ensemble.heads[1].mean, streams[:, 1].mean(dim=0))
 
 

@@ -190,7 +190,7 @@ def test_a_checkpoint_is_measured_by_what_was_chosen(root, tmp_path, stage):
         rows = LogitCache.open(root / "test").logits()
         with torch.no_grad():
             expected = model(rows).softmax(1)
-        torch.testing.assert_close(torch.cat([batch["probabilities"] for batch in found]), expected)
+        torch.testing.assert_close(torch.cat([batch["prediction"] for batch in found]), expected)
     else:
         split = "val" if stage == "validate" else "test"
         accuracy, loss = scores(model, data) if stage == "validate" else measured(model, root)

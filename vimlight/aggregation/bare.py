@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vimlight.aggregation.base import AGGREGATORS, Aggregate
+from vimlight.backbone import Features
 from vimlight.plugins import Attachment
 
 __all__ = ["Bare"]
@@ -27,8 +28,8 @@ class Bare(Aggregate):
         """No gates, `(0, K)`."""
         return torch.zeros(0, len(self.names))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Computes features `(N, D)` of images `(N, 3, H, W)`."""
+    def forward(self, images: Tensor) -> Features:
+        """Computes features of images `(N, 3, H, W)`."""
         with Attachment(self.backbone, self.extra_slots()):
-            features: Tensor = self.backbone(images, self.readout)
+            features: Features = self.backbone(images, self.readout)
         return features

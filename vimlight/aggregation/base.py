@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vimlight.backbone import READOUTS, Backbone
+from vimlight.backbone import Backbone, Features, check_readout
 from vimlight.errors import ConfigError, PluginError, unknown_name
 from vimlight.plugins import Plugin, Slot
 from vimlight.plugins.attachment import check_fit
@@ -62,8 +62,7 @@ class Aggregate(nn.Module):
         super().__init__()
         if self.needs_modules and not modules:
             raise PluginError("there is nothing to aggregate: the list of modules is empty")
-        if readout not in READOUTS:
-            raise unknown_name("readout", readout, READOUTS)
+        check_readout(readout)
         for module in [*modules, *([extra_module] if extra_module is not None else [])]:
             check_fit(backbone, module)
         self.backbone = backbone
@@ -78,8 +77,8 @@ class Aggregate(nn.Module):
         self.streams = 1
         self.strengths: tuple[float, ...] = (1.0,)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Computes features `(N, D)` of images `(N, 3, H, W)`."""
+    def forward(self, images: Tensor) -> Features:
+        """Computes features `(N, D)`, or a list of maps, of images `(N, 3, H, W)`; see `Backbone.forward`."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     @property
@@ -117,6 +116,13 @@ class Aggregate(nn.Module):
     def num_features(self) -> int:
         """Returns the width of the features."""
         return self.streams * self.backbone.num_features(self.readout)
+
+    def feature_shapes(self) -> list[tuple[int, ...]]:
+        """Returns the shape of one image's features, `[(D,)]` or `(C, H, W)` of each map.
+
+        Where heads see the streams apart, it is that of one stream.
+        """
+        return self.backbone.feature_shapes(self.readout)
 
     def extra_slots(self) -> list[Slot]:
         """Returns the fresh plug-in's slots, none without one."""
@@ -169,12 +175,13 @@ def aggregate(
         how: Name of the aggregator; see `list_aggregators`.
         names: Names of the modules.
         readout: `"last"` for the backbone's own feature, `"layers"` for that and the mean of every block's output,
-            `"grid"` for that and the means over the four quarters of the image.
+            `"grid"` for that and the means over the four quarters of the image, `"maps"` for maps of four blocks.
         extra_module: A fresh plug-in that is trained beside the zoo.
         **settings: Settings of the aggregator, such as `top_k=2`.
 
     Returns:
-        A module that maps images `(N, 3, H, W)` to features `(N, D)`, with `gates` of shape `(places, K)`.
+        A module that maps images `(N, 3, H, W)` to features `(N, D)`, or to a list of maps, with `gates` of shape
+        `(places, K)`.
 
     Raises:
         UnknownNameError: If the aggregator or a setting does not exist.

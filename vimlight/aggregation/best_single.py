@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vimlight.aggregation.base import AGGREGATORS
 from vimlight.aggregation.streams import Streams
-from vimlight.backbone import Backbone
+from vimlight.backbone import Backbone, Features
 from vimlight.plugins import Plugin
 
 __all__ = ["BestSingle"]
@@ -54,6 +54,6 @@ class BestSingle(Streams):
         device = self.gating.get_buffer("chosen").device
         return nn.functional.one_hot(torch.tensor([self.chosen], device=device), len(self.names)).float()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Computes features `(N, D)` of images `(N, 3, H, W)` with the chosen module."""
+    def forward(self, images: Tensor) -> Features:
+        """Computes features of images `(N, 3, H, W)` with the chosen module."""
         return self.stream(self.chosen, images)

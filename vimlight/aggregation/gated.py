@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vimlight.aggregation.base import Aggregate
-from vimlight.backbone import Backbone, Site
+from vimlight.backbone import Backbone, Features, Site
 from vimlight.plugins import Attachment, Plugin, Slot, Unit, WideUnit
 
 __all__ = ["GatedAggregate", "StaticGates", "masked_softmax"]
@@ -80,10 +80,10 @@ class GatedAggregate(Aggregate):
                     wides.append(unit_type.widen([modules[k].unit(site) for k in owners]))
         self.wides = nn.ModuleList(wides).requires_grad_(False).eval().to(self.present.device)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Computes features `(N, D)` of images `(N, 3, H, W)` in one pass."""
+    def forward(self, images: Tensor) -> Features:
+        """Computes features of images `(N, 3, H, W)` in one pass."""
         with Attachment(self.backbone, [*self.slots(), *self.extra_slots()]):
-            features: Tensor = self.backbone(images, self.readout)
+            features: Features = self.backbone(images, self.readout)
         return features
 
     def slots(self) -> list[Slot]:

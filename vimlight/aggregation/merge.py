@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vimlight.aggregation.base import AGGREGATORS, Aggregate, SoftmaxLogits
-from vimlight.backbone import Backbone
+from vimlight.backbone import Backbone, Features
 from vimlight.errors import PluginError
 from vimlight.plugins import Attachment, Plugin, Slot
 
@@ -60,13 +60,13 @@ class Merge(Aggregate):
         """
         self.gating.start_from(scores)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Computes features `(N, D)` of images `(N, 3, H, W)` with the merged module."""
+    def forward(self, images: Tensor) -> Features:
+        """Computes features of images `(N, 3, H, W)` with the merged module."""
         reads, writes = self._kind.reads, self._kind.writes
         rows = zip(self._sites, self._stacks, self.gates, strict=True)
         slots = [Slot(site, reads, writes, partial(stack, gates=row)) for site, stack, row in rows]
         with Attachment(self.backbone, [*slots, *self.extra_slots()]):
-            features: Tensor = self.backbone(images, self.readout)
+            features: Features = self.backbone(images, self.readout)
         return features
 
 

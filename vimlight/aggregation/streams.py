@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vimlight.aggregation.base import AGGREGATORS, Aggregate, SoftmaxLogits
-from vimlight.backbone import Backbone
+from vimlight.backbone import Backbone, Features
 from vimlight.plugins import Attachment, Plugin, Slot
 
 __all__ = ["KStreams", "LogitEnsemble"]
@@ -39,7 +39,7 @@ class Streams(Aggregate):
         """Equal shares of the streams, `(1, K)`."""
         return torch.full((1, len(self.names)), 1 / len(self.names), device=next(self.backbone.parameters()).device)
 
-    def stream(self, index: int, images: Tensor) -> Tensor:
+    def stream(self, index: int, images: Tensor) -> Features:
         """Computes the features of one stream.
 
         Args:
@@ -47,14 +47,14 @@ class Streams(Aggregate):
             images: `(N, 3, H, W)`.
 
         Returns:
-            `(N, D)`.
+            `(N, D)`, or a list of maps.
         """
         plugin = self.zoo[index]
         assert isinstance(plugin, Plugin)
         kind = plugin.unit_type
         slots = [Slot(site, kind.reads, kind.writes, plugin.unit(site)) for site in plugin.sites]
         with Attachment(self.backbone, [*slots, *self.extra_slots()]):
-            features: Tensor = self.backbone(images, self.readout)
+            features: Features = self.backbone(images, self.readout)
         return features
 
     def train(self, mode: bool = True) -> Streams:
@@ -66,18 +66,22 @@ class Streams(Aggregate):
 
 @AGGREGATORS.register("k_streams")
 class KStreams(Streams):
-    """The features of all streams side by side, `(N, K D)`, under one head."""
+    """The features of all streams side by side, `(N, K D)` or maps of K times the channels, under one head."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Computes features `(N, K D)` of images `(N, 3, H, W)` in K passes."""
-        return torch.cat([self.stream(index, images) for index in range(self.streams)], dim=1)
+    def forward(self, images: Tensor) -> Features:
+        """Computes features of images `(N, 3, H, W)` in K passes."""
+        return _join([self.stream(index, images) for index in range(self.streams)], torch.cat)
+
+    def feature_shapes(self) -> list[tuple[int, ...]]:
+        """Returns the shape of one image's features over all streams."""
+        return [(self.streams * channels, *rest) for channels, *rest in super().feature_shapes()]
 
 
 @AGGREGATORS.register("logit_ensemble")
 class LogitEnsemble(Streams):
     """A head of its own for each stream, their logits mixed with learned shares.
 
-    The features come as `(N, K, D)`: heads see the K streams apart and mix with `gates`.
+    The features come as `(N, K, D)`, maps as `(N, K, C, H, W)`: heads see the K streams apart and mix with `gates`.
 
     Args:
         backbone: The frozen backbone.
@@ -104,6 +108,13 @@ class LogitEnsemble(Streams):
         """
         self.gating.start_from(scores)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Computes features `(N, K, D)` of images `(N, 3, H, W)` in K passes."""
-        return torch.stack([self.stream(index, images) for index in range(self.streams)], dim=1)
+    def forward(self, images: Tensor) -> Features:
+        """Computes features of images `(N, 3, H, W)` in K passes."""
+        return _join([self.stream(index, images) for index in range(self.streams)], torch.stack)
+
+
+def _join(streams: Sequence[Features], how: Callable[..., Tensor]) -> Features:
+    """Joins the streams' features, level by level, in dimension 1."""
+    if isinstance(streams[0], Tensor):
+        return how(streams, dim=1)
+    return [how(level, dim=1) for level in zip(*streams, strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vimlight.backbone.model import Backbone, create_backbone
 from vimlight.backbone.preprocessing import Preprocessing
-from vimlight.backbone.readout import READOUTS
+from vimlight.backbone.readout import READOUTS, Features, check_readout
 from vimlight.backbone.sites import Layout, Site
 
-__all__ = ["READOUTS", "Backbone", "Layout", "Preprocessing", "Site", "create_backbone"]
+__all__ = ["READOUTS", "Backbone", "Features", "Layout", "Preprocessing", "Site", "check_readout", "create_backbone"]

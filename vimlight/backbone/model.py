@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import vimlight.embedded  # noqa: F401  (registers the embedded image towers with timm)
 from vimlight.backbone.preprocessing import Preprocessing
-from vimlight.backbone.readout import READOUTS, tap_blocks
+from vimlight.backbone.readout import MAPS, READOUTS, Features, check_readout, map_blocks, tap_blocks, tap_maps
 from vimlight.backbone.sites import Site, Sites, find_sites
 from vimlight.backbone.weights import fingerprint_of, first_line, load_weights
-from vimlight.errors import BackboneError, unknown_name
+from vimlight.errors import BackboneError, ConfigError, unknown_name
 
 __all__ = ["Backbone", "create_backbone"]
 
@@ -52,21 +52,30 @@ class Backbone(nn.Module):
             children = ", ".join(f"{child} ({type(module).__name__})" for child, module in model.named_children())
             raise BackboneError(f"{name!r} has no blocks that plug-ins can attach to; its parts are: {children}")
 
-    def forward(self, images: Tensor, readout: str = "last") -> Tensor:
+    def forward(self, images: Tensor, readout: str = "last") -> Features:
         """Computes features.
 
         Args:
             images: Preprocessed images, `(N, 3, H, W)`.
             readout: `"last"` for the model's own feature, `"layers"` for that and the mean of every block's output,
-                `"grid"` for that and the means of every block's output over the four quarters of the image.
+                `"grid"` for that and the means of every block's output over the four quarters of the image; `"maps"`
+                for the outputs of four blocks or stages as maps, `"maps:3,5,7,11"` for those of these blocks.
 
         Returns:
-            Features `(N, D)`; see `num_features` for `D`.
+            Features `(N, D)`, or a list of maps `(N, C, H, W)`, finest first; see `feature_shapes`.
+
+        Raises:
+            UnknownNameError: If there is no such readout.
+            BackboneError: If a block that should be read as a map has no grid of positions.
         """
-        if readout not in READOUTS:
-            raise unknown_name("readout", readout, READOUTS)
+        check_readout(readout)
         # Convolutions of few channels run about twice as fast on images whose channels come last in memory.
         images = images.contiguous(memory_format=torch.channels_last)
+        if readout not in READOUTS:
+            taps = self.taps(readout)
+            with tap_maps(self.model, taps) as found:
+                self.model(images)
+            return [found[site.name] for site in taps]
         if not READOUTS[readout]:
             return cast(Tensor, self.model(images))
         with tap_blocks(self.model, self.blocks, READOUTS[readout]) as pooled:
@@ -111,16 +120,56 @@ class Backbone(nn.Module):
         """Computes the fingerprint from the weights as they are now."""
         return fingerprint_of(self.model, self.preprocessing)
 
+    def taps(self, readout: str = MAPS) -> list[Site]:
+        """Returns the blocks whose outputs a readout of maps gives, finest first.
+
+        Args:
+            readout: `"maps"`, or `"maps:"` with numbers of blocks.
+
+        Raises:
+            BackboneError: If the outputs of the blocks are no maps.
+            ConfigError: If a block of that number does not exist.
+        """
+        return [self.blocks[number] for number in map_blocks(self.blocks, self._map_sizes, readout)]
+
     def num_features(self, readout: str = "last") -> int:
         """Returns the width of the features.
 
         Args:
+            readout: As in `forward`, of vectors.
+
+        Raises:
+            ConfigError: If the readout gives maps; see `feature_shapes`.
+        """
+        shapes = self.feature_shapes(readout)
+        if len(shapes[0]) > 1:
+            raise ConfigError(f"the readout {readout!r} gives maps, which have no single width")
+        return shapes[0][0]
+
+    def feature_shapes(self, readout: str = "last") -> list[tuple[int, ...]]:
+        """Returns the shape of one image's features: `[(D,)]`, or `(C, H, W)` of each map.
+
+        Args:
             readout: As in `forward`.
         """
+        features = self._probe(readout)
+        maps = features if isinstance(features, list) else [features]
+        return [tuple(x.shape[1:]) for x in maps]
+
+    @cached_property
+    def _map_sizes(self) -> list[tuple[int, int]]:
+        """Height and width of every block's map."""
+        with tap_maps(self.model, self.blocks) as found:
+            self._probe("last")
+        return [(found[site.name].shape[2], found[site.name].shape[3]) for site in self.blocks]
+
+    @torch.no_grad()
+    def _probe(self, readout: str) -> Features:
         first = next(self.model.parameters())
-        with torch.no_grad():
-            image = torch.zeros(1, 3, *self.preprocessing.size, device=first.device, dtype=first.dtype)
-            return int(self(image, readout).shape[1])
+        features: Features = self(
+            torch.zeros(1, 3, *self.preprocessing.size, device=first.device, dtype=first.dtype), readout
+        )
+        return features
 
 
 def _call_fused_layers(model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""What is read out of a backbone: its last feature, or that and the pooled output of every block."""
+"""What is read out of a backbone: its last feature, that and the pooled output of every block, or some blocks' maps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,61 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vimlight.backbone.sites import Layout, Site
+from vimlight.errors import BackboneError, ConfigError, unknown_name
 
-__all__ = ["READOUTS", "pool", "tap_blocks"]
+__all__ = ["MAPS", "READOUTS", "Features", "check_readout", "map_blocks", "pool", "tap_blocks", "tap_maps"]
+
+Features = Tensor | list[Tensor]
+"""Vectors `(N, D)`, or of the readout `maps` a list of `(N, C, H, W)`, finest level first."""
 
 # How many cells along each side of the image a readout averages apart, in every block; 0 reads no block.
 READOUTS = {"last": 0, "layers": 1, "grid": 2}
+MAPS = "maps"
+_LEVELS = 4
+
+
+def check_readout(readout: str) -> None:
+    """Checks the name of a readout: one of `READOUTS`, `"maps"`, or `"maps:"` with numbers of blocks.
+
+    Args:
+        readout: The name.
+
+    Raises:
+        UnknownNameError: If there is no such readout.
+        ConfigError: If what follows `maps:` is no list of block numbers.
+    """
+    name, colon, numbers = readout.partition(":")
+    if name != MAPS:
+        if readout not in READOUTS:
+            raise unknown_name("readout", readout, [*READOUTS, MAPS])
+    elif colon and not all(number.strip().isdecimal() for number in numbers.split(",")):
+        raise ConfigError(f"readout {readout!r}: expected numbers of blocks behind the colon, as in 'maps:3,5,7,11'")
+
+
+def map_blocks(blocks: Sequence[Site], shapes: Sequence[tuple[int, int]], readout: str = MAPS) -> list[int]:
+    """Chooses the blocks whose outputs are read as maps.
+
+    Where the resolution falls from stage to stage these are the last blocks of the last four stages; elsewhere four
+    blocks, evenly spaced, the last one among them (2, 5, 8 and 11 of 12); fewer blocks are read repeatedly.
+
+    Args:
+        blocks: The block sites, in the order of the forward pass.
+        shapes: Height and width of each block's map.
+        readout: `"maps"`, or `"maps:3,5,7,11"` for those very blocks, counted from 0.
+
+    Raises:
+        ConfigError: If a block of that number does not exist.
+    """
+    _, colon, numbers = readout.partition(":")
+    if colon:
+        chosen = [int(number) for number in numbers.split(",")]
+        if max(chosen) >= len(blocks):
+            raise ConfigError(f"readout {readout!r}: there are {len(blocks)} blocks, counted from 0")
+        return chosen
+    stages = [n for n in range(len(blocks)) if n + 1 == len(blocks) or shapes[n + 1] != shapes[n]]
+    if len(stages) > 1:
+        return stages[-_LEVELS:]
+    return [max(0, (level + 1) * len(blocks) // _LEVELS - 1) for level in range(_LEVELS)]
 
 
 @contextmanager
@@ -40,6 +90,42 @@ def tap_blocks(model: nn.Module, blocks: Sequence[Site], cells: int) -> Iterator
     handles = [model.get_submodule(site.output_module).register_forward_hook(tap(site.layout)) for site in blocks]
     try:
         yield pooled
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def tap_maps(model: nn.Module, blocks: Sequence[Site]) -> Iterator[dict[str, Tensor]]:
+    """Collects the output of blocks as maps during the forward passes inside the context; see `tap_blocks`.
+
+    Args:
+        model: The model that the blocks belong to.
+        blocks: Block sites.
+
+    Yields:
+        A mapping that receives `(N, C, H, W)` by the block's name.
+
+    Raises:
+        BackboneError: If a block's output is no grid of positions.
+    """
+    found: dict[str, Tensor] = {}
+
+    def tap(site: Site) -> Any:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            maps = None if site.layout.kind == "NC" else _maps(output, site.layout)[1]
+            if maps is None:
+                raise BackboneError(f"the positions of block {site.name!r} form no grid; it cannot be read as a map")
+            found[site.name] = maps
+
+        return hook
+
+    handles = [
+        model.get_submodule(site.output_module).register_forward_hook(tap(site))
+        for site in {site.name: site for site in blocks}.values()
+    ]
+    try:
+        yield found
     finally:
         for handle in handles:
             handle.remove()

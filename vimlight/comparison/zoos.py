@@ -15,6 +15,7 @@ from vimlight.backbone import Backbone
 from vimlight.comparison.plan import RANDOM, REAL, SHUFFLED, Plan, Task
 from vimlight.comparison.processes import in_parallel, quiet_trainer, quietly
 from vimlight.data import MidstreamDataModule, Source
+from vimlight.data.tables import pick
 from vimlight.midstream import MidstreamModule
 from vimlight.plugins import Plugin
 from vimlight.zoo import Zoo
@@ -95,5 +96,5 @@ class ShuffledLabels(MidstreamDataModule):
         source = super().source
         order = torch.randperm(len(source.train), generator=torch.Generator().manual_seed(self.seed))
         train = copy.copy(source.train)
-        train.targets = source.train.targets[order]
+        train.targets = pick(source.train.targets, order)
         return dataclasses.replace(source, train=train)

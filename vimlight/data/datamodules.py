@@ -14,30 +14,35 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from vimlight.data.loading import Batch, BatchDataset, batch_loader, raise_worker_error
-from vimlight.data.sampling import few_shot, random_subset, set_apart, shuffled
+from vimlight.data.sampling import FewShot, few_images, few_shot, random_subset, set_apart, shuffled
 from vimlight.data.sources import load_source
 from vimlight.data.sources.image_folder import existing_folder, image_files
 from vimlight.data.tables import FileTable, Source, Table
-from vimlight.data.transforms import Augmentation, Preprocessing, augmentation, fit, normalise
+from vimlight.data.transforms import Augmentation, Preprocessing, augmentation, frame_of, normalise, reframe
 from vimlight.errors import ConfigError, unknown_name
+from vimlight.tasks import TASKS
+from vimlight.tasks.targets import LABELS, TargetLayout
 
 __all__ = ["DownstreamDataModule", "ImageDataModule", "MidstreamDataModule"]
 
 TEST_FRACTION = 0.2
 # Not the module's seed: runs with different seeds are tested on the same images.
 TEST_SEED = 0
+RESIZES = ("crop", "squash")
 
 
 class ImageDataModule(pl.LightningDataModule, ABC):
     """What both data modules share; a subclass decides which images are for training and which for validation.
 
-    Batches are dictionaries: `"image"` `(N, 3, H, W)` float32 on the device, `"target"` `(N,)` int64, or `(N, C)` of
-    zeros and ones, and `"id"`, a list of N names.
+    Batches are dictionaries: `"image"` `(N, 3, H, W)` float32 on the device; `"target"`, `(N,)` int64 of classes,
+    `(N, C)` of zeros and ones, or what else the layout of the data's kind of task says; `"id"`, a list of N names; and
+    `"size"` `(N, 2)` int64, height and width of the images before they became the input.
 
     Args:
         dataset: Name of a data source; see `vimlight.data.list_sources`.
@@ -47,13 +52,15 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         seed: Decides splits, samples, the order of training images and their augmentation.
         augment: `"none"`, `"light"` (keeps letters and orientations), `"photo"` or `"strong"`.
         image_size: Side of the input in pixels, or height and width, if not the backbone's own.
+        resize: `"crop"` to keep the proportions of images and cut off what lies outside the input, `"squash"` to keep
+            all of the image and give up its proportions. By default what lies in the image, such as masks, is squashed.
         skip_corrupt: Whether to leave out images that cannot be decoded; every file is then read once beforehand.
         test_limit: Largest number of test images, the same ones for every `seed`.
         preprocessing: The backbone's preprocessing, where no trainer brings a model that has it.
 
     Raises:
         ConfigError: If a number is out of range.
-        UnknownNameError: If there is no such augmentation.
+        UnknownNameError: If there is no such augmentation or way to resize.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         seed: int = 0,
         augment: str = "none",
         image_size: int | tuple[int, int] | None = None,
+        resize: str | None = None,
         skip_corrupt: bool = False,
         test_limit: int | None = None,
         preprocessing: Preprocessing | None = None,
@@ -77,6 +85,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.num_workers = _at_least(0, "num_workers", num_workers)
         self.seed = _at_least(0, "seed", seed)
         self.image_size = image_size
+        self.resize = resize
+        if resize is not None and resize not in RESIZES:
+            raise unknown_name("resize", resize, RESIZES)
         self.skip_corrupt = skip_corrupt
         self.test_limit = None if test_limit is None else _at_least(1, "test_limit", test_limit)
         self.augmentation = augmentation(augment)
@@ -90,8 +101,18 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     @property
     def kind(self) -> str:
-        """Task kind, `"classification"` or `"multilabel"`."""
+        """Kind of task that the targets are made for, such as `"classification"`."""
         return self.source.kind
+
+    @property
+    def layout(self) -> TargetLayout:
+        """What the targets look like."""
+        return TASKS[self.kind].layout
+
+    @property
+    def squash(self) -> bool:
+        """Whether images are resized without regard to their proportions."""
+        return self.layout.spatial if self.resize is None else self.resize == "squash"
 
     @property
     def class_names(self) -> list[str]:
@@ -130,11 +151,22 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         source = self.source.readable() if self.skip_corrupt else self.source
         train, test = source.train, source.test
         if test is None:
-            rest, apart = set_apart(train.targets, TEST_FRACTION, TEST_SEED)
+            rest, apart = set_apart(self.strata(train), TEST_FRACTION, TEST_SEED)
             train, test = train.subset(rest), train.subset(apart)
         test = test.subset(random_subset(len(test), self.test_limit, TEST_SEED))
         train, val = self.choose(train, source.val)
         return {"train": train.subset(shuffled(len(train), self.seed)), "val": val, "test": test}
+
+    def lend(self, train: Table, val: Table | None, fraction: float) -> tuple[Table, Table]:
+        """Returns training and validation images, a share of the former lent to the latter if there are none."""
+        if val is not None:
+            return train, val
+        rest, lent = set_apart(self.strata(train), fraction, self.seed)
+        return train.subset(rest), train.subset(lent)
+
+    def strata(self, table: Table) -> Tensor:
+        """Returns what splits go by: the classes of images that have one each, otherwise nothing, `(N,)`."""
+        return cast(Tensor, table.targets) if self.layout is LABELS else torch.zeros(len(table), dtype=torch.long)
 
     @abstractmethod
     def choose(self, train: Table, val: Table | None) -> tuple[Table, Table]:
@@ -173,9 +205,14 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """What `predict` takes: the test images."""
         return self.tables["test"]
 
+    @property
+    def predict_layout(self) -> TargetLayout:
+        """What the targets of `predict_table` look like."""
+        return self.layout
+
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Loads the images of `predict_table` in order."""
-        return self._loader(self.predict_table)
+        return self._loader(self.predict_table, layout=self.predict_layout)
 
     def batches(self, split: str, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """Yields the batches of a split as a model sees them in evaluation, without a trainer: in order, not augmented.
@@ -191,11 +228,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             raise unknown_name("split", split, self.tables)
         for batch in self._loader(self.tables[split]):
             raise_worker_error(batch)
-            images = self._prepare(batch["image"].to(device))
-            yield {"image": images, "target": batch["target"].to(device), "id": batch["id"]}
+            batch.pop("index")
+            yield self._prepare(cast(Batch, move_data_to_device(batch, torch.device(device))))
 
     def arrays(self, split: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Returns a whole split, for small ones: images `(N, 3, H, W)` float32 and targets `(N,)` or `(N, C)`."""
+        """Returns a whole split, for small ones with tensors for targets: images `(N, 3, H, W)` float32 and targets."""
         parts = [(batch["image"], batch["target"]) for batch in self.batches(split, device)]
         images, targets = zip(*parts, strict=True)
         return torch.cat(images), torch.cat(targets)
@@ -210,19 +247,25 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return batch
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Makes the images the backbone's input, and augments those for training."""
+        """Makes the images the backbone's input, and augments those for training; targets follow their images."""
         rows = batch.pop("index")
         training = self.trainer is not None and self.trainer.training
-        augment = self.augmentation if training else None
-        draws = self._epoch_draws()[rows] if augment else None
-        return {**batch, "image": self._prepare(batch["image"], augment, draws)}
+        return self._prepare(batch, self._epoch_draws()[rows] if training and self.augmentation else None)
 
-    def _prepare(self, images: Tensor, augment: Augmentation | None = None, draws: Tensor | None = None) -> Tensor:
-        preprocessing = self.preprocessing
-        images = fit(images.float() / 255, preprocessing)
-        if augment is not None and draws is not None:
-            images = augment(images, draws)
-        return normalise(images, preprocessing)
+    def _prepare(self, batch: Batch, draws: Tensor | None = None) -> Batch:
+        preprocessing, target = self.preprocessing, batch["target"]
+        predicting = self.trainer is not None and self.trainer.predicting
+        layout = self.predict_layout if predicting else self.layout
+        images = batch["image"].float() / 255
+        if not batch.pop("fitted", False):
+            height, width = images.shape[-2:]
+            frame = frame_of((height, width), preprocessing, squash=self.squash)
+            images, target = reframe(images, frame, preprocessing.interpolation), layout.fit(target, frame)
+        if self.augmentation is not None and draws is not None:
+            draws = draws.to(images.device, images.dtype)
+            images = self.augmentation(images, draws)
+            target = layout.warp(target, self.augmentation.matrices(draws), preprocessing.size)
+        return {**batch, "image": normalise(images, preprocessing), "target": target}
 
     def _epoch_draws(self) -> Tensor:
         """Returns the epoch's random numbers for each training image, `(N, Augmentation.DRAWS)`."""
@@ -232,9 +275,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             self._draws = (epoch, torch.rand(len(self.tables["train"]), Augmentation.DRAWS, generator=generator))
         return self._draws[1]
 
-    def _loader(self, table: Table, sampler: DistributedSampler[int] | None = None) -> DataLoader[Batch]:
+    def _loader(
+        self, table: Table, sampler: DistributedSampler[int] | None = None, layout: TargetLayout | None = None
+    ) -> DataLoader[Batch]:
         pin_memory = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        dataset = BatchDataset(table, self.preprocessing)
+        dataset = BatchDataset(table, self.preprocessing, layout or self.layout, squash=self.squash)
         return batch_loader(dataset, self.batch_size, self.num_workers, sampler, pin_memory)
 
 
@@ -261,11 +306,14 @@ class MidstreamDataModule(ImageDataModule):
 
     def choose(self, train: Table, val: Table | None) -> tuple[Table, Table]:
         """Returns all training images, less those lent to validation."""
-        return _lend(train, val, self.val_fraction, self.seed)
+        return self.lend(train, val, self.val_fraction)
 
 
 class DownstreamDataModule(ImageDataModule):
     """A small task: a few labelled images of each class to learn from, others to choose by, and the test images.
+
+    Where an image shows several classes, as with several labels or a mask, each class gets at least its shots (of
+    masks, as far as there are so many); where targets have no classes, such as numbers, shots are counted in all.
 
     Args:
         dataset: Name of a data source; see `vimlight.data.list_sources`.
@@ -302,15 +350,21 @@ class DownstreamDataModule(ImageDataModule):
             DataError: If a class has too few images; the text names it.
         """
         if self.shots is None:
-            return _lend(train, val, 0.1, self.seed)
+            return self.lend(train, val, 0.1)
         val_shots = self.val_shots or self.shots
-        pool, lent = (train, val_shots) if val is None else (val, 0)
-        names, count = self.source.class_names, self.num_classes
-        drawn = few_shot(train.targets, self.shots, self.seed, count, val_shots=lent, class_names=names)
+        drawn = self._draw(train, self.shots, val_shots if val is None else 0)
         if val is None:
             return train.subset(drawn.train), train.subset(drawn.val)
-        val_rows = few_shot(pool.targets, val_shots, self.seed, count, class_names=names).train
-        return train.subset(drawn.train), val.subset(val_rows)
+        return train.subset(drawn.train), val.subset(self._draw(val, val_shots).train)
+
+    def _draw(self, table: Table, shots: int, val_shots: int = 0) -> FewShot:
+        names, layout = self.source.class_names, self.layout
+        targets = layout.classes(table.targets, len(names))
+        if targets is None:
+            return few_images(len(table), shots, self.seed, val_shots=val_shots)
+        return few_shot(
+            targets, shots, self.seed, len(names), val_shots=val_shots, class_names=names, strict=not layout.spatial
+        )
 
     @property
     def predict_table(self) -> Table:
@@ -322,12 +376,10 @@ class DownstreamDataModule(ImageDataModule):
         table: Table = FileTable(files, torch.full((len(files),), -1), folder)
         return table.readable() if self.skip_corrupt else table
 
-
-def _lend(train: Table, val: Table | None, fraction: float, seed: int) -> tuple[Table, Table]:
-    if val is not None:
-        return train, val
-    rest, lent = set_apart(train.targets, fraction, seed)
-    return train.subset(rest), train.subset(lent)
+    @property
+    def predict_layout(self) -> TargetLayout:
+        """What the targets of `predict_table` look like."""
+        return super().predict_layout if self.predict_folder is None else LABELS
 
 
 def _at_least(minimum: int, name: str, value: int) -> int:

@@ -7,32 +7,41 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from vimlight.data.tables import Table
-from vimlight.data.transforms import Preprocessing, fit
+from vimlight.data.transforms import Preprocessing, frame_of, reframe
 from vimlight.errors import DataError
+from vimlight.tasks.targets import LABELS, TargetLayout
 
 __all__ = ["Batch", "BatchDataset", "batch_loader", "raise_worker_error"]
 
 Batch = dict[str, Any]
-"""`"image"` `(N, 3, H, W)`, `"target"` `(N,)` or `(N, C)` int64, `"id"` list of N names."""
+"""`"image"` `(N, 3, H, W)`, `"target"` as its layout has it, `"id"` list of N names, `"size"` `(N, 2)` int64: height
+and width of the images before they became the input."""
 
 
 class BatchDataset(Dataset[Batch]):
     """Serves whole batches of a table, as uint8.
 
-    Images of one size are left to be resized on the device; others are resized and cropped here. `"index"` tells the
-    rows, as a numpy array that stays on the host.
+    Images of one size are left to be resized on the device, with their targets; others are resized and cropped here,
+    which the key `"fitted"` tells. `"index"` tells the rows, as a numpy array that stays on the host.
 
     Args:
         table: The images.
         preprocessing: The input that images of different sizes are made to fit.
+        layout: The layout of the targets.
+        squash: Whether images are resized without regard to their proportions; see `frame_of`.
     """
 
-    def __init__(self, table: Table, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, table: Table, preprocessing: Preprocessing, layout: TargetLayout = LABELS, *, squash: bool = False
+    ) -> None:
         self._table = table
         self._preprocessing = preprocessing
+        self._layout = layout
+        self._squash = squash
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -49,17 +58,27 @@ class BatchDataset(Dataset[Batch]):
             DataError: If an image cannot be read.
         """
         try:
-            images = self._table.images(indices)
+            images, targets = self._table.images(indices), self._table.targets_of(indices)
         except DataError as error:
             if get_worker_info() is None:
                 raise
             # Raised in a worker, the error would arrive with the worker's traceback for a text.
             return {"error": str(error)}
-        if not isinstance(images, torch.Tensor):
-            images = torch.stack([fit(image, self._preprocessing) for image in images])
         rows = np.asarray(indices)
         ids = [self._table.ids[index] for index in indices]
-        return {"image": images, "target": self._table.targets[rows], "id": ids, "index": rows}
+        sizes = torch.tensor([image.shape[-2:] for image in images])
+        about = {"id": ids, "index": rows, "size": sizes}
+        if isinstance(images, torch.Tensor):
+            return {"image": images, "target": self._layout.collate(targets), **about}
+        fitted = [self._fit(*pair) for pair in zip(images, targets, strict=True)]
+        target = self._layout.collate([target for _, target in fitted])
+        return {"image": torch.stack([image for image, _ in fitted]), "target": target, **about, "fitted": True}
+
+    def _fit(self, image: Tensor, target: Any) -> tuple[Tensor, Any]:
+        height, width = image.shape[-2:]
+        frame = frame_of((height, width), self._preprocessing, squash=self._squash)
+        moved = self._layout.fit(self._layout.collate([target]), frame)
+        return reframe(image, frame, self._preprocessing.interpolation), moved[0]
 
 
 def raise_worker_error(batch: Batch) -> None:

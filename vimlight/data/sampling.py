@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vimlight.errors import DataError
 
-__all__ = ["FewShot", "few_shot", "random_subset", "set_apart", "shuffled"]
+__all__ = ["FewShot", "few_images", "few_shot", "random_subset", "set_apart", "shuffled"]
 
 
 class FewShot(NamedTuple):
@@ -31,6 +31,7 @@ def few_shot(
     *,
     val_shots: int = 0,
     class_names: Sequence[str] | None = None,
+    strict: bool = True,
 ) -> FewShot:
     """Draws the same number of images of every class.
 
@@ -45,6 +46,8 @@ def few_shot(
         num_classes: Number of classes C; classes without any image are found by it.
         val_shots: Images of each class for validation, disjoint from those for training.
         class_names: C names for the error message.
+        strict: Whether a class of too few images is an error. If not, which is for several labels per image alone, the
+            training sample gets what there is of it, and that for validation what is left.
 
     Raises:
         DataError: If `shots` is below one, or a class has fewer images than are asked for; the text names the class.
@@ -53,13 +56,37 @@ def few_shot(
         raise DataError(f"shots must be at least 1 and val_shots at least 0, got {shots} and {val_shots}")
     names = class_names or [str(label) for label in range(num_classes)]
     pools = [_shuffled_class(targets, label, seed) for label in range(num_classes)]
-    _check_pools([len(pool) for pool in pools], shots, val_shots, names)
+    if strict:
+        _check_pools([len(pool) for pool in pools], shots, val_shots, names)
     if targets.ndim == 2:
-        return _few_shot_multilabel(targets, pools, shots, val_shots, names)
+        return _few_shot_multilabel(targets, pools, shots, val_shots, names if strict else None)
     train = [pool[:shots] for pool in pools]
     # Taken from the far end, so that the validation sample stays as it is when the shots change.
     val = [pool[len(pool) - val_shots :] for pool in pools]
     return FewShot(torch.cat(train).sort().values, torch.cat(val).sort().values)
+
+
+def few_images(size: int, shots: int, seed: int, *, val_shots: int = 0) -> FewShot:
+    """Draws images where there are no classes to balance them by.
+
+    As with `few_shot`, larger samples hold smaller ones, and the validation sample does not depend on `shots`.
+
+    Args:
+        size: Number of images to draw from.
+        shots: Images for training, in all.
+        seed: Seed of the draw.
+        val_shots: Images for validation, in all, disjoint from those for training.
+
+    Raises:
+        DataError: If there are fewer images than are asked for.
+    """
+    if size < shots + val_shots:
+        raise DataError(
+            f"there are {size} images, but {shots + val_shots} are needed: {shots} shots for training + {val_shots} "
+            "for validation; lower shots or val_shots"
+        )
+    order = shuffled(size, seed)
+    return FewShot(order[:shots].sort().values, order[size - val_shots :].sort().values)
 
 
 def set_apart(targets: Tensor, fraction: float, seed: int) -> FewShot:
@@ -119,7 +146,7 @@ def _check_pools(sizes: list[int], shots: int, val_shots: int, names: Sequence[s
 
 
 def _few_shot_multilabel(
-    targets: Tensor, pools: list[Tensor], shots: int, val_shots: int, names: Sequence[str]
+    targets: Tensor, pools: list[Tensor], shots: int, val_shots: int, names: Sequence[str] | None
 ) -> FewShot:
     free = torch.ones(len(targets), dtype=torch.bool)
     train = _serve(targets, pools, shots, free, names)
@@ -127,13 +154,13 @@ def _few_shot_multilabel(
     return FewShot(train, val)
 
 
-def _serve(targets: Tensor, pools: list[Tensor], shots: int, free: Tensor, names: Sequence[str]) -> Tensor:
-    """Takes free rows until every class has its shots, and marks them as taken."""
+def _serve(targets: Tensor, pools: list[Tensor], shots: int, free: Tensor, names: Sequence[str] | None) -> Tensor:
+    """Takes free rows until every class has its shots, and marks them as taken; without names, as far as they go."""
     taken = torch.zeros_like(free)
     for label in sorted(range(len(pools)), key=lambda label: len(pools[label])):
         missing = shots - int((targets[taken, label] > 0).sum())
         candidates = pools[label][free[pools[label]]]
-        if len(candidates) < missing:
+        if len(candidates) < missing and names is not None:
             raise DataError(f"class {names[label]!r} runs out of images that no other split has; lower the shots")
         chosen = candidates[: max(missing, 0)]
         taken[chosen] = True

@@ -22,21 +22,25 @@ from torch import Tensor
 
 from vimlight.errors import DataError
 
-__all__ = ["FileTable", "ItemTable", "Source", "Subset", "Table", "TensorTable", "rgb_tensor"]
+__all__ = ["FileTable", "ItemTable", "Source", "Subset", "Table", "TensorTable", "pick", "rgb_tensor"]
+
+Targets = Any
+"""N targets in the layout of the task: a tensor, or a sequence that gives one at a time, reading it when asked."""
 
 
 class Table(ABC):
     """N labelled images.
 
     Attributes:
-        targets: `(N,)` int64 class indices, or `(N, C)` int64 of zeros and ones for several labels per image.
+        targets: N targets, such as `(N,)` int64 class indices, `(N, C)` int64 of zeros and ones for several labels per
+            image, or a sequence that gives a mask at a time; see `vimlight.tasks.targets`.
         ids: N names, unique within a source.
         uniform: Whether all images have one size and lie in memory, so that they can be resized in batches.
     """
 
     uniform = False
 
-    def __init__(self, targets: Tensor, ids: Sequence[str]) -> None:
+    def __init__(self, targets: Targets, ids: Sequence[str]) -> None:
         if len(targets) != len(ids):
             raise DataError(f"{len(targets)} targets for {len(ids)} images")
         self.targets = targets
@@ -58,6 +62,16 @@ class Table(ABC):
         """Returns images, each `(3, H, W)` uint8; as one tensor `(len(indices), 3, H, W)` if the table is uniform."""
         return [self.image(index) for index in indices]
 
+    def targets_of(self, indices: Sequence[int]) -> Tensor | list[Any]:
+        """Returns the targets of some rows.
+
+        Raises:
+            DataError: If one is read from a file and cannot be.
+        """
+        if isinstance(self.targets, Tensor):
+            return self.targets[torch.as_tensor(indices, dtype=torch.long)]
+        return [self.targets[index] for index in indices]
+
     def subset(self, indices: Sequence[int] | Tensor) -> Table:
         """Returns a view of some of the rows, in the given order."""
         return Subset(self, torch.as_tensor(indices, dtype=torch.long))
@@ -77,7 +91,7 @@ class Table(ABC):
 
     def _error(self, index: int) -> str | None:
         try:
-            self.image(index)
+            self.image(index), self.targets[index]
         except DataError as error:
             return str(error)
         return None
@@ -88,19 +102,19 @@ class TensorTable(Table):
 
     Args:
         images: `(N, 3, H, W)`, or `(N, 1, H, W)` or `(N, H, W)` for grey images, uint8.
-        targets: `(N,)` or `(N, C)`; see `Table`.
+        targets: See `Table`; whole numbers become int64, but those of masks stay uint8.
         name: What the ids start with, such as `"digits/train"`.
     """
 
     uniform = True
 
-    def __init__(self, images: Tensor | NDArray[np.uint8], targets: Tensor | NDArray[Any], name: str) -> None:
+    def __init__(self, images: Tensor | NDArray[np.uint8], targets: Targets, name: str) -> None:
         pixels = torch.as_tensor(images)
         self._pixels = pixels if pixels.ndim == 4 else pixels[:, None]
         if self._pixels.dtype != torch.uint8 or self._pixels.shape[1] not in (1, 3):
             found = f"{pixels.dtype} {tuple(pixels.shape)}"
             raise DataError(f"images of {name}: expected uint8 (N, 3 or 1, H, W), got {found}")
-        super().__init__(torch.as_tensor(targets).long(), [f"{name}/{index}" for index in range(len(pixels))])
+        super().__init__(_in_memory(targets), [f"{name}/{index}" for index in range(len(pixels))])
 
     def image(self, index: int) -> Tensor:
         """Returns one image, `(3, H, W)` uint8."""
@@ -120,11 +134,11 @@ class FileTable(Table):
 
     Args:
         paths: N files.
-        targets: `(N,)` or `(N, C)`; see `Table`.
+        targets: See `Table`.
         root: Folder that the ids leave out.
     """
 
-    def __init__(self, paths: Sequence[Path], targets: Tensor, root: Path) -> None:
+    def __init__(self, paths: Sequence[Path], targets: Targets, root: Path) -> None:
         self._paths = list(paths)
         super().__init__(targets, [_relative(path, root) for path in paths])
 
@@ -148,11 +162,11 @@ class ItemTable(Table):
     Args:
         items: N items; fetching one may decode it.
         pick: Takes the PIL image out of an item.
-        targets: `(N,)` or `(N, C)`; see `Table`.
+        targets: See `Table`.
         name: What the ids start with.
     """
 
-    def __init__(self, items: Any, pick: Callable[[Any], Image.Image], targets: Tensor, name: str) -> None:
+    def __init__(self, items: Any, pick: Callable[[Any], Image.Image], targets: Targets, name: str) -> None:
         self._items = items
         self._pick = pick
         super().__init__(targets, [f"{name}/{index}" for index in range(len(items))])
@@ -181,7 +195,7 @@ class Subset(Table):
         self._table = table
         self._indices = indices
         self.uniform = table.uniform
-        super().__init__(table.targets[indices], [table.ids[index] for index in indices.tolist()])
+        super().__init__(pick(table.targets, indices), [table.ids[index] for index in indices.tolist()])
 
     def image(self, index: int) -> Tensor:
         """Returns one image, `(3, H, W)` uint8."""
@@ -202,8 +216,8 @@ class Source:
 
     Attributes:
         name: The data set's name.
-        kind: Task kind, `"classification"` or `"multilabel"`.
-        class_names: C names, in the order of the class indices.
+        kind: Kind of task that the targets are made for, such as `"classification"`; see `vimlight.tasks.list_tasks`.
+        class_names: C names, in the order of the class indices; the names of the numbers, where targets are numbers.
         train: Images to learn from.
         val: Images for validation, if the data set sets some apart.
         test: Images for the test, if the data set sets some apart.
@@ -220,23 +234,55 @@ class Source:
         """Checks the targets.
 
         Raises:
-            DataError: If a table is empty or a target lies outside the classes.
+            DataError: If a table is empty, or its targets are not those of the kind.
+            UnknownNameError: If there is no such kind.
         """
-        count = len(self.class_names)
+        from vimlight.tasks import TASKS
+
+        layout = TASKS[self.kind].layout
         for split, table in (("train", self.train), ("val", self.val), ("test", self.test)):
             if table is None:
                 continue
             if not len(table):
                 raise DataError(f"data set {self.name!r} has no image in its {split} part")
-            if self.kind == "classification" and not 0 <= int(table.targets.min()) <= int(table.targets.max()) < count:
-                worst = int(table.targets.max() if table.targets.max() >= count else table.targets.min())
-                raise DataError(f"data set {self.name!r}, {split}: label {worst} is not among the {count} classes")
+            try:
+                layout.check(table.targets, len(self.class_names))
+            except DataError as error:
+                raise DataError(f"data set {self.name!r}, {split}: {error}") from error
 
     def readable(self) -> Source:
         """Returns the source without the images that cannot be decoded; see `Table.readable`."""
         test = self.test and self.test.readable()
         val = self.val and self.val.readable()
         return replace(self, train=self.train.readable(), test=test, val=val)
+
+
+def pick(targets: Targets, indices: Tensor) -> Targets:
+    """Returns some of the targets, as a tensor or as a sequence, in the given order."""
+    return targets[indices] if isinstance(targets, Tensor) else _Picked(targets, indices.tolist())
+
+
+class _Picked(Sequence[Any]):
+    """Some entries of a sequence, fetched when they are asked for."""
+
+    def __init__(self, targets: Sequence[Any], indices: Sequence[int]) -> None:
+        self._targets = targets
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._targets[self._indices[index]]
+
+
+def _in_memory(targets: Targets) -> Targets:
+    if not isinstance(targets, Tensor | np.ndarray):
+        return targets
+    tensor = torch.as_tensor(targets)
+    if tensor.is_floating_point():
+        return tensor.float()
+    return tensor.long() if tensor.ndim <= 2 else tensor
 
 
 def rgb_tensor(image: Image.Image) -> Tensor:

@@ -18,8 +18,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as T
 
 from vimlight.errors import unknown_name
+from vimlight.tasks.targets import Frame
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "Preprocessing", "augmentation", "fit", "normalise"]
+__all__ = ["AUGMENTATIONS", "Augmentation", "Preprocessing", "augmentation", "fit", "frame_of", "normalise", "reframe"]
 
 
 class Preprocessing(Protocol):
@@ -46,6 +47,46 @@ class Preprocessing(Protocol):
         """Share of the resized image's shorter side that the centre crop keeps."""
 
 
+def frame_of(old: tuple[int, int], preprocessing: Preprocessing, *, squash: bool = False) -> Frame:
+    """Says how an image becomes the input.
+
+    Args:
+        old: Height and width of the image in pixels.
+        preprocessing: Gives size and crop share.
+        squash: Whether the whole image is resized to the input, without regard to its proportions, rather than resized
+            so that it covers the input over `crop_pct`, and cropped in the middle.
+    """
+    height, width = preprocessing.size
+    if squash:
+        return Frame(old, (height, width), (0, 0), (height, width))
+    scale = max(
+        math.floor(height / preprocessing.crop_pct) / old[0], math.floor(width / preprocessing.crop_pct) / old[1]
+    )
+    resized = max(round(old[0] * scale), height), max(round(old[1] * scale), width)
+    corner = round((resized[0] - height) / 2), round((resized[1] - width) / 2)
+    return Frame(old, resized, corner, (height, width))
+
+
+def reframe(images: Tensor, frame: Frame, interpolation: str) -> Tensor:
+    """Resizes and crops images.
+
+    Args:
+        images: `(..., 3, H, W)` uint8, or float in [0, 1].
+        frame: How.
+        interpolation: `"bilinear"`, `"bicubic"` or `"nearest"`.
+
+    Returns:
+        `(..., 3, *frame.new)` of the same type.
+    """
+    if frame.resized != frame.old:
+        mode = InterpolationMode(interpolation)
+        images = T.resize(images, list(frame.resized), mode, antialias=mode is not InterpolationMode.NEAREST)
+        # Bicubic interpolation overshoots.
+        images = images.clamp_(0, 1) if images.is_floating_point() else images
+    (top, left), (height, width) = frame.corner, frame.new
+    return images[..., top : top + height, left : left + width]
+
+
 def fit(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Resizes so that the image covers the input over `crop_pct`, then crops the centre.
 
@@ -56,18 +97,8 @@ def fit(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     Returns:
         `(..., 3, *size)` of the same type.
     """
-    height, width = preprocessing.size
-    old_height, old_width = images.shape[-2:]
-    scale = max(
-        math.floor(height / preprocessing.crop_pct) / old_height, math.floor(width / preprocessing.crop_pct) / old_width
-    )
-    resized = [max(round(old_height * scale), height), max(round(old_width * scale), width)]
-    if resized != [old_height, old_width]:
-        mode = InterpolationMode(preprocessing.interpolation)
-        images = T.resize(images, resized, mode, antialias=mode is not InterpolationMode.NEAREST)
-    images = T.center_crop(images, [height, width])
-    # Bicubic interpolation overshoots.
-    return images.clamp_(0, 1) if images.is_floating_point() else images
+    height, width = images.shape[-2:]
+    return reframe(images, frame_of((height, width), preprocessing), preprocessing.interpolation)
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:

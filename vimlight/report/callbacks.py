@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -20,23 +21,27 @@ from vimlight.errors import ConfigError
 from vimlight.report.files import write_whole
 from vimlight.report.logging import log_figure, log_table, table_csv
 from vimlight.report.plots import confusion_matrix, gate_heatmap, image_grid
+from vimlight.tasks import Task
 from vimlight.training import SupervisedModule
 
 __all__ = ["RunReport", "restore_image"]
+
+Picture = npt.NDArray[np.uint8]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Sample:
     name: str
     image: Tensor
-    target: Tensor
+    target: Any
 
 
 class RunReport(pl.Callback):
     """Shows results at the end of `fit`, `validate` and `test`, on every logger that can and as files otherwise.
 
-    These are the confusion matrix of the last pass over the validation or test images; a table and a picture of some
-    predictions, taken evenly from all batches; and, of a downstream model, the gates as a heat map and as `gates.csv`.
+    These are the confusion matrix of the last pass over the validation or test images, where the task has one; a table
+    and a picture of some predictions, taken evenly from all batches; and, of a downstream model, the gates as a heat
+    map and as `gates.csv`. What lies in the image is drawn into it: first the target, beside it the prediction.
     Files go to the directory of the run: the first logger's, or the trainer's `default_root_dir`.
 
     Args:
@@ -108,11 +113,11 @@ class RunReport(pl.Callback):
         size = len(batch["image"])
         for row in range(min(count, size, self.images - len(self._samples))):
             index = row * size // min(count, size)
-            target, image = batch["target"][index].cpu(), batch["image"][index].cpu()
+            target, image = move_data_to_device((batch["target"][index], batch["image"][index]), "cpu")
             self._samples.append(_Sample(str(batch["id"][index]), image, target))
 
     def _take_matrix(self, pl_module: pl.LightningModule, split: str) -> None:
-        if not isinstance(pl_module, SupervisedModule):
+        if not isinstance(pl_module, SupervisedModule) or f"{split}_" not in pl_module.confusion:
             return
         metric = pl_module.confusion[f"{split}_"]
         # Every process computes: the counts are added over them.
@@ -144,18 +149,35 @@ class RunReport(pl.Callback):
     ) -> None:
         task = pl_module.task
         images = torch.stack([sample.image for sample in self._samples])
-        ids = [sample.name for sample in self._samples]
-        predicted = _predict(trainer, pl_module, {"image": images.to(pl_module.device), "id": ids})
-        truth = task.labels(task.columns(torch.stack([sample.target for sample in self._samples])))
-        sure = predicted["probabilities"].amax(dim=-1).tolist()
+        ids, targets = [sample.name for sample in self._samples], [sample.target for sample in self._samples]
+        found = _predict(trainer, pl_module, {"image": images.to(pl_module.device), "id": ids})
+        predictions = move_data_to_device(found["prediction"], "cpu")
+        truth = task.truth(task.layout.collate(targets))
         pictures = [restore_image(image, pl_module.backbone.preprocessing) for image in images]
-        rows = list(zip(ids, pictures, truth, predicted["label"], sure, strict=True))
-        columns = ["id", "image", "true", "predicted", "probability"]
-        log_table(trainer.loggers, f"{split}/predictions", columns, rows, **where)
-        captions = [_caption(row[2], row[3], row[4]) for row in rows]
-        right = [row[2] == row[3] for row in rows]
-        figure = image_grid(pictures, captions, right, f"Predictions, {split}: {sum(right)} of {len(right)} right")
+        pictures = [_drawn(task, *row) for row in zip(pictures, targets, predictions, strict=True)]
+        columns: dict[str, Sequence[Any]] = {
+            "id": ids, "image": pictures, "true": truth, "predicted": found["label"],
+        }  # fmt: skip
+        sure = task.sureness(predictions)
+        if sure is not None:
+            columns["probability"] = sure
+        rows = list(zip(*columns.values(), strict=True))
+        log_table(trainer.loggers, f"{split}/predictions", list(columns), rows, **where)
+        title, right = f"Predictions, {split}", None
+        if sure is not None:
+            right = [first == second for first, second in zip(truth, found["label"], strict=True)]
+            title = f"{title}: {sum(right)} of {len(right)} right"
+        captions = [
+            _caption(truth[n], found["label"][n], None if sure is None else sure[n]) for n in range(len(ids))
+        ]  # fmt: skip
+        figure = image_grid(pictures, captions, right, title)
         log_figure(trainer.loggers, f"{split}/images", figure, **where)
+
+
+def _drawn(task: Task, picture: Picture, target: Any, prediction: Any) -> Picture:
+    """Returns a picture with target and prediction drawn into it, side by side, or as it is."""
+    both = [task.draw(picture, item) for item in (target, prediction)]
+    return picture if both[0] is None or both[1] is None else np.concatenate([both[0], both[1]], axis=1)
 
 
 def restore_image(image: Tensor, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
@@ -184,7 +206,9 @@ def _predict(trainer: pl.Trainer, pl_module: SupervisedModule, batch: Mapping[st
     return predicted
 
 
-def _caption(truth: str, predicted: str, probability: float) -> str:
+def _caption(truth: str, predicted: str, probability: float | None) -> str:
+    if probability is None:
+        return "\n".join(_short(text) for text in (truth, predicted)) if truth or predicted else ""
     guess = f"{_short(predicted)}: {probability:.0%}"
     return guess if truth == predicted else f"{guess}\nnot {_short(truth)}"
 

@@ -1,62 +1,119 @@
-"""Predictions as a file: one row an image, one column a class."""
+"""Predictions as files: a table with one row an image and, for what is no row of numbers, one file an image."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import lightning.pytorch as pl
 import torch.distributed
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from vimlight.errors import ConfigError, unknown_name
+from vimlight.atomic import publish_directory
+from vimlight.errors import ConfigError, DataError, unknown_name
 from vimlight.report.files import refuse_existing, write_whole
+from vimlight.tasks import Task
 
 __all__ = ["PredictionWriter"]
 
 Columns = Mapping[str, Sequence[Any]]
-# Position in the data (loader, image) and the row: id, label, probabilities.
-_Row = tuple[tuple[int, int], str, str, list[float]]
+# Position in the data (loader, image), and the values by column.
+_Row = tuple[tuple[int, int], dict[str, Any]]
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes what `predict` returns: `id`, `label` and a column `p_CLASS` of probabilities for each class.
+    """Writes what `predict` returns: the column `id`, and those that the task says; see `Task.table`.
+
+    Classifications have `label` and a column `p_CLASS` of probabilities for each class. Where a prediction is a file of
+    its own, such as a mask, the column `file` names it: files lie in a folder beside the table, which has its name
+    without the suffix, under the names of their images.
 
     Rows come in the order of the data, each image once, from however many processes. The suffix of the path decides the
-    format: `.csv`, `.json` (a list of objects) or `.parquet`. The file appears whole or not at all.
+    format: `.csv`, `.json` (a list of objects) or `.parquet`. Table and folder appear whole or not at all.
 
     Args:
-        path: Where to write.
-        overwrite: Whether an existing file is replaced.
+        path: Where to write the table.
+        overwrite: Whether existing files are replaced.
 
     Raises:
         UnknownNameError: If the suffix is none of these.
     """
 
     def __init__(self, path: str = "predictions.csv", *, overwrite: bool = False) -> None:
-        super().__init__(write_interval="epoch")
+        super().__init__(write_interval="batch_and_epoch")
         self.path = Path(path)
         self.overwrite = overwrite
         if self.path.suffix not in _FORMATS:
             raise unknown_name("suffix of a predictions file", self.path.suffix, _FORMATS)
+        self.folder = self.path.with_suffix("")
+        # One name for all processes.
+        self._staging = self.folder.with_name(f".{self.folder.name}.partial")
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Checks before any work that the file can be written.
+        """Checks before any work that the files can be written.
 
         Raises:
-            ConfigError: If the file exists and may not be replaced, the model has no classes, or pyarrow is missing.
+            ConfigError: If one exists and may not be replaced, the model has no task, or pyarrow is missing.
         """
         super().setup(trainer, pl_module, stage)
         if stage != "predict":
             return
         refuse_existing(self.path, self.overwrite)
-        _class_names(pl_module)
+        if _writes_files(_task(pl_module)):
+            if self.folder.exists() and not (self.overwrite and self.folder.is_dir()):
+                raise ConfigError(f"{str(self.folder)!r} exists; choose another path or set overwrite=True")
+            if trainer.is_global_zero:
+                self._clean()
+            trainer.strategy.barrier()
         if self.path.suffix == ".parquet":
             _import_pyarrow()
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Turns a batch of predictions into rows; what is written to files is not kept in memory.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+            prediction: What `predict_step` returned.
+            batch_indices: Rows of the data that the batch came from.
+            batch: The batch.
+            batch_idx: Its number.
+            dataloader_idx: Number of the loader.
+        """
+        task, ids = _task(pl_module), [str(name) for name in prediction["id"]]
+        columns = {"id": ids, **task.table(prediction["prediction"])}
+        if _writes_files(task):
+            sizes = prediction.get("size")
+            sizes = [tuple(batch["image"].shape[-2:])] * len(ids) if sizes is None else sizes.tolist()
+            items = prediction.pop("prediction")
+            columns["file"] = [
+                self._write(task, name, item, size) for name, item, size in zip(ids, items, sizes, strict=True)
+            ]
+        rows = zip(*columns.values(), strict=True)
+        prediction["rows"] = [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def _write(self, task: Task, name: str, item: Any, size: Sequence[int]) -> str:
+        suffix, content = task.file(item, (int(size[0]), int(size[1]))) or ("", b"")
+        parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
+        place = PurePosixPath(*parts).with_suffix(suffix)
+        path = self._staging / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return f"{self.folder.name}/{place}"
 
     def write_on_epoch_end(
         self,
@@ -72,6 +129,9 @@ class PredictionWriter(BasePredictionWriter):
             pl_module: The model.
             predictions: What `predict_step` returned, batch by batch.
             batch_indices: Rows of the data that each batch came from, for each loader.
+
+        Raises:
+            DataError: If two images would write one file.
         """
         loaders = (
             [predictions] if trainer.num_predict_batches and len(trainer.num_predict_batches) == 1 else predictions
@@ -82,9 +142,24 @@ class PredictionWriter(BasePredictionWriter):
             for row in _rows(loader, batches, batch_indices[loader], trainer.global_rank, trainer.world_size)
         ]
         gathered = _gather(rows, trainer)
-        if trainer.is_global_zero:
-            columns = _columns(gathered, _class_names(pl_module))
-            write_whole(self.path, _FORMATS[self.path.suffix](columns), overwrite=self.overwrite)
+        if not trainer.is_global_zero:
+            return
+        columns = _columns(gathered)
+        _check_files(columns)
+        write_whole(self.path, _FORMATS[self.path.suffix](columns), overwrite=self.overwrite)
+        if self._staging.is_dir():
+            publish_directory(self._staging, self.folder, self.overwrite)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leaves nothing half-written."""
+        self._clean()
+
+    def _clean(self) -> None:
+        shutil.rmtree(self._staging, ignore_errors=True)
+
+
+def _writes_files(task: Task) -> bool:
+    return type(task).file is not Task.file
 
 
 def _rows(
@@ -93,12 +168,10 @@ def _rows(
     positions = [position for batch in indices for position in batch]
     number = 0
     for batch in batches:
-        for name, label, probabilities in zip(
-            batch["id"], batch["label"], batch["probabilities"].tolist(), strict=True
-        ):
+        for row in batch["rows"]:
             # A loader that Lightning cannot follow deals its images out in turn.
             position = positions[number] if positions else number * world + rank
-            yield (loader, int(position)), str(name), str(label), probabilities
+            yield (loader, int(position)), row
             number += 1
 
 
@@ -110,24 +183,28 @@ def _gather(rows: list[_Row], trainer: pl.Trainer) -> list[_Row]:
     return [row for part in parts or [] for row in part]
 
 
-def _columns(rows: list[_Row], class_names: Sequence[str]) -> dict[str, list[Any]]:
-    unique = {row[0]: row[1:] for row in rows}
+def _columns(rows: list[_Row]) -> dict[str, list[Any]]:
+    unique = dict(rows)
     ordered = [unique[position] for position in sorted(unique)]
-    probabilities = zip(*(row[2] for row in ordered), strict=True) if ordered else [[] for _ in class_names]
-    by_class = zip(class_names, probabilities, strict=True)
+    # Single precision has no more digits than these.
     return {
-        "id": [row[0] for row in ordered],
-        "label": [row[1] for row in ordered],
-        # Single precision has no more digits than these.
-        **{f"p_{name}": [float(f"{value:.8g}") for value in values] for name, values in by_class},
+        name: [float(f"{row[name]:.8g}") if isinstance(row[name], float) else row[name] for row in ordered]
+        for name in (ordered[0] if ordered else ["id"])
     }
 
 
-def _class_names(pl_module: pl.LightningModule) -> Sequence[str]:
-    names = getattr(getattr(pl_module, "task", None), "class_names", None)
-    if names is None:
-        raise ConfigError(f"{type(pl_module).__name__} has no task with class names; predictions cannot be written")
-    return tuple(names)
+def _check_files(columns: Columns) -> None:
+    seen: dict[str, str] = {}
+    for name, file in zip(columns["id"], columns.get("file", ()), strict=False):
+        if seen.setdefault(file, name) != name:
+            raise DataError(f"the images {seen[file]!r} and {name!r} would both write {file!r}; rename one of them")
+
+
+def _task(pl_module: pl.LightningModule) -> Task:
+    task = getattr(pl_module, "task", None)
+    if not isinstance(task, Task):
+        raise ConfigError(f"{type(pl_module).__name__} has no task; predictions cannot be written")
+    return task
 
 
 def _csv(columns: Columns) -> bytes:

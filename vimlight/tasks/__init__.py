@@ -9,5 +9,17 @@ from __future__ import annotations
 from vimlight.tasks.base import TASKS, Task, create_task, list_tasks
 from vimlight.tasks.closed_form import SOLVERS, Solution
 from vimlight.tasks.heads import AffineHead, EnsembleHead
+from vimlight.tasks.targets import Frame, TargetLayout
 
-__all__ = ["SOLVERS", "TASKS", "AffineHead", "EnsembleHead", "Solution", "Task", "create_task", "list_tasks"]
+__all__ = [
+    "SOLVERS",
+    "TASKS",
+    "AffineHead",
+    "EnsembleHead",
+    "Frame",
+    "Solution",
+    "TargetLayout",
+    "Task",
+    "create_task",
+    "list_tasks",
+]

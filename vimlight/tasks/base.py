@@ -1,91 +1,243 @@
-"""What every kind of task defines."""
+"""What every kind of task defines: the contract between data, backbone, training and reports.
+
+A new kind is one new file in this folder with a `Task` subclass under `@TASKS.register(kind)`; training, checkpoints,
+few-shot sampling, augmentation, reports and predictions take it from there. It says
+
+* what its targets look like: `layout`, a `TargetLayout` (see `vimlight.tasks.targets`; a new one may stand in the
+  same file). A data source gives `Source(name, kind, class_names, train, ...)` whose tables hold such targets: a
+  tensor, or any sequence that reads one target at a time. The layout collates them and moves them with their images;
+* what its head reads: `reads = "vector"` for features `(N, D)`, `"maps"` for a list of maps `(N, C, H, W)`; and the
+  head itself: `create_head(shapes)`, where `shapes` are those of one image's features. Keyword-only arguments of the
+  subclass's `__init__` are settings, which a config gives as `task: {kind: ..., setting: ...}`;
+* `loss(outputs, targets)` of what the head returns, of any type, and `predictions(outputs, size)`, a batch of what is
+  predicted (one row or entry an image, in pixels of the model's input), which `metrics()` take with the targets;
+* whether an affine head can be fitted in closed form: `columns(targets)`, or for maps `examples(features, targets,
+  images)`. Then the gates of a zoo start from a ranking of its modules and, if `closed_form`, the head is solved;
+* how predictions are written: `table(predictions)`, values for the row of each image, and where one prediction is a
+  file of its own `file(prediction, size)`; and how they are shown: `labels`, `truth`, `draw`, `confusion`.
+
+Batches are dictionaries: `"image"` `(N, 3, H, W)`, `"target"`, `"id"`, and `"size"` `(N, 2)`, height and width of the
+images as they were before they became the input.
+"""
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from vimlight.errors import ConfigError
+from vimlight.errors import ConfigError, unknown_name
 from vimlight.registry import Registry
+from vimlight.tasks.heads import AffineHead
+from vimlight.tasks.targets import LABELS, Batched, TargetLayout
 
 __all__ = ["TASKS", "Task", "create_task", "list_tasks"]
 
+Shapes = Sequence[tuple[int, ...]]
+Features = Any
+"""Vectors `(N, D)`, or a list of maps `(N, C, H, W)`."""
+
 
 class Task(ABC):
-    """Loss, metrics and predictions of one kind of task.
+    """Head, loss, metrics and predictions of one kind of task; see the module's text.
 
     Args:
-        class_names: Names of the classes, in the order of the targets.
+        class_names: Names of the classes, in the order of the targets; of the numbers, where targets are numbers.
 
     Attributes:
         kind: The task's name in `TASKS`.
         monitor: The validation metric that checkpoints are chosen by.
         mode: Whether more of it is better (`"max"`) or less (`"min"`).
+        reads: What the head reads, `"vector"` or `"maps"`.
+        layout: What its targets look like.
+        fewest_classes: How many class names it needs at least.
+        measure_training: Whether metrics are computed on training batches too; the loss always is.
         class_names: Names of the classes.
     """
 
     kind: ClassVar[str]
     monitor: ClassVar[str]
     mode: ClassVar[str] = "max"
+    reads: ClassVar[str] = "vector"
+    layout: ClassVar[TargetLayout] = LABELS
+    fewest_classes: ClassVar[int] = 2
+    measure_training: ClassVar[bool] = True
 
-    def __init__(self, class_names: Sequence[str]) -> None:
-        if len(class_names) < 2:
-            raise ConfigError(f"a {self.kind} task needs at least 2 classes, got {list(class_names)}")
+    def __init__(self, class_names: Sequence[str] = ()) -> None:
+        few = self.fewest_classes
+        if len(class_names) < few:
+            noun = "class" if few == 1 else "classes"
+            raise ConfigError(f"a {self.kind} task needs at least {few} {noun}, got {list(class_names)}")
         self.class_names = tuple(class_names)
 
     @property
     def num_outputs(self) -> int:
-        """How many numbers the head returns for an image."""
+        """How many numbers the head returns for an image, or for a position of it."""
         return len(self.class_names)
 
-    @abstractmethod
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Returns the mean loss, a scalar.
+    def create_head(self, shapes: Shapes) -> nn.Module:
+        """Creates the head.
 
         Args:
-            logits: `(N, C)`.
-            targets: As the data gives them.
+            shapes: `[(D,)]` for vectors, `(C, H, W)` of each map, finest first, for maps.
+
+        Returns:
+            A module from features to outputs. If it has a method `start(features, targets)`, that is called once before
+            the first step with features and targets of some training images.
+        """
+        return AffineHead(shapes[0][0], self.num_outputs)
+
+    def prepare(self, targets: Any) -> None:  # noqa: B027  (most kinds need nothing)
+        """Learns what loss or metrics need of all training targets, such as their spread; by default nothing.
+
+        It is called before every stage, so that it need not be saved.
+
+        Args:
+            targets: The training table's: a tensor or a sequence.
         """
 
     @abstractmethod
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Turns logits `(N, C)` into probabilities of the same shape."""
+    def loss(self, outputs: Any, targets: Batched) -> Tensor:
+        """Returns the mean loss, a scalar.
+
+        Args:
+            outputs: What the head returned.
+            targets: A batch of targets, see `layout`.
+        """
 
     @abstractmethod
-    def columns(self, targets: Tensor) -> Tensor:
-        """Returns targets as `(N, C)` columns of 0 and 1, for heads in closed form."""
+    def predictions(self, outputs: Any, size: tuple[int, int] = (0, 0)) -> Batched:
+        """Turns outputs into predictions, one row or entry an image.
+
+        Args:
+            outputs: What the head returned.
+            size: Height and width of the model's input, for what lies in the image.
+        """
 
     @abstractmethod
     def metrics(self) -> MetricCollection:
-        """Returns fresh metrics that take probabilities and targets."""
+        """Returns fresh metrics that take predictions and targets; of what they compute, scalars are logged."""
+
+    def confusion(self) -> Metric | None:
+        """Returns a fresh metric that gathers the confusion of classes from predictions and targets, if there is one.
+
+        Its value is `(C, C)`, rows the true classes, or `(C, 2, 2)`.
+        """
+        return None
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the task's head is affine in its `examples` and can be solved."""
+        return type(self).columns is not Task.columns
+
+    @property
+    def ranks(self) -> bool:
+        """Whether there are `examples` to rank the modules of a zoo by."""
+        return self.closed_form
+
+    def columns(self, targets: Batched) -> Tensor:
+        """Returns targets as `(N, C)` numbers that an affine map of vectors can be fitted to.
+
+        Raises:
+            ConfigError: If the task has no such form.
+        """
+        raise ConfigError(f"a {self.kind} task has no head in closed form")
+
+    def examples(self, features: Features, targets: Batched, images: int) -> tuple[Tensor, Tensor]:
+        """Returns what heads in closed form and rankings of modules are fitted to.
+
+        Args:
+            features: Vectors, or maps.
+            targets: Their targets.
+            images: From how many images examples will be put together in all; of many, a task of maps takes few
+                positions each.
+
+        Returns:
+            Vectors `(M, D)` and columns `(M, C)`.
+        """
+        return features, self.columns(targets)
+
+    def calibrate(self, left_out: Tensor, columns: Tensor) -> tuple[float, float]:
+        """Returns how scores from a closed form become outputs: `factor * (scores - middle)`.
+
+        Args:
+            left_out: Scores of each example from the fit without it, `(M, C)`.
+            columns: What they were fitted to, `(M, C)`.
+
+        Returns:
+            Factor and middle; 1 and 0 where outputs are what was fitted.
+        """
+        return 1.0, 0.0
 
     @abstractmethod
-    def confusion(self) -> Metric:
-        """Returns a fresh metric that gathers the confusion of classes from probabilities and targets."""
+    def table(self, predictions: Batched) -> Mapping[str, Sequence[Any]]:
+        """Returns what the rows of a predictions file say: texts or numbers for each image, by the column's name.
 
-    @abstractmethod
-    def labels(self, probabilities: Tensor) -> list[str]:
-        """Names what is predicted for each image, from probabilities `(N, C)`."""
+        Args:
+            predictions: A batch of predictions.
+        """
+
+    def file(self, prediction: Any, size: tuple[int, int]) -> tuple[str, bytes] | None:
+        """Returns suffix and content of one prediction's own file, or nothing where the table says all.
+
+        Args:
+            prediction: One image's row or entry of `predictions`.
+            size: Height and width of the image before it became the input.
+        """
+        return None
+
+    def labels(self, predictions: Batched) -> list[str]:
+        """Says in a few words what is predicted for each image; by default nothing."""
+        return [""] * len(predictions)
+
+    def truth(self, targets: Batched) -> list[str]:
+        """Says the targets as `labels` says predictions; by default nothing."""
+        return [""] * len(targets)
+
+    def sureness(self, predictions: Batched) -> list[float] | None:
+        """Returns how probable each prediction is said to be, if that is known."""
+        return None
+
+    def draw(self, image: NDArray[np.uint8], item: Any) -> NDArray[np.uint8] | None:
+        """Draws one target or prediction into its image, or nothing where words say it.
+
+        Args:
+            image: The input, `(H, W, 3)`.
+            item: One row or entry of a batch of targets or of predictions.
+        """
+        return None
 
 
 TASKS: Registry[type[Task]] = Registry("task", "vimlight.tasks")
 
 
-def create_task(kind: str, class_names: Sequence[str]) -> Task:
+def create_task(task: str | Mapping[str, Any], class_names: Sequence[str] = ()) -> Task:
     """Creates a task.
 
     Args:
-        kind: Name in `TASKS`.
+        task: Name in `TASKS`, or that name as `kind` together with settings of the task.
         class_names: Names of the classes.
 
     Raises:
-        UnknownNameError: If there is no such kind.
+        UnknownNameError: If there is no such kind or setting.
+        ConfigError: If the settings lack the kind, or there are too few classes.
     """
-    return TASKS[kind](class_names)
+    settings = {"kind": task} if isinstance(task, str) else dict(task)
+    if "kind" not in settings:
+        raise ConfigError(f"the task's settings {settings} lack 'kind', its name")
+    kind = settings.pop("kind")
+    factory = TASKS[kind]
+    valid = [p.name for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for name in settings:
+        if name not in valid:
+            raise unknown_name(f"setting of task {kind!r}", name, valid)
+    return factory(class_names, **settings)
 
 
 def list_tasks() -> list[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
 from vimlight.tasks.base import TASKS, Task
+from vimlight.tasks.heads import best_factor
 
 __all__ = ["Classification"]
 
@@ -19,13 +23,13 @@ class Classification(Task):
     kind = "classification"
     monitor = "accuracy"
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Returns the mean cross-entropy."""
-        return F.cross_entropy(logits, targets)
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Returns the mean cross-entropy of logits `(N, C)`."""
+        return F.cross_entropy(outputs, targets)
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Returns the softmax over the classes."""
-        return logits.float().softmax(dim=-1)
+    def predictions(self, outputs: Tensor, size: tuple[int, int] = (0, 0)) -> Tensor:
+        """Returns the softmax over the classes, `(N, C)`."""
+        return outputs.float().softmax(dim=-1)
 
     def columns(self, targets: Tensor) -> Tensor:
         """Returns one-hot rows `(N, C)`."""
@@ -44,6 +48,34 @@ class Classification(Task):
         """Returns the confusion matrix `(C, C)`, rows the true classes."""
         return MulticlassConfusionMatrix(self.num_outputs)
 
-    def labels(self, probabilities: Tensor) -> list[str]:
+    def calibrate(self, left_out: Tensor, columns: Tensor) -> tuple[float, float]:
+        """Returns the factor with the least cross-entropy; scores of closed forms are even at a half."""
+        return best_factor(left_out - 0.5, columns, F.cross_entropy), 0.5
+
+    def table(self, predictions: Tensor) -> dict[str, list[Any]]:
+        """Returns the label and the probability of each class."""
+        return probability_table(self.labels(predictions), self.class_names, predictions)
+
+    def labels(self, predictions: Tensor) -> list[str]:
         """Names the most probable class of each image."""
-        return [self.class_names[index] for index in probabilities.argmax(dim=-1).tolist()]
+        return self.truth(predictions.argmax(dim=-1))
+
+    def truth(self, targets: Tensor) -> list[str]:
+        """Names the class of each image."""
+        return [self.class_names[index] for index in targets.tolist()]
+
+    def sureness(self, predictions: Tensor) -> list[float]:
+        """Returns the probability of the most probable class."""
+        return [float(value) for value in predictions.amax(dim=-1)]
+
+
+def probability_table(labels: list[str], class_names: Sequence[str], probabilities: Tensor) -> dict[str, list[Any]]:
+    """Returns the columns `label` and `p_CLASS` for each class.
+
+    Args:
+        labels: What is predicted, in words.
+        class_names: Names of the C classes.
+        probabilities: `(N, C)`.
+    """
+    by_class = zip(class_names, probabilities.T.tolist(), strict=True)
+    return {"label": labels, **{f"p_{name}": values for name, values in by_class}}

@@ -1,24 +1,29 @@
-"""Heads: affine maps from features to logits, trained by gradient steps, in closed form, or the one from the other."""
+"""Heads: affine maps from features to outputs, trained by gradient steps, in closed form, or the one from the other."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vimlight.errors import ConfigError
-from vimlight.tasks.base import Task
 from vimlight.tasks.closed_form import SOLVERS, Solution
 
-__all__ = ["AffineHead", "EnsembleHead"]
+if TYPE_CHECKING:
+    from vimlight.tasks.base import Task
+
+__all__ = ["AffineHead", "EnsembleHead", "best_factor"]
 
 
 class AffineHead(nn.Module):
-    """Logits from standardised features: `weight @ ((x - mean) / scale) + bias`.
+    """Outputs from standardised features: `weight @ ((x - mean) / scale) + bias`.
 
     Args:
         num_features: Width of the features, D.
-        num_outputs: Number of logits, C.
+        num_outputs: Number of outputs, C.
 
     Attributes:
         weight: `(C, D)`, zero at the start.
@@ -38,8 +43,12 @@ class AffineHead(nn.Module):
         self.register_buffer("scale", torch.ones(num_features))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Returns logits `(N, C)` of features `(N, D)`."""
+        """Returns outputs `(..., C)` of features `(..., D)`."""
         return F.linear((features - self.mean) / self.scale, self.weight, self.bias)
+
+    def start(self, features: Tensor, targets: Any) -> None:
+        """Takes mean and scale from the features of some training images, `(N, D)`."""
+        self.standardise(features)
 
     @torch.no_grad()
     def standardise(self, features: Tensor) -> None:
@@ -53,13 +62,17 @@ class AffineHead(nn.Module):
         scale = features.std(dim=0)
         self.scale.copy_(torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale)))
 
+    def fit(self, features: Tensor, targets: Any, task: Task, solver: str) -> Solution:
+        """Sets the head in closed form for features and targets; see `solve`."""
+        return self.solve(*task.examples(features, targets, len(targets)), task, solver)
+
     @torch.no_grad()
-    def fit(self, features: Tensor, targets: Tensor, task: Task, solver: str) -> Solution:
-        """Sets the head in closed form; the logits are scaled so that left-out images are well calibrated.
+    def solve(self, vectors: Tensor, columns: Tensor, task: Task, solver: str) -> Solution:
+        """Sets the head in closed form; the outputs are calibrated on examples left out.
 
         Args:
-            features: `(N, D)`.
-            targets: As the data gives them.
+            vectors: `(M, D)`.
+            columns: `(M, C)`; see `Task.examples`.
             task: The task.
             solver: Name in `SOLVERS`.
 
@@ -67,54 +80,71 @@ class AffineHead(nn.Module):
             The solution, with its leave-one-out scores.
 
         Raises:
-            ConfigError: If the features are of another width.
-            DataError: If there are too few images or a feature is not finite.
+            ConfigError: If the vectors are of another width.
+            DataError: If there are too few examples or a feature is not finite.
         """
-        if features.shape[1] != self.weight.shape[1]:
-            raise ConfigError(f"the head takes {self.weight.shape[1]} features, got {features.shape[1]}")
-        solution = SOLVERS[solver](features, task.columns(targets))
-        # Scores of closed forms lie around 0 and 1, where a class is even at a half.
-        factor = _calibrate(solution.left_out - 0.5, targets, task)
+        if vectors.shape[1] != self.weight.shape[1]:
+            raise ConfigError(f"the head takes {self.weight.shape[1]} features, got {vectors.shape[1]}")
+        solution = SOLVERS[solver](vectors, columns)
+        factor, middle = task.calibrate(solution.left_out, columns)
         self.weight.copy_(solution.weight * factor)
-        self.bias.copy_((solution.bias - 0.5) * factor)
+        self.bias.copy_((solution.bias - middle) * factor)
         self.mean.copy_(solution.mean)
         self.scale.copy_(solution.scale)
         return solution
 
 
 class EnsembleHead(nn.Module):
-    """One head a stream, their logits mixed with given shares.
+    """One head a stream, their outputs mixed with given shares.
 
     Args:
-        streams: Number of streams, K.
-        num_features: Width of the features of one stream, D.
-        num_outputs: Number of logits, C.
+        heads: K heads whose outputs are tensors.
     """
 
-    def __init__(self, streams: int, num_features: int, num_outputs: int) -> None:
+    def __init__(self, heads: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(AffineHead(num_features, num_outputs) for _ in range(streams))
+        self.heads = nn.ModuleList(heads)
 
-    def forward(self, features: Tensor, shares: Tensor) -> Tensor:
-        """Returns logits `(N, C)` of features `(N, K, D)`, mixed with shares `(K,)`."""
-        logits = torch.stack([head(features[:, k]) for k, head in enumerate(self.heads)], dim=-1)
-        return logits @ shares
+    def forward(self, features: Any, shares: Tensor) -> Tensor:
+        """Returns outputs of features `(N, K, D)`, or maps `(N, K, C, H, W)`, mixed with shares `(K,)`.
 
-    def standardise(self, features: Tensor) -> None:
-        """Standardises each head; features `(N, K, D)`."""
-        for k, head in enumerate(self._affine()):
-            head.standardise(features[:, k])
+        Raises:
+            ConfigError: If the outputs are no tensors.
+        """
+        outputs = [head(stream) for head, stream in zip(self.heads, self.streams(features), strict=True)]
+        if not isinstance(outputs[0], Tensor):
+            raise ConfigError("logit_ensemble mixes outputs that are tensors, which this task's are not; use k_streams")
+        return torch.stack(outputs, dim=-1) @ shares
 
-    def fit(self, features: Tensor, targets: Tensor, task: Task, solver: str) -> list[Solution]:
-        """Sets each head in closed form; see `AffineHead.fit`. Features are `(N, K, D)`."""
-        return [head.fit(features[:, k], targets, task, solver) for k, head in enumerate(self._affine())]
+    def streams(self, features: Any) -> list[Any]:
+        """Returns the features of each stream apart."""
+        if isinstance(features, Tensor):
+            return list(features.unbind(dim=1))
+        return [list(levels) for levels in zip(*(level.unbind(dim=1) for level in features), strict=True)]
 
-    def _affine(self) -> list[AffineHead]:
-        return list(self.heads)  # type: ignore[arg-type]  # all are affine heads
+    def start(self, features: Any, targets: Any) -> None:
+        """Starts each head; see `Task.create_head`."""
+        for head, stream in zip(self.heads, self.streams(features), strict=True):
+            start: Any = getattr(head, "start", None)
+            if start is not None:
+                start(stream, targets)
+
+    def solve(self, vectors: Tensor, columns: Tensor, task: Task, solver: str) -> list[Solution]:
+        """Sets each head in closed form; see `AffineHead.solve`. Vectors are `(M, K, D)`."""
+        return [
+            head.solve(stream, columns, task, solver)  # type: ignore[operator]  # heads that can be solved
+            for head, stream in zip(self.heads, vectors.unbind(1), strict=True)
+        ]
 
 
-def _calibrate(scores: Tensor, targets: Tensor, task: Task) -> float:
-    """Returns the factor, on a grid, that makes scores the best logits by the task's loss."""
+def best_factor(scores: Tensor, columns: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """Returns the factor, on a grid, that makes scores the best outputs by a loss.
+
+    Args:
+        scores: `(M, C)`.
+        columns: What they should be, `(M, C)`.
+        loss: From outputs and columns to a scalar.
+    """
     factors = [2 ** (k / 2) for k in range(-2, 17)]
-    losses = torch.stack([task.loss(scores * factor, targets) for factor in factors])
+    losses = torch.stack([loss(scores * factor, columns) for factor in factors])
     return factors[int(losses.argmin())]

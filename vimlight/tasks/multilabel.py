@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
@@ -13,6 +15,9 @@ from torchmetrics.classification import (
 )
 
 from vimlight.tasks.base import TASKS, Task
+from vimlight.tasks.classification import probability_table
+from vimlight.tasks.heads import best_factor
+from vimlight.tasks.targets import FLAGS
 
 __all__ = ["Multilabel"]
 
@@ -23,14 +28,15 @@ class Multilabel(Task):
 
     kind = "multilabel"
     monitor = "average_precision"
+    layout = FLAGS
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Returns the mean binary cross-entropy."""
-        return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Returns the mean binary cross-entropy of logits `(N, C)`."""
+        return F.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype))
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Returns the sigmoid of each logit."""
-        return logits.float().sigmoid()
+    def predictions(self, outputs: Tensor, size: tuple[int, int] = (0, 0)) -> Tensor:
+        """Returns the sigmoid of each logit, `(N, C)`."""
+        return outputs.float().sigmoid()
 
     def columns(self, targets: Tensor) -> Tensor:
         """Returns the targets as floats."""
@@ -49,11 +55,27 @@ class Multilabel(Task):
         """Returns one 2x2 matrix a class, `(C, 2, 2)`."""
         return _IntegerTargets(MultilabelConfusionMatrix(self.num_outputs))
 
-    def labels(self, probabilities: Tensor) -> list[str]:
+    def calibrate(self, left_out: Tensor, columns: Tensor) -> tuple[float, float]:
+        """Returns the factor with the least loss; scores of closed forms are even at a half."""
+        return best_factor(left_out - 0.5, columns, self.loss), 0.5
+
+    def table(self, predictions: Tensor) -> dict[str, list[Any]]:
+        """Returns the labels and the probability of each class."""
+        return probability_table(self.labels(predictions), self.class_names, predictions)
+
+    def labels(self, predictions: Tensor) -> list[str]:
         """Names the classes that are more probable than not, joined by `|`."""
         return [
-            "|".join(n for n, p in zip(self.class_names, row, strict=True) if p > 0.5) for row in probabilities.tolist()
+            "|".join(n for n, p in zip(self.class_names, row, strict=True) if p > 0.5) for row in predictions.tolist()
         ]
+
+    def truth(self, targets: Tensor) -> list[str]:
+        """Names the classes of each image, joined by `|`."""
+        return self.labels(targets)
+
+    def sureness(self, predictions: Tensor) -> list[float]:
+        """Returns the probability of the most probable class."""
+        return [float(value) for value in predictions.amax(dim=-1)]
 
 
 class _IntegerTargets(Metric):

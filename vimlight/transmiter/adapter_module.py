@@ -78,8 +78,8 @@ class AdapterModule(TrainableModule):
         Returns:
             The ids, the probabilities `(N, C)` and the predicted labels.
         """
-        probabilities = self.task.probabilities(self(batch["logits"]))
-        return {"id": batch["id"], "probabilities": probabilities, "label": self.task.labels(probabilities)}
+        probabilities = self.task.predictions(self(batch["logits"]))
+        return {"id": batch["id"], "prediction": probabilities, "label": self.task.labels(probabilities)}
 
     def setup(self, stage: str) -> None:
         """Checks before the training what is needed for it and after it."""
@@ -163,7 +163,7 @@ class AdapterModule(TrainableModule):
         logits, size = self.among_classes(logits), len(targets)
         self.log(f"{split}/loss", self.task.loss(logits, targets), batch_size=size, sync_dist=True)
         metrics = self.metrics[f"{split}_"]
-        metrics.update(self.task.probabilities(logits), targets)  # type: ignore[operator]
+        metrics.update(self.task.predictions(logits), targets)  # type: ignore[operator]
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=split == "val", batch_size=size)  # type: ignore[arg-type]
 
 

@@ -29,6 +29,8 @@ def scenes(
     # Even seeds are for training, odd ones for the test: no choice of seed lets them meet.
     images, targets, class_names, kind = make_task(task, train, 2 * seed, size=size, difficulty=difficulty)
     test_images, test_targets, _, _ = make_task(task, test, 2 * seed + 1, size=size, difficulty=difficulty)
+    if kind == "multilabel":
+        targets, test_targets = targets.long(), test_targets.long()
     name = f"scenes/{task}"
     held_out = TensorTable(test_images, test_targets, f"{name}/test")
     return Source(name, kind, class_names, TensorTable(images, targets, f"{name}/train"), held_out)

@@ -139,8 +139,8 @@ class SourceModule(TrainableModule):
         Returns:
             The ids, the probabilities `(N, C)` and the predicted labels.
         """
-        probabilities = self.task.probabilities(self(batch["input"]))
-        return {"id": batch["id"], "probabilities": probabilities, "label": self.task.labels(probabilities)}
+        probabilities = self.task.predictions(self(batch["input"]))
+        return {"id": batch["id"], "prediction": probabilities, "label": self.task.labels(probabilities)}
 
     def on_validation_end(self) -> None:
         """Keeps this epoch if it is the best so far."""
@@ -228,5 +228,5 @@ class SourceModule(TrainableModule):
         logits, targets = self(batch["input"]), batch["target"]
         self.log(f"{split}/loss", self.task.loss(logits, targets), batch_size=len(targets), sync_dist=True)
         metrics = self.metrics[f"{split}_"]
-        metrics.update(self.task.probabilities(logits), targets)  # type: ignore[operator]
+        metrics.update(self.task.predictions(logits), targets)  # type: ignore[operator]
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=split == "val", batch_size=len(targets))  # type: ignore[arg-type]
