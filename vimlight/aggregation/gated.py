@@ -113,6 +113,7 @@ class StaticGates(GatedAggregate):
                 group.unit_type.reads,
                 group.unit_type.writes,
                 partial(wide, gates=gates[group.place, list(group.owners)]),
+                own=True,
             )
             for group, wide in self.grouped()
         ]

@@ -70,7 +70,7 @@ class Router(GatedAggregate):
     def slots(self) -> list[Slot]:
         """Returns what is done at each place: the fused units with gates computed from what they read."""
         return [
-            Slot(group.site, group.unit_type.reads, group.unit_type.writes, _Routed(self, group, wide, route))
+            Slot(group.site, group.unit_type.reads, group.unit_type.writes, _Routed(self, group, wide, route), own=True)
             for (group, wide), route in zip(self.grouped(), self.routes, strict=True)
         ]
 

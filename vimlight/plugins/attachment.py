@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from vimlight.backbone import Backbone, Site
@@ -26,12 +25,14 @@ class Slot:
         reads: What is read; see `Unit.reads`.
         writes: What is added to; see `Unit.writes`.
         function: From what is read to what is added.
+        own: Whether what the function returns is a tensor of its own, which may be written to.
     """
 
     site: Site
     reads: Tap
     writes: str
     function: Callable[[Tensor], Tensor]
+    own: bool = False
 
 
 class Attachment:
@@ -73,7 +74,7 @@ class Attachment:
         if slot.writes == "input":
             self._before(model, site.input_module, lambda x: x + slot.function(x))
         elif slot.reads == "output" or site.place == "block":
-            self._after(model, site, lambda output: slot.function(_part(output, site)))
+            self._after(model, slot, lambda output: slot.function(_part(output, site)))
         else:
             self._across(model, slot)
 
@@ -89,7 +90,7 @@ class Attachment:
             return x
 
         self._before(model, source, remember)
-        self._after(model, site, lambda _: slot.function(seen.pop()))
+        self._after(model, slot, lambda _: slot.function(seen.pop()))
 
     def _forget(self, *_: object) -> None:
         for seen in self._seen:
@@ -101,11 +102,11 @@ class Attachment:
 
         self._handles.append(model.get_submodule(name).register_forward_pre_hook(hook))
 
-    def _after(self, model: nn.Module, site: Site, delta: Callable[[Tensor], Tensor]) -> None:
+    def _after(self, model: nn.Module, slot: Slot, delta: Callable[[Tensor], Tensor]) -> None:
         def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            return output + _whole(delta(output), site, output)
+            return _added(output, delta(output), slot)
 
-        self._handles.append(model.get_submodule(site.output_module).register_forward_hook(hook))
+        self._handles.append(model.get_submodule(slot.site.output_module).register_forward_hook(hook))
 
 
 def attach(backbone: Backbone, plugin: Plugin) -> Attachment:
@@ -154,7 +155,12 @@ def _part(output: Tensor, site: Site) -> Tensor:
     return output if site.part is None else output[..., site.part[0] : site.part[1]]
 
 
-def _whole(delta: Tensor, site: Site, output: Tensor) -> Tensor:
-    if site.part is None:
-        return delta
-    return F.pad(delta, (site.part[0], output.shape[-1] - site.part[1]))
+def _added(output: Tensor, delta: Tensor, slot: Slot) -> Tensor:
+    if slot.site.part is not None:
+        # What a fused layer has just made is nobody else's yet, unless the unit has read it.
+        whole = output.clone() if slot.reads == "output" else output
+        _part(whole, slot.site).add_(delta)
+        return whole
+    if slot.own and delta.dtype == output.dtype and delta.shape == output.shape:
+        return delta.add_(output)
+    return output + delta

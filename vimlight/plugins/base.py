@@ -91,7 +91,7 @@ class WideUnit(nn.Module):
     count: int
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
-        """Returns the sum over k of `gates[..., k] * unit_k(x)`.
+        """Returns the sum over k of `gates[..., k] * unit_k(x)`, in a tensor of its own, which may be written to.
 
         Args:
             x: What the units read, in the site's layout.

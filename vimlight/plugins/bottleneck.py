@@ -13,7 +13,7 @@ from vimlight.backbone import Layout, Site
 from vimlight.errors import PluginError
 from vimlight.plugins.base import Unit, WideUnit, spread
 
-__all__ = ["Bottleneck", "WideBottleneck", "convolve", "pointwise"]
+__all__ = ["Bottleneck", "WideBottleneck", "convolve", "linear", "pointwise"]
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, layout: Layout) -> Tensor:
@@ -30,7 +30,23 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, layout: Layout) ->
     """
     if layout.kind == "NCHW":
         return F.conv2d(x, weight[:, :, None, None], bias)
-    return F.linear(x, weight, bias)
+    return linear(x, weight, bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Applies one linear map to the last dimension, as `F.linear` does.
+
+    Args:
+        x: `(..., C)`.
+        weight: `(O, C)`.
+        bias: `(O,)` or nothing.
+    """
+    if x.dim() != 3 or x.device.type != "cpu" or x.dtype != torch.float32:
+        return F.linear(x, weight, bias)
+    # On a CPU a 1x1 convolution over a row of pixels, of which tokens are a view, is oneDNN's, and about twice as fast
+    # for few channels as the product of the linear algebra library.
+    row = F.conv2d(x.transpose(1, 2).unsqueeze(2), weight[:, :, None, None], bias)
+    return row.squeeze(2).transpose(1, 2)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, layout: Layout) -> Tensor:
@@ -58,13 +74,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, layout: Layout) -> Tensor:
     patches = F.conv2d(images, weight, bias, padding=1, groups=groups).permute(0, 2, 3, 1).flatten(1, 2)
     if layout.prefix == 0:
         return patches
-    prefix = _centre(x[:, : layout.prefix], weight, bias, groups)
-    return torch.cat([prefix, patches], dim=1)
-
-
-def _centre(tokens: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    taps = weight[:, :, 1, 1].unflatten(0, (groups, -1))
-    return torch.einsum("nlgi,goi->nlgo", tokens.unflatten(2, (groups, -1)), taps).flatten(2) + bias
+    prefix = x[:, : layout.prefix].transpose(1, 2).unsqueeze(2)
+    centred = F.conv2d(prefix, weight[:, :, 1:2, 1:2], bias, groups=groups).squeeze(2).transpose(1, 2)
+    return torch.cat([centred, patches], dim=1)
 
 
 def _grid(patches: int, layout: Layout) -> tuple[int, int]:
@@ -219,9 +231,8 @@ class WideBottleneck(WideUnit):
         hidden = self.hidden(x)
         scales = gates.repeat_interleave(self._width, dim=-1)
         if gates.dim() == 1 and not gates.requires_grad:
-            output = pointwise(hidden, self.up_weight * scales, None, self.layout)
-        else:
-            output = pointwise(hidden * spread(scales, hidden, self.layout), self.up_weight, None, self.layout)
+            return pointwise(hidden, self.up_weight * scales, gates @ self.up_bias, self.layout)
+        output = pointwise(hidden * spread(scales, hidden, self.layout), self.up_weight, None, self.layout)
         # In place, behind the product: on a CPU cheaper than a product that starts from the bias.
         return output.add_(spread(gates @ self.up_bias, output, self.layout))
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from vimlight.backbone import Site
 from vimlight.errors import PluginError
 from vimlight.plugins.base import PLUGINS, Unit, WideUnit, spread
+from vimlight.plugins.bottleneck import linear
 
 __all__ = ["Lora"]
 
@@ -95,9 +96,9 @@ class WideLora(WideUnit):
 def _down(x: Tensor, factor: Tensor, site: Site) -> Tensor:
     geometry = site.convolution
     if geometry is None:
-        return F.linear(x, factor)
+        return linear(x, factor)
     return F.conv2d(x, factor, stride=geometry.stride, padding=geometry.padding, dilation=geometry.dilation)
 
 
 def _up(hidden: Tensor, factor: Tensor, site: Site) -> Tensor:
-    return F.linear(hidden, factor) if site.convolution is None else F.conv2d(hidden, factor[:, :, None, None])
+    return linear(hidden, factor) if site.convolution is None else F.conv2d(hidden, factor[:, :, None, None])

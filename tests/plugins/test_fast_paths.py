@@ -1,0 +1,80 @@
+"""What is fast against what is plain: linear maps as convolutions, sums in place, fused forms inside a whole model."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from vimlight.plugins import Attachment, Slot, create_plugin
+from vimlight.plugins.base import LoopedUnits
+from vimlight.plugins.bottleneck import linear
+
+
+@pytest.mark.parametrize("shape", [(3, 17, 8), (1, 17, 8), (3, 1, 8), (1, 1, 8), (0, 17, 8), (17, 8), (2, 3, 4, 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_map_is_a_linear_map_whatever_runs_it(shape, dtype, bias):
+    x, weight = torch.randn(shape, dtype=dtype), torch.randn(5, 8, dtype=dtype)
+    shift = torch.randn(5, dtype=dtype) if bias else None
+    found = linear(x, weight, shift)
+    torch.testing.assert_close(found, F.linear(x, weight, shift))
+    assert found.is_contiguous()
+
+
+def test_so_are_its_gradients():
+    direction, results = torch.randn(3, 17, 5), []
+    x, weight, bias = torch.randn(3, 17, 8), torch.randn(5, 8), torch.randn(5)
+    for function in (linear, F.linear):
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
+        results.append(torch.autograd.grad((function(*leaves) * direction).sum(), leaves))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def slots(plugins, gates, widen, own):
+    kind = plugins[0].unit_type
+    for site in plugins[0].sites:
+        wide = widen([plugin.unit(site) for plugin in plugins])
+        yield Slot(site, kind.reads, kind.writes, partial(wide, gates=gates), own)
+
+
+@pytest.mark.parametrize("kind", ["convpass", "adaptformer", "houlsby", "lora", "ssf"])
+def test_sums_in_place_are_sums(backbone, images, shake, kind):
+    plugins = [shake(create_plugin(kind, backbone), 0.2).eval() for _ in range(3)]
+    gates = torch.tensor([0.2, -0.5, 1.0], requires_grad=True)
+    results = []
+    for widen, own in ((plugins[0].unit_type.widen, True), (LoopedUnits, False)):
+        with Attachment(backbone, slots(plugins, gates, widen, own)):
+            features = backbone(images)
+        results.append((features.detach(), *torch.autograd.grad(features.square().mean(), gates)))
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_unit_has_read_is_not_written_to(vit):
+    # The unit's gradient needs what it read: its part of a fused layer's output.
+    site = next(site for site in vit.all_sites if site.part is not None)
+    scale = torch.full((site.width,), 0.5, requires_grad=True)
+    images = torch.randn(2, 3, 32, 32)
+    with Attachment(vit, [Slot(site, "output", "output", lambda x: x * scale)]):
+        features = vit(images)
+    (slope,) = torch.autograd.grad(features.sum(), scale)
+    with Attachment(vit, [Slot(site, "output", "output", lambda x: x * (scale.detach() + 1e-3))]):
+        moved = vit(images)
+    torch.testing.assert_close((moved - features).sum(), slope.sum() * 1e-3, rtol=0.05, atol=1e-4)
+
+
+def test_what_is_not_its_own_is_not_written_to(vit):
+    site, seen = vit.sites[0], []
+
+    def shown(x):
+        seen.append((x, x.clone()))
+        return x
+
+    with Attachment(vit, [Slot(site, "input", "output", shown)]), torch.no_grad():
+        vit(torch.randn(2, 3, 32, 32))
+    ((tensor, before),) = seen
+    assert torch.equal(tensor, before)
