@@ -28,7 +28,7 @@ _TOOLS = {
     "cache": "build, import, check, merge and re-head the logit caches of image-text models",
     "transfer": "make an adapter for another model from cached logits, by a closed form",
     "evaluate": "compare methods on logit caches by a named protocol",
-    "zoo": "list, show, add, remove, verify and export modules",
+    "zoo": "list, show, add, remove, verify, export and import modules",
 }
 
 _USAGE = f"""vimlight {__version__}: small modules on one frozen backbone, aggregated for few-shot tasks

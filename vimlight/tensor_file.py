@@ -18,10 +18,10 @@ from torch import Tensor
 
 from vimlight.errors import VimlightError, nearest
 
-__all__ = ["card_text", "opened", "pack", "sha256_of", "tensors_of"]
+__all__ = ["PICKLES", "card_text", "opened", "pack", "sha256_of", "tensors_of"]
 
 # How the files of `torch.save` and `pickle.dump` begin.
-_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:
@@ -99,6 +99,6 @@ def tensors_of(file: Any) -> dict[str, Tensor]:
 def _diagnosis(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(8)
-    if start.startswith(_PICKLES):
+    if start.startswith(PICKLES):
         return "is a pickle under a false name and is not read, since a pickle can run code"
     return "is truncated or damaged; fetch or export it again"

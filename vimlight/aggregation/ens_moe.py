@@ -77,9 +77,14 @@ class EnsMoe(StaticGates):
         return logits
 
     @property
+    def place_logits(self) -> Tensor:
+        """The learned logits of every place, `(places, K)`."""
+        return self.logits[self._rows]
+
+    @property
     def gates(self) -> Tensor:
         """The gates `(places, K)`; each row sums to its strength."""
-        shares = masked_softmax(self.logits[self._rows], self.present, self.top_k)
+        shares = masked_softmax(self.place_logits, self.present, self.top_k)
         return shares if self._strength is None else self._strength[self._rows] * shares
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""`vimlight zoo`: look into a zoo of modules, check it, and move modules in and out."""
+"""`vimlight zoo`: look into a zoo of modules, check it, move modules in and out, and speak other formats."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vimlight.commands.options import Parser
@@ -13,6 +14,7 @@ from vimlight.commands.output import one_line, print_json, print_table
 from vimlight.errors import ConfigError, ZooError, nearest, unknown_name
 
 if TYPE_CHECKING:
+    from vimlight.interop import Fact
     from vimlight.zoo import Card, Zoo
 
 __all__ = ["main"]
@@ -62,7 +64,8 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
     add = command("add", _add, "check a module's file and copy it into the zoo, with its head if there is one")
     remove = command("remove", _remove, "delete a module and its head")
     verify = command("verify", _verify, "check every file; exit code 1 if one is bad")
-    export = command("export", _export, "check modules and copy them out, with their heads")
+    export = command("export", _export, "check modules and copy them out, with their heads, or write another format")
+    reading = command("import", _import, "read another format, such as modelscope, into a new zoo")
     for sub in (listing, show, verify):
         sub.add_argument("--json", action="store_true", help="print JSON")
     for sub in (show, remove):
@@ -70,8 +73,21 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
     add.add_argument("file", metavar="FILE")
     add.add_argument("--name", help="its name in the zoo (default: the file's)")
     remove.add_argument("--yes", action="store_true", help="do not ask")
-    export.add_argument("names", metavar="NAME", nargs="+")
-    export.add_argument("--to", metavar="FILE_OR_DIR", required=True, help="a new .safetensors file, or a directory")
+    export.add_argument(
+        "names",
+        metavar="NAME",
+        nargs="+",
+        help="modules; behind the name of a format those that are written in it (default: all)",
+    )
+    export.add_argument(
+        "--to", metavar="FILE_OR_DIR", required=True, help="a new .safetensors file, a directory, or a format's file"
+    )
+    reading.add_argument("format", metavar="FORMAT", help="modelscope: the released ViM checkpoint, pytorch_model.pt")
+    reading.add_argument("file", metavar="FILE")
+    reading.add_argument("--out", metavar="DIR", required=True, help="directory of the new zoo")
+    reading.add_argument(
+        "--heads", metavar="N", type=int, help="attention heads, which modelscope does not say (default: width / 64)"
+    )
     return parser, commands.choices
 
 
@@ -126,8 +142,27 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    for file in _open(options.zoo).export(options.names, options.to):
+    from vimlight.interop import FORMATS
+
+    zoo, target, first = _open(options.zoo), Path(options.to), options.names[0]
+    formats = {kind.suffix for kind in FORMATS.values()}
+    # A module may be called like a format, but no module goes into a format's file.
+    own_file = first in FORMATS and target.suffix == FORMATS[first].suffix
+    if own_file or (first not in zoo and (first in FORMATS or target.suffix in formats)):
+        _print_facts(FORMATS[first]().export_zoo(zoo.path, options.names[1:], target))
+        return
+    for file in zoo.export(options.names, target):
         print(file)
+
+
+def _import(options: argparse.Namespace) -> None:
+    from vimlight.interop import FORMATS
+
+    _print_facts(FORMATS[options.format]().import_zoo(Path(options.file), Path(options.out), options.heads))
+
+
+def _print_facts(facts: Iterable[Fact]) -> None:
+    print_table(("part", "what", "where"), [(fact.part, fact.text, str(fact.file)) for fact in facts])
 
 
 def _open(path: str) -> Zoo:

@@ -1,0 +1,11 @@
+"""Other people's formats: one folder or file a format, which reads it into a zoo and writes a zoo in it.
+
+A format is a `Format` subclass under `@FORMATS.register(name)`; `vimlight zoo import` and `vimlight zoo export` find
+it by that name.
+"""
+
+from __future__ import annotations
+
+from vimlight.interop.base import FORMATS, Fact, Format
+
+__all__ = ["FORMATS", "Fact", "Format"]
