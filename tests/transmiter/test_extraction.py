@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from vimlight.errors import AdapterError, CheckpointError, ConfigError, UnknownNameError
 from vimlight.transmiter import LogitCache, TransMiter
 from vimlight.transmiter.data import CacheDataModule
-from vimlight.transmiter.extraction import ExtractionModule, distillation_loss
+from vimlight.transmiter.extraction import ExtractionModule, distillation_loss, regression_loss
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +48,24 @@ def test_the_loss():
     assert distillation_loss(2 * tuned, tuned, 1.0, 0.5).abs() < 1e-12
 
 
-def test_the_adapter_learns_what_fine_tuning_changed(root, tmp_path):
+def test_the_regression_sees_every_column_and_no_shift():
+    refined, tuned = torch.randn(5, 3).double(), torch.randn(5, 3).double()
+    apart = (refined - refined.mean(1, keepdim=True)) - (tuned - tuned.mean(1, keepdim=True))
+    expected = torch.where(apart.abs() < 1, apart.square() / 2, apart.abs() - 0.5).mean()
+    torch.testing.assert_close(regression_loss(refined, tuned), expected)
+    assert regression_loss(tuned + torch.arange(5.0)[:, None], tuned) < 1e-12
+
+
+@pytest.mark.parametrize("loss", ["divergence", "regression"])
+def test_the_adapter_learns_what_fine_tuning_changed(root, tmp_path, loss):
     data = cache_data(root)
-    model = extraction(data, out=str(tmp_path / "a.safetensors"), optimizer=partial(AdamW, lr=0.01))
+    model = extraction(data, loss=loss, out=str(tmp_path / "a.safetensors"), optimizer=partial(AdamW, lr=0.01))
     fit = trainer(tmp_path, epochs=10)
     fit.fit(model, datamodule=data)
     weak, tuned = (LogitCache.open(root / name).logits() for name in ("weak", "weak_tuned"))
     made = TransMiter.load(tmp_path / "a.safetensors")
-    goal = (2 * tuned).softmax(1)
+    factor = 2 if loss == "divergence" else 1
+    goal = (factor * tuned).softmax(1)
     before, after = ((goal - x[:, :4].softmax(1)).abs().sum(1).mean().item() for x in (weak, made(weak)))
     assert after < 0.5 * before
     assert float(fit.callback_metrics["train/agreement"]) > 0.6
@@ -247,6 +257,7 @@ def test_mistakes(root, tmp_path):
         ({"temperature": 0}, ConfigError, "temperatures must be above 0, got 0 and 0.5"),
         ({"noise": -1}, ConfigError, "noise must be at least 0"),
         ({"noise_probability": 2}, ConfigError, "noise_probability from 0 to 1, got 0.5 and 2"),
+        ({"loss": "regresion"}, UnknownNameError, "unknown loss of an extraction 'regresion'; did you mean 'regression'"),
         ({"basis": "fixde"}, UnknownNameError, "unknown basis 'fixde'; did you mean 'fixed'"),
         ({"warmup": 1.0}, ConfigError, "warmup is a share of the steps"),
     ):

@@ -184,7 +184,7 @@ def transfer_plan() -> TransferPlan:
 
 def plan() -> Plan:
     """Returns what the demo compares: drawn midstream tasks, and downstream tasks of which one is real."""
-    from vimlight.comparison import METHODS, Plan, Task
+    from vimlight.comparison import Plan, Task
 
     drawn = ("letters", "shapes", "orientation", "position")
     midstream = tuple(Task(name, "scenes", {"task": name, "train": 12_000, "test": 100}) for name in drawn)
@@ -199,6 +199,6 @@ def plan() -> Plan:
         downstream=downstream,
         plugin={"kind": "convpass", "hidden": 16},
         # Two variants of one row, which the benchmark on real data has room for.
-        methods=tuple(name for name in METHODS if name not in ("ViM, last feature", "ViM, gates that sum to 1")),
+        methods=tuple(name for name in Plan.methods if name not in ("ViM, last feature", "ViM, gates that sum to 1")),
         test_limit=300,
     )

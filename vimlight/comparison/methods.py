@@ -27,6 +27,8 @@ from vimlight.zoo import Zoo
 
 __all__ = ["Gates", "compare"]
 
+_STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Gates:
@@ -144,19 +146,24 @@ class _Memory:
         self.backbone = backbone
         self.mixed = mixed
         self.modules = {name: zoo.load(name, backbone) for name in zoo.names()}
-        self._rows: dict[tuple[str, ...], dict[str, Tensor]] = {}
+        self._rows: dict[tuple[str | float, ...], dict[str, Tensor]] = {}
 
-    def aggregator(self, how: str, names: Sequence[str]) -> Aggregate:
-        """Aggregates modules."""
-        return aggregate(self.backbone, [self.modules[n] for n in names], how, names=names, readout=Method(how).readout)
+    def aggregator(self, how: str, names: Sequence[str], strength: float = 1.0) -> Aggregate:
+        """Aggregates modules, at a strength where it can be set."""
+        modules = [self.modules[name] for name in names]
+        model = aggregate(self.backbone, modules, how, names=names, readout=Method(how).readout)
+        model.scale_to(strength)
+        return model
 
     @torch.no_grad()
-    def features(self, how: str, names: Sequence[str], data: DownstreamDataModule, split: str) -> Tensor:
+    def features(
+        self, how: str, names: Sequence[str], data: DownstreamDataModule, split: str, strength: float = 1.0
+    ) -> Tensor:
         """Returns the features `(N, D)` of a split."""
-        rows = self._rows.setdefault((how, *names), {})
+        rows = self._rows.setdefault((how, strength, *names), {})
         ids = data.split_ids()[split]
         if any(identity not in rows for identity in ids):
-            model = self.aggregator(how, names)
+            model = self.aggregator(how, names, strength)
             device = next(self.backbone.parameters()).device
             for batch in data.batches(split, device):
                 new = [n for n, identity in enumerate(batch["id"]) if identity not in rows]
@@ -178,28 +185,53 @@ def _fit_fixed(
 ) -> tuple[float, Aggregate, AffineHead]:
     """Fits the head alone; the same closed form that `DownstreamModule` fits."""
     names = [] if method.aggregator == "none" else [name for name in memory.modules if name not in task.without]
-    kind = create_task(data.kind, data.class_names)
-    targets = {split: data.tables[split].targets for split in ("train", "test")}
+    probe = _Probe(data)
+    accuracy, head = probe(_features(memory, data, method, names, probe))
+    if method.aggregator == "bound":
+        return accuracy, memory.aggregator("uniform", names[:1]), head
+    return accuracy, memory.aggregator(method.aggregator, names), head
 
-    def features(split: str, how: str = method.aggregator, modules: Sequence[str] = names) -> Tensor:
-        return memory.features(how, modules, data, split)
 
-    def single(name: str) -> partial[Tensor]:
-        return partial(features, how="uniform", modules=[name])
+_BySplit = Callable[[str], Tensor]
 
-    compute: Callable[[str], Tensor] = features
+
+class _Probe:
+    """A closed-form head on features of the training images, and how good it is."""
+
+    def __init__(self, data: DownstreamDataModule) -> None:
+        self.kind = create_task(data.kind, data.class_names)
+        self.targets = {split: data.tables[split].targets for split in ("train", "test")}
+
+    def __call__(self, features: _BySplit) -> tuple[float, AffineHead]:
+        """Returns the test accuracy and the head."""
+        train, test = features("train"), features("test")
+        head = AffineHead(train.shape[1], self.kind.num_outputs)
+        head.fit(train.cpu(), self.targets["train"], self.kind, "ridge")
+        right = head(test.cpu()).argmax(dim=1) == self.targets["test"]
+        return float(right.float().mean()), head
+
+    def left_out_error(self, features: _BySplit) -> float:
+        """Returns the leave-one-out error on the training images."""
+        return float(ridge(features("train"), self.kind.columns(self.targets["train"])).loss)
+
+
+def _features(
+    memory: _Memory, data: DownstreamDataModule, method: Method, names: Sequence[str], probe: _Probe
+) -> _BySplit:
+    """Returns what gives the features of a split, chosen where a method has a choice."""
+
+    def one(name: str, how: str = "uniform", strength: float = 1.0) -> _BySplit:
+        return lambda split: memory.features(how, [name], data, split, strength)
+
     if method.aggregator == "best_single":
-        columns = kind.columns(targets["train"])
-        compute = min((single(name) for name in names), key=lambda one: float(ridge(one("train"), columns).loss))
-    elif method.aggregator == "k_streams":
-        compute = lambda split: torch.cat([single(name)(split) for name in names], dim=1)  # noqa: E731
-    elif method.readout == "last":
-        compute = lambda split: features(split)[:, : memory.backbone.num_features()]  # noqa: E731
-    train, test = compute("train"), compute("test")
-    head = AffineHead(train.shape[1], kind.num_outputs)
-    head.fit(train.cpu(), targets["train"], kind, "ridge")
-    right = head(test.cpu()).argmax(dim=1) == targets["test"]
-    return float(right.float().mean()), memory.aggregator(method.aggregator, names), head
+        return min(map(one, names), key=probe.left_out_error)
+    if method.aggregator == "bound":
+        choices = [one(name, "ens_moe", strength) for name in names for strength in _STRENGTHS]
+        return max(choices, key=lambda choice: probe(choice)[0])
+    if method.aggregator == "k_streams":
+        return lambda split: torch.cat([one(name)(split) for name in names], dim=1)
+    width = memory.backbone.num_features(method.readout)
+    return lambda split: memory.features(method.aggregator, names, data, split)[:, :width]
 
 
 def _facts(model: Aggregate, head: nn.Module, backbone: Backbone) -> MethodFacts:

@@ -51,6 +51,8 @@ class Adapted:
         few_epochs: Epochs on these.
         extraction_epochs: Epochs of the extraction.
         extraction_batch: Its batch size.
+        extraction_loss: Its loss; see `ExtractionModule`.
+        extraction_lr: Its learning rate.
         refinement_lr: Learning rate of TransMiter+.
     """
 
@@ -61,6 +63,8 @@ class Adapted:
     few_epochs: int = 30
     extraction_epochs: int = 60
     extraction_batch: int = 64
+    extraction_loss: str = "divergence"
+    extraction_lr: float = 1e-3
     refinement_lr: float = 1e-3
 
 
@@ -233,7 +237,13 @@ def _adapters(plan: TransferPlan, caches: Mapping[str, LogitCache], place: Path,
 
 def _extract(plan: TransferPlan, source: LogitCache, tuned: LogitCache, seed: int) -> TransMiter:
     data = CacheDataModule(str(source.path), tuned=str(tuned.path), batch_size=plan.adapted.extraction_batch, seed=seed)
-    model = ExtractionModule(data.class_names, data.aux_names, seed=seed)
+    model = ExtractionModule(
+        data.class_names,
+        data.aux_names,
+        seed=seed,
+        loss=plan.adapted.extraction_loss,
+        optimizer=partial(AdamW, lr=plan.adapted.extraction_lr, weight_decay=1e-3, fused=True),
+    )
     _fit(plan, model, data, plan.adapted.extraction_epochs, limit_val_batches=0)
     return model.adapter.eval()
 

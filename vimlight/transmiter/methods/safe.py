@@ -1,29 +1,27 @@
-"""Never worse: a pool of experts whose weights rest on evidence, and which leaves alone what there is no evidence for.
+"""Never worse: a pool of experts whose weights rest on evidence, and are equal where there is none.
 
-The promise is to be no worse than the better of the target's zero-shot logits and the fine-tuned source. Three rules
-serve it.
+The promise is to be no worse than the better of the target's zero-shot logits and the fine-tuned source. One rule
+serves it: the weights of a log-linear pool minimise its log-loss on labelled images, with a prior that believes in equal
+weights.
 
-*Evidence.* Weights are chosen among the classes that the source was tuned on, for which alone there can be labels. With
-validation labels of these, the weights of a log-linear pool minimise its log-loss, which is a convex problem. The pool
-has to prove itself against the better of the two models of the promise: its loss must be lower by more than the
-standard error of the difference, lower too on images left out of the choice, and it must be right no less often; else
-that model takes its place. Without labels the weights follow from how well the experts' votes agree, by the likelihood
-of Dawid and Skene's model; see `vimlight.transmiter.pooling`.
+*Evidence.* There can be labels for the classes that the source was tuned on. With validation labels of these the
+problem is convex. The pool has to prove itself against the better of the two models of the promise: its loss must be
+lower by more than the standard error of the difference, lower too on images left out of the choice, and it must be right
+no less often; else that model takes its place. Without labels the weights follow from how well the experts' votes agree,
+by the likelihood of Dawid and Skene's model; see `vimlight.transmiter.pooling`.
 
-*No evidence, no change.* The other classes keep the target's zero-shot logits among themselves: whatever a correction
-did for classes that were tuned on says nothing of classes that were not, and neither agreement nor confidence tells
-there whether it helps.
+*No evidence.* Of the other classes there are no labels at all, and the prior is all that is left: equal weights. Weights
+fitted on tuned classes would not do, for an expert that fits these best may have forgotten the others.
 
-*Between the two*, probability is shared out as the target's zero-shot logits do: the pool only decides how the share of
-the tuned classes is split among them. So the rule is one and the same whether a protocol scores base and novel classes
-apart or together.
+*Between the two*, probability is shared out as the target's zero-shot logits do: the pools only decide how each share is
+split. So the rule is one and the same whether a protocol scores base and novel classes apart or together.
 
 Experts are first made equally sure of themselves: each is scaled to the target's mean entropy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +51,7 @@ _MOST_IMAGES = 5000
 
 @dataclass(frozen=True)
 class _Block:
-    """Classes with evidence, and the weights of the experts among them.
+    """Classes that are weighed together, and the weights of the experts among them.
 
     Attributes:
         columns: The classes, `(B,)` int64.
@@ -110,8 +108,9 @@ class Safe(Method):
             raise Unsuitable("needs --source-tuned, --adapter or another expert to mix with the target")
         self.reads = tuple(dict.fromkeys(role for method in self._experts.values() for role in method.reads))
         known = set(data.known)
-        blocks = [tuple(sorted(known & set(group.columns))) for group in data.groups]
-        self._blocks = [self._weigh(block, data) for block in dict.fromkeys(blocks) if len(block) > 1]
+        tuned = _blocks(set(group.columns) & known for group in data.groups)
+        others = _blocks(set(group.columns) - known for group in data.groups)
+        self._blocks = [self._weigh(block, data) for block in tuned] + [self._level(block, data) for block in others]
 
     def __call__(self, images: Images) -> Tensor:
         """Returns log-probabilities of all task classes `(n, C)`."""
@@ -130,7 +129,7 @@ class Safe(Method):
             {"classes": len(block.columns), "weights": block.shares, "chosen": block.criterion}
             for block in self._blocks
         ]
-        return {"blocks": weighed, "other classes": "target zero-shot, which no label speaks against"}
+        return {"blocks": weighed}
 
     def num_parameters(self) -> int:
         """Returns the size of the experts and of the weights."""
@@ -156,6 +155,13 @@ class Safe(Method):
         weights = self._proven(fit_weights(logs, labels, prior=self._prior), logs, labels)
         criterion = f"log-loss on {len(labels)} validation images"
         return _Block(columns, weights * heat, self._shares(weights), criterion)
+
+    def _level(self, block: tuple[int, ...], data: Fit) -> _Block:
+        """Returns equal weights for classes that the source was not tuned on."""
+        columns = torch.tensor(block)
+        heat = _heat(self._sample(block, data)[:, :, columns].cpu())
+        weights = torch.full_like(heat, 1 / len(heat))
+        return _Block(columns, weights * heat, self._shares(weights), "no evidence: equal weights")
 
     def _labelled(self, block: tuple[int, ...], data: Fit) -> tuple[Tensor, Tensor] | None:
         """Returns the experts' logits `(K, n, B)` and the labels of validation images of these classes, if any."""
@@ -193,6 +199,11 @@ class Safe(Method):
 
     def _shares(self, weights: Tensor) -> dict[str, float]:
         return {name: round(float(weight), 4) for name, weight in zip(self._experts, weights, strict=True)}
+
+
+def _blocks(columns: Iterable[set[int]]) -> list[tuple[int, ...]]:
+    """Returns the sets once each, in order; a class alone has nothing to be told from."""
+    return list(dict.fromkeys(tuple(sorted(block)) for block in columns if len(block) > 1))
 
 
 def _heat(logits: Tensor) -> Tensor:
