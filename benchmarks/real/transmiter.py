@@ -68,7 +68,7 @@ def main() -> None:
         strong=STRONG,
         num_logits=1024,
         adapted=Adapted(method={"name": "clip_adapter", "alpha": 0.5}, lr=1e-3, epochs=100, few_epochs=40,
-                        extraction_epochs=60, extraction_batch=32, extraction_loss="regression", extraction_lr=1e-4,
+                        extraction_epochs=100, extraction_batch=32, extraction_loss="regression", extraction_lr=2e-4,
                         beta=5000, refinement_lr=1e-4),
         precision="32-true",
     )  # fmt: skip
