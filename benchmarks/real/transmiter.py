@@ -10,8 +10,8 @@ texts the mean over the ImageNet names. Images are encoded once, those for train
 on where it stopped.
 
 How images are shown (dark on white, as ImageNet shows goods), their size, the softening and the prompt were chosen by
-the zero-shot accuracy on training images; loss, batch and learning rate of the extraction and beta on training images
-that no run trains or validates on. Everything else is chosen on validation images of base classes: the epoch of
+the zero-shot accuracy on training images; loss, batch and learning rate of the extraction on training images that no
+run trains or validates on. Everything else is chosen on validation images of base classes: the epoch of
 fine-tuning and of TransMiter+, and the weights of the safe mixture.
 """
 
@@ -49,7 +49,7 @@ from vimlight.transmiter.vocabulary import draw_vocabulary
 WEAK, STRONG = "lite0", "lite2"
 SPLITS = {"even": (0, 2, 4, 6, 8), "first": (0, 1, 2, 3, 4)}
 SCALE, SOFTNESS, SIDE, PROMPT = 30.0, 3.0, 160, "a photo of a {}"
-POOL, VIEWS, TEST = 100, 4, 200
+POOL, VIEWS, TEST = 64, 8, 200
 
 
 def main() -> None:
@@ -68,8 +68,8 @@ def main() -> None:
         strong=STRONG,
         num_logits=1024,
         adapted=Adapted(method={"name": "clip_adapter", "alpha": 0.5}, lr=1e-3, epochs=100, few_epochs=40,
-                        extraction_epochs=100, extraction_batch=32, extraction_loss="regression", extraction_lr=2e-4,
-                        beta=5000, refinement_lr=1e-4),
+                        extraction_epochs=60, extraction_batch=32, extraction_loss="regression", extraction_lr=1e-4,
+                        refinement_lr=1e-4),
         precision="32-true",
     )  # fmt: skip
     jobs = [

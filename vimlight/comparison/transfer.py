@@ -21,7 +21,6 @@ from torch.optim import AdamW
 from vimlight.comparison.processes import in_parallel, quiet_trainer, quietly
 from vimlight.data import MidstreamDataModule
 from vimlight.transmiter import LogitCache, TransMiter, align, fit_gap_ridge
-from vimlight.transmiter.alignment import BETA
 from vimlight.transmiter.cache.build import CacheSettings, build_cache
 from vimlight.transmiter.cache.derive import with_head
 from vimlight.transmiter.cache.heads import Vocabulary
@@ -54,7 +53,6 @@ class Adapted:
         extraction_batch: Its batch size.
         extraction_loss: Its loss; see `ExtractionModule`.
         extraction_lr: Its learning rate.
-        beta: The pull of the move towards no change; see `align`.
         refinement_lr: Learning rate of TransMiter+.
     """
 
@@ -67,7 +65,6 @@ class Adapted:
     extraction_batch: int = 64
     extraction_loss: str = "divergence"
     extraction_lr: float = 1e-3
-    beta: float = BETA
     refinement_lr: float = 1e-3
 
 
@@ -226,14 +223,13 @@ def _adapters(plan: TransferPlan, caches: Mapping[str, LogitCache], place: Path,
     """Returns the adapters by the roles of an evaluation."""
     source, target, tuned = (caches[f"{role}_train"] for role in ("source", "target", "source_tuned"))
     unmoved = _extract(plan, source, tuned, seed)
-    beta = plan.adapted.beta
-    adapter = align(unmoved, source, target, beta)
+    adapter = align(unmoved, source, target)
     bare_source = _without_auxiliary(source, place / "bare_source")
     bare_target = _without_auxiliary(target, place / "bare_target")
     return {
         "adapter": adapter,
         "adapter_unmoved": unmoved,
-        "adapter_no_aux": align(_extract(plan, bare_source, tuned, seed), bare_source, bare_target, beta),
+        "adapter_no_aux": align(_extract(plan, bare_source, tuned, seed), bare_source, bare_target),
         "gap_ridge": fit_gap_ridge(source, tuned, target),
         "adapter_plus": _refine(plan, adapter, caches, seed),
     }
