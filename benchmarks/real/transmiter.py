@@ -11,8 +11,8 @@ on where it stopped.
 
 How images are shown (dark on white, as ImageNet shows goods), their size, the softening and the prompt were chosen by
 the zero-shot accuracy on training images; loss, batch and learning rate of the extraction on training images that no
-run trains or validates on. Everything else is chosen on validation images of base classes: the epoch of
-fine-tuning and of TransMiter+, and the weights of the safe mixture.
+run trains or validates on. Everything else is chosen on validation images of base classes: the epoch of fine-tuning and
+of TransMiter+, and the weights of the safe mixture.
 """
 
 from __future__ import annotations

@@ -257,7 +257,7 @@ def test_mistakes(root, tmp_path):
         ({"temperature": 0}, ConfigError, "temperatures must be above 0, got 0 and 0.5"),
         ({"noise": -1}, ConfigError, "noise must be at least 0"),
         ({"noise_probability": 2}, ConfigError, "noise_probability from 0 to 1, got 0.5 and 2"),
-        ({"loss": "regresion"}, UnknownNameError, "unknown loss of an extraction 'regresion'; did you mean 'regression'"),
+        ({"loss": "regresion"}, UnknownNameError, "loss of an extraction 'regresion'; did you mean 'regression'"),
         ({"basis": "fixde"}, UnknownNameError, "unknown basis 'fixde'; did you mean 'fixed'"),
         ({"warmup": 1.0}, ConfigError, "warmup is a share of the steps"),
     ):

@@ -1,20 +1,20 @@
 """Never worse: a pool of experts whose weights rest on evidence, and are equal where there is none.
 
 The promise is to be no worse than the better of the target's zero-shot logits and the fine-tuned source. One rule
-serves it: the weights of a log-linear pool minimise its log-loss on labelled images, with a prior that believes in equal
-weights.
+serves it: the weights of a log-linear pool minimise its log-loss on labelled images, with a prior that believes in
+equal weights.
 
 *Evidence.* There can be labels for the classes that the source was tuned on. With validation labels of these the
 problem is convex. The pool has to prove itself against the better of the two models of the promise: its loss must be
-lower by more than the standard error of the difference, lower too on images left out of the choice, and it must be right
-no less often; else that model takes its place. Without labels the weights follow from how well the experts' votes agree,
-by the likelihood of Dawid and Skene's model; see `vimlight.transmiter.pooling`.
+lower by more than the standard error of the difference, lower too on images left out of the choice, and it must be
+right no less often; else that model takes its place. Without labels the weights follow from how well the experts'
+votes agree, by the likelihood of Dawid and Skene's model; see `vimlight.transmiter.pooling`.
 
-*No evidence.* Of the other classes there are no labels at all, and the prior is all that is left: equal weights. Weights
-fitted on tuned classes would not do, for an expert that fits these best may have forgotten the others.
+*No evidence.* Of the other classes there are no labels at all, and the prior is all that is left: equal weights.
+Weights fitted on tuned classes would not do, for an expert that fits these best may have forgotten the others.
 
-*Between the two*, probability is shared out as the target's zero-shot logits do: the pools only decide how each share is
-split. So the rule is one and the same whether a protocol scores base and novel classes apart or together.
+*Between the two*, probability is shared out as the target's zero-shot logits do: the pools only decide how each share
+is split. So the rule is one and the same whether a protocol scores base and novel classes apart or together.
 
 Experts are first made equally sure of themselves: each is scaled to the target's mean entropy.
 """
