@@ -6,7 +6,7 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -78,24 +78,44 @@ class Bench:
         """
         reference = reference or next(iter(tasks))
         times = self._rounds(tasks, rounds, rarely)
-        flops = {name: _operations(task) if count else 0 for name, task in tasks.items()}
+        rows = self.rows(times, reference, at_most, tasks if count else {})
+        return Comparison(title, reference, rounds, rows, curve, x, axis)
+
+    def rows(
+        self,
+        times: Sequence[Mapping[str, tuple[float, float]]],
+        reference: str,
+        at_most: Mapping[str, float | None] | None = None,
+        tasks: Mapping[str, Task] | None = None,
+    ) -> tuple[Row, ...]:
+        """Summarises rounds.
+
+        Args:
+            times: For each round, the seconds by the clock and by the processor of what ran in it, by name.
+            reference: What the ratios are by.
+            at_most: The bars: upper bounds of ratios.
+            tasks: What to call to count operations and memory.
+        """
+        tasks = tasks or {}
+        flops = {name: _operations(task) for name, task in tasks.items()}
         rows = []
-        for name, task in tasks.items():
+        for name in times[0]:
             clock = [of[name][0] for of in times if name in of]
+            task = tasks.get(name)
             rows.append(
                 Row(
                     name,
                     statistics.median(clock),
                     _quartiles(clock),
                     *_ratios(times, name, reference),
-                    flops=flops[name],
-                    flop_ratio=flops[name] / flops[reference] if flops[reference] else None,
-                    peak_mb=peak_bytes(task, self.device) / 1e6 if count else 0.0,
-                    kept_mb=kept_for_backward(task) / 1e6 if count else 0.0,
+                    flops=flops.get(name, 0),
+                    flop_ratio=flops[name] / flops[reference] if flops.get(reference) else None,
+                    peak_mb=peak_bytes(task, self.device) / 1e6 if task else 0.0,
+                    kept_mb=kept_for_backward(task) / 1e6 if task else 0.0,
                     bar=self._bar((at_most or {}).get(name)),
                 )
             )
-        return Comparison(title, reference, rounds, tuple(rows), curve, x, axis)
+        return tuple(rows)
 
     def figure(
         self,
@@ -168,7 +188,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _ratios(
-    times: list[dict[str, tuple[float, float]]], name: str, reference: str
+    times: Sequence[Mapping[str, tuple[float, float]]], name: str, reference: str
 ) -> tuple[float, tuple[float, float], float | None]:
     both = [(of[name], of[reference]) for of in times if name in of]
     clock = [mine[0] / other[0] for mine, other in both]

@@ -1,0 +1,58 @@
+"""`torch.compile` of a zoo: its speed, what compiling takes, and that other gates and modules do not compile anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch._dynamo.utils import counters
+
+from benchmarks.bench import BENCHMARKS, Bench
+from benchmarks.models import backbone_for, images_for, modules_for
+from benchmarks.results import Comparison, Figure
+from benchmarks.speed.fused import inference
+from vimlight.aggregation import aggregate
+
+
+@BENCHMARKS.register("compiled")
+def compiled(
+    bench: Bench, *, backbone: str, kind: str, settings: dict[str, Any], count: int, batch: int, rounds: int
+) -> Iterator[Comparison | Figure]:
+    """Compares a zoo with itself compiled, and the bare backbone with itself compiled.
+
+    Args:
+        bench: Where.
+        backbone: Name of a timm model.
+        kind: Type of the modules.
+        settings: Their settings.
+        count: K.
+        batch: Images at a time.
+        rounds: How often.
+    """
+    bare = backbone_for(bench, backbone)
+    images = images_for(bare, batch)
+    model = aggregate(bare, modules_for(bare, count, kind, **settings)).eval()
+    torch._dynamo.reset()
+    models = {
+        "bare": bare,
+        "fused": model,
+        "bare, compiled": torch.compile(bare),
+        "fused, compiled": torch.compile(model),
+    }
+    tasks = {name: inference(bench, forward, images) for name, forward in models.items()}
+    for name in ("bare, compiled", "fused, compiled"):
+        seconds, _ = bench.seconds(tasks[name])
+        yield bench.figure(f"first call of {name}", seconds, "s")
+    title = f"{backbone}, {count} x {kind}, batch {batch}"
+    yield bench.compare(title, tasks, rounds=rounds, count=False)
+    before = counters["stats"]["unique_graphs"]
+    with torch.no_grad():
+        model.gating.logits.normal_()  # type: ignore[operator, union-attr]  # logits of ens_moe
+    tasks["fused, compiled"]()
+    yield bench.figure("graphs compiled anew for other gates", counters["stats"]["unique_graphs"] - before, at_most=0)
+    with torch.no_grad():
+        for buffer in model.wides.buffers():
+            buffer.normal_(std=0.02)
+    tasks["fused, compiled"]()
+    yield bench.figure("graphs compiled anew for other modules", counters["stats"]["unique_graphs"] - before, at_most=0)
