@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tiny_boxes import annotation, voc_object, write_coco, write_voc
 from tiny_training import VIT, fill
 
 from vimlight.backbone import create_backbone
@@ -21,6 +22,8 @@ NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"
 BACKBONE = json.dumps({"name": "vit_tiny_patch16_224", **VIT})
 SMALL = [f"--model.backbone={BACKBONE}", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
 SCENES = "--data.dataset_args={task: %s, train: %d, test: 16, size: 32}"
+# So low a threshold that something is found after one epoch.
+DETECTION = "{kind: detection, width: 32, levels: 2, convs: 1, score_threshold: 0.001}"
 OVERRIDES = {
     "midstream/letters.yaml": [SCENES % ("letters", 60)],
     "midstream/attributes.yaml": [SCENES % ("attributes", 60)],
@@ -29,7 +32,22 @@ OVERRIDES = {
     ],
     "downstream/digits.yaml": ["--data.shots=2", "--data.test_limit=20", "--trainer.check_val_every_n_epoch=1"],
     "downstream/linear_with_extra_module.yaml": [SCENES % ("odd_shapes", 160), "--data.shots=2"],
+    "midstream/detection.yaml": [SCENES % ("objects", 60), f"--model.task={DETECTION}"],
+    "midstream/detection_coco.yaml": [
+        "--data.dataset_args={root: coco, train: annotations/train.json, train_images: train, test: null}",
+        "--data.num_workers=0", "--trainer.precision=bf16-mixed", f"--model.task={DETECTION}",
+    ],
+    "downstream/detection.yaml": [
+        SCENES % ("odd_objects", 160), "--data.shots=2", "--trainer.check_val_every_n_epoch=1",
+        f"--model.task={DETECTION}",
+    ],
+    "downstream/detection_voc.yaml": [
+        "--data.dataset_args={root: VOC}", "--data.num_workers=0", "--trainer.precision=bf16-mixed",
+        f"--model.task={DETECTION}",
+    ],
 }  # fmt: skip
+# These write COCO results, one row an object.
+DETECTIONS = [name for name in OVERRIDES if "detection" in name]
 LOGGERS = [name for name in NAMES if name.startswith("loggers/")]
 
 
@@ -47,6 +65,10 @@ def workplace(tmp_path, monkeypatch):
         for number in range(8):
             pixels = np.random.default_rng(number).integers(0, 255, (40, 30 + number, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(Path("flowers", name, f"{number}.png"))
+    boxes = [annotation(n, 10 * n, (3, 7, 90)[n % 3], [2, 3, 20, 9]) for n in range(1, 13)]
+    write_coco(Path("coco"), "train", 12, boxes)
+    dog = [voc_object("dog", (2, 3, 30, 12))]
+    write_voc(Path("VOC"), {"train": [dog] * 6, "val": [dog, []]})
     return tmp_path
 
 
@@ -85,12 +107,53 @@ def test_fit_test_and_predict(workplace, name, capsys):
         assert not new
         assert Path("runs/fit/version_0/gates.csv").is_file()
     run("test", *common, "--ckpt_path", checkpoints[-1])
+    if name in DETECTIONS:
+        predict_boxes(*common, "--ckpt_path", checkpoints[-1])
+        assert "test/map" in capsys.readouterr().out
+        return
     run("predict", *common, "--ckpt_path", checkpoints[-1], "--predictions.path=out.csv")
     with Path("out.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows
     assert all(key in ("id", "label") or 0 <= float(value) <= 1 for row in rows for key, value in row.items())
     assert "test/loss" in capsys.readouterr().out
+
+
+def predict_boxes(*words):
+    """Writes results and loads them with pycocotools, as its evaluation does."""
+    from pycocotools.coco import COCO
+
+    run("predict", *words, "--predictions.path=out.json")
+    rows = json.loads(Path("out.json").read_text())
+    assert rows
+    known = COCO()
+    known.dataset = {
+        "images": [{"id": name} for name in {row["image_id"] for row in rows}],
+        "annotations": [],
+        "categories": [{"id": number} for number in {row["category_id"] for row in rows}],
+    }
+    known.createIndex()
+    assert len(known.loadRes("out.json").anns) == len(rows)
+    assert all(0 <= row["score"] <= 1 and min(row["bbox"]) >= 0 for row in rows)
+    return rows
+
+
+@pytest.mark.slow
+def test_results_on_coco_files_fit_their_annotations(workplace):
+    """Image ids are those of the file, category ids have its gaps, and boxes lie in the images as they are on disk."""
+    name = "midstream/detection_coco.yaml"
+    common = ["--config", CONFIGS / name, *SMALL, *OVERRIDES[name]]
+    run("fit", *common)
+    rows = predict_boxes(*common, "--ckpt_path", next(Path("runs/fit/version_0/checkpoints").glob("*.ckpt")))
+    truth = json.loads(Path("coco/annotations/train.json").read_text())
+    images = {image["id"]: image for image in truth["images"]}
+    assert {row["image_id"] for row in rows} <= set(images)
+    assert {row["category_id"] for row in rows} <= {3, 7, 90}
+    for row in rows:
+        left, top, width, height = row["bbox"]
+        assert left + width <= images[row["image_id"]]["width"] + 0.01
+        assert top + height <= images[row["image_id"]]["height"] + 0.01
+    assert max(row["bbox"][0] + row["bbox"][2] for row in rows) > 32
 
 
 @pytest.mark.slow

@@ -11,12 +11,12 @@ from vimlight.errors import ConfigError
 from vimlight.tasks.fcos import FCOS, assign, decode, fcos_loss
 from vimlight.tasks.pyramid import Pyramid
 
-PLAIN = {"channels": [6, 6], "strides": [8, 8]}
-STAGED = {"channels": [4, 6, 8], "strides": [4, 8, 16]}
+PLAIN = [(6, 8, 8), (6, 8, 8)]
+STAGED = [(4, 16, 16), (6, 8, 8), (8, 4, 4)]
 
 
-def maps(count=2, side=64, channels=(6, 6), strides=(8, 8)):
-    return [torch.randn(count, c, side // s, side // s) for c, s in zip(channels, strides, strict=True)]
+def maps(shapes=PLAIN, count=2):
+    return [torch.randn(count, *shape) for shape in shapes]
 
 
 def objects(*boxes, labels=None, crowd=None):
@@ -28,34 +28,33 @@ def objects(*boxes, labels=None, crowd=None):
     }
 
 
-def head(**options):
-    return FCOS(**{**PLAIN, "num_outputs": 3, "width": 32, "levels": 3, "convs": 1, **options})
+def head(shapes=PLAIN, **options):
+    return FCOS(shapes, 3, **{"width": 32, "levels": 3, "convs": 1, **options})
 
 
-@pytest.mark.parametrize(("settings", "sizes"), [(PLAIN, [16, 8, 4]), (STAGED, [16, 8, 4])])
-def test_levels_halve(settings, sizes):
-    levels = Pyramid(**settings, width=8, levels=3)(maps(**settings))
-    assert [level.shape for level in levels] == [(2, 8, size, size) for size in sizes]
+@pytest.mark.parametrize("shapes", [PLAIN, STAGED])
+def test_levels_halve(shapes):
+    levels = Pyramid(shapes, width=8, levels=3)(maps(shapes))
+    assert [level.shape for level in levels] == [(2, 8, size, size) for size in (16, 8, 4)]
 
 
 def test_missing_levels_are_pooled_and_small_maps_stay_one_position():
-    plain = Pyramid([6], [8], width=8, levels=6)(maps(channels=[6], strides=[8]))
+    plain = Pyramid(PLAIN, width=8, levels=6)(maps())
     assert [x.shape[2] for x in plain] == [16, 8, 4, 2, 1, 1]
-    assert [x.shape[2] for x in Pyramid(**STAGED, width=8, levels=5)(maps(**STAGED))] == [16, 8, 4, 2, 1]
-    assert [x.shape[2] for x in Pyramid(**STAGED, width=8, levels=1)(maps(**STAGED))] == [16, 8, 4]
+    assert [x.shape[2] for x in Pyramid(STAGED, width=8, levels=5)(maps(STAGED))] == [16, 8, 4, 2, 1]
+    assert [x.shape[2] for x in Pyramid(STAGED, width=8, levels=1)(maps(STAGED))] == [16, 8, 4]
 
 
 def test_maps_of_any_scale_are_levelled():
-    pyramid = Pyramid([6], [8], width=8, levels=2)
-    x = maps(channels=[6], strides=[8])
-    assert torch.allclose(pyramid(x)[0], pyramid([x[0] * 1000])[0], atol=1e-3)
+    pyramid, x = Pyramid(PLAIN, width=8, levels=2), maps()
+    assert torch.allclose(pyramid(x)[0], pyramid([x[0] * 1000, x[1]])[0], atol=1e-3)
 
 
 def test_wrong_settings_are_named():
-    with pytest.raises(ConfigError, match="one stride a map, got 2 maps"):
-        Pyramid([6, 6], [8])
+    with pytest.raises(ConfigError, match=r"needs maps .*, got features of shapes \[\(64,\)\]"):
+        Pyramid([(64,)])
     with pytest.raises(ConfigError, match="at least 1 level"):
-        Pyramid([6], [8], levels=0)
+        Pyramid(PLAIN, levels=0)
     with pytest.raises(ConfigError, match="multiple of 32, got 48"):
         head(width=48)
 
@@ -163,10 +162,10 @@ def test_images_without_objects_give_every_parameter_a_gradient(targets):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("settings", [PLAIN, STAGED])
-def test_every_parameter_has_a_gradient(settings):
-    model = head(**settings)
-    sum(fcos_loss(model(maps(**settings)), [objects((0.1, 0.2, 0.5, 0.7)), objects()]).values()).backward()
+@pytest.mark.parametrize("shapes", [PLAIN, STAGED])
+def test_every_parameter_has_a_gradient(shapes):
+    model = head(shapes)
+    sum(fcos_loss(model(maps(shapes)), [objects((0.1, 0.2, 0.5, 0.7)), objects()]).values()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 

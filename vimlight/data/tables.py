@@ -136,11 +136,14 @@ class FileTable(Table):
         paths: N files.
         targets: See `Table`.
         root: Folder that the ids leave out.
+        ids: N names, if they are not those of the files.
     """
 
-    def __init__(self, paths: Sequence[Path], targets: Targets, root: Path) -> None:
+    def __init__(
+        self, paths: Sequence[Path], targets: Targets, root: Path, ids: Sequence[str] | None = None
+    ) -> None:
         self._paths = list(paths)
-        super().__init__(targets, [_relative(path, root) for path in paths])
+        super().__init__(targets, [_relative(path, root) for path in paths] if ids is None else ids)
 
     def image(self, index: int) -> Tensor:
         """Decodes one file, `(3, H, W)` uint8.
@@ -258,8 +261,10 @@ class Source:
 
 
 def pick(targets: Targets, indices: Tensor) -> Targets:
-    """Returns some of the targets, as a tensor or as a sequence, in the given order."""
-    return targets[indices] if isinstance(targets, Tensor) else _Picked(targets, indices.tolist())
+    """Returns some of the targets, in the given order; of a sequence, what its own `pick` gives if it has one."""
+    if isinstance(targets, Tensor):
+        return targets[indices]
+    return targets.pick(indices) if hasattr(targets, "pick") else _Picked(targets, indices.tolist())
 
 
 class _Picked(Sequence[Any]):

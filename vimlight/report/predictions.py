@@ -22,8 +22,8 @@ from vimlight.tasks import Task
 __all__ = ["PredictionWriter"]
 
 Columns = Mapping[str, Sequence[Any]]
-# Position in the data (loader, image), and the values by column.
-_Row = tuple[tuple[int, int], dict[str, Any]]
+# Position in the data (loader, image), and the rows of the image: values by column.
+_Row = tuple[tuple[int, int], list[dict[str, Any]]]
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -95,19 +95,18 @@ class PredictionWriter(BasePredictionWriter):
             dataloader_idx: Number of the loader.
         """
         task, ids = _task(pl_module), [str(name) for name in prediction["id"]]
-        columns = {"id": ids, **task.table(prediction["prediction"])}
+        given = prediction["size"].tolist() if "size" in prediction else [batch["image"].shape[-2:]] * len(ids)
+        sizes = [(int(height), int(width)) for height, width in given]
+        items = prediction.pop("prediction")
+        prediction["rows"] = task.rows(ids, items, sizes)
         if _writes_files(task):
-            sizes = prediction.get("size")
-            sizes = [tuple(batch["image"].shape[-2:])] * len(ids) if sizes is None else sizes.tolist()
-            items = prediction.pop("prediction")
-            columns["file"] = [
-                self._write(task, name, item, size) for name, item, size in zip(ids, items, sizes, strict=True)
-            ]
-        rows = zip(*columns.values(), strict=True)
-        prediction["rows"] = [dict(zip(columns, row, strict=True)) for row in rows]
+            for name, item, size, rows in zip(ids, items, sizes, prediction["rows"], strict=True):
+                file = self._write(task, name, item, size)
+                for row in rows:
+                    row["file"] = file
 
-    def _write(self, task: Task, name: str, item: Any, size: Sequence[int]) -> str:
-        suffix, content = task.file(item, (int(size[0]), int(size[1]))) or ("", b"")
+    def _write(self, task: Task, name: str, item: Any, size: tuple[int, int]) -> str:
+        suffix, content = task.file(item, size) or ("", b"")
         parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
         place = PurePosixPath(*parts).with_suffix(suffix)
         path = self._staging / place
@@ -168,10 +167,10 @@ def _rows(
     positions = [position for batch in indices for position in batch]
     number = 0
     for batch in batches:
-        for row in batch["rows"]:
+        for rows in batch["rows"]:
             # A loader that Lightning cannot follow deals its images out in turn.
             position = positions[number] if positions else number * world + rank
-            yield (loader, int(position)), row
+            yield (loader, int(position)), rows
             number += 1
 
 
@@ -185,7 +184,7 @@ def _gather(rows: list[_Row], trainer: pl.Trainer) -> list[_Row]:
 
 def _columns(rows: list[_Row]) -> dict[str, list[Any]]:
     unique = dict(rows)
-    ordered = [unique[position] for position in sorted(unique)]
+    ordered = [row for position in sorted(unique) for row in unique[position]]
     # Single precision has no more digits than these.
     return {
         name: [float(f"{row[name]:.8g}") if isinstance(row[name], float) else row[name] for row in ordered]
@@ -195,7 +194,7 @@ def _columns(rows: list[_Row]) -> dict[str, list[Any]]:
 
 def _check_files(columns: Columns) -> None:
     seen: dict[str, str] = {}
-    for name, file in zip(columns["id"], columns.get("file", ()), strict=False):
+    for name, file in zip(columns.get("id", ()), columns.get("file", ()), strict=False):
         if seen.setdefault(file, name) != name:
             raise DataError(f"the images {seen[file]!r} and {name!r} would both write {file!r}; rename one of them")
 

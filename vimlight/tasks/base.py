@@ -13,8 +13,9 @@ few-shot sampling, augmentation, reports and predictions take it from there. It 
   predicted (one row or entry an image, in pixels of the model's input), which `metrics()` take with the targets;
 * whether an affine head can be fitted in closed form: `columns(targets)`, or for maps `examples(features, targets,
   images)`. Then the gates of a zoo start from a ranking of its modules and, if `closed_form`, the head is solved;
-* how predictions are written: `table(predictions)`, values for the row of each image, and where one prediction is a
-  file of its own `file(prediction, size)`; and how they are shown: `labels`, `truth`, `draw`, `confusion`.
+* how predictions are written: `table(predictions)`, values for the row of each image (`rows`, where an image has
+  several or none), and where one prediction is a file of its own `file(prediction, size)`; and how they are shown:
+  `labels`, `truth`, `draw`, `confusion`.
 
 Batches are dictionaries: `"image"` `(N, 3, H, W)`, `"target"`, `"id"`, and `"size"` `(N, 2)`, height and width of the
 images as they were before they became the input.
@@ -175,13 +176,28 @@ class Task(ABC):
         """
         return 1.0, 0.0
 
-    @abstractmethod
     def table(self, predictions: Batched) -> Mapping[str, Sequence[Any]]:
         """Returns what the rows of a predictions file say: texts or numbers for each image, by the column's name.
+
+        By default that is the column `label`, with the words of `labels`.
 
         Args:
             predictions: A batch of predictions.
         """
+        return {"label": self.labels(predictions)}
+
+    def rows(
+        self, ids: Sequence[str], predictions: Batched, sizes: Sequence[tuple[int, int]]
+    ) -> list[list[dict[str, Any]]]:
+        """Returns the rows of a predictions file, for each image: by default one, with the columns of `table`.
+
+        Args:
+            ids: The images' ids.
+            predictions: A batch of predictions.
+            sizes: Height and width of the images before they became the input.
+        """
+        columns = {"id": list(ids), **self.table(predictions)}
+        return [[dict(zip(columns, row, strict=True))] for row in zip(*columns.values(), strict=True)]
 
     def file(self, prediction: Any, size: tuple[int, int]) -> tuple[str, bytes] | None:
         """Returns suffix and content of one prediction's own file, or nothing where the table says all.

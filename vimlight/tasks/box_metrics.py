@@ -14,6 +14,8 @@ from vimlight.errors import ConfigError
 
 __all__ = ["BoxPrecision", "box_metrics"]
 
+_KEYS = ("map", "map_50", "map_75")
+
 
 def box_metrics() -> MetricCollection:
     """Returns mean average precision over IoU thresholds 0.5 to 0.95, at 0.5 and at 0.75.
@@ -27,17 +29,11 @@ def box_metrics() -> MetricCollection:
         raise ConfigError(
             "average precision of boxes needs pycocotools; install it with: pip install 'vimlight[detection]'"
         ) from None
-    shared = _Evaluation()
-    return MetricCollection({key: BoxPrecision(key, shared) for key in ("map", "map_50", "map_75")})
+    return MetricCollection({"boxes": BoxPrecision()})
 
 
 class BoxPrecision(Metric):
-    """One number of COCO's evaluation; an image that several processes saw counts once.
-
-    Args:
-        key: `"map"`, `"map_50"` or `"map_75"`.
-        evaluation: What computes it, shared with the other numbers so that they cost one evaluation together.
-    """
+    """COCO's average precision; an image that several processes saw counts once."""
 
     full_state_update = False
     higher_is_better = True
@@ -45,10 +41,8 @@ class BoxPrecision(Metric):
     found: Any
     truth: Any
 
-    def __init__(self, key: str, evaluation: _Evaluation | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.key = key
-        self.evaluation = evaluation or _Evaluation()
         for name in ("images", "found", "truth"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -66,34 +60,18 @@ class BoxPrecision(Metric):
             self.found.append(_rows(prediction, prediction["scores"], target["size"]))
             self.truth.append(_rows(target, target["crowd"], target["size"]))
 
-    def compute(self) -> Tensor:
-        """Computes the number; not a number where there is nothing to be found."""
-        parts = [value if isinstance(value, Tensor) else torch.cat(value) for value in self._parts()]
-        value = self.evaluation(*parts)[self.key].to(self.device)
-        return torch.where(value < 0, torch.nan, value)
-
-    def _parts(self) -> list[Any]:
-        return [self.images, self.found, self.truth]
+    def compute(self) -> dict[str, Tensor]:
+        """Computes `"map"`, `"map_50"` and `"map_75"`; not a number where there is nothing to be found."""
+        states = (self.images, self.found, self.truth)
+        parts = [state if isinstance(state, Tensor) else torch.cat(state) for state in states]
+        found = _evaluate(*(part.cpu() for part in parts))
+        return {key: torch.where(found[key] < 0, torch.nan, found[key]).to(self.device) for key in _KEYS}
 
 
 def _rows(objects: Mapping[str, Tensor], last: Tensor, size: Tensor) -> Tensor:
     """Returns one row an object: the box in pixels of the image file, the label and `last`, `(B, 6)`."""
     boxes = objects["boxes"].float() * size.flip(0).repeat(2)
     return torch.cat([boxes, objects["labels"].float()[:, None], last.float()[:, None]], dim=1)
-
-
-class _Evaluation:
-    """Evaluates, once for the same rows."""
-
-    def __init__(self) -> None:
-        self._known: tuple[tuple[Tensor, ...], dict[str, Tensor]] | None = None
-
-    def __call__(self, *parts: Tensor) -> dict[str, Tensor]:
-        """Returns torchmetrics' numbers for the states of `BoxPrecision`, joined over batches and processes."""
-        parts = tuple(part.cpu() for part in parts)
-        if self._known is None or not all(map(torch.equal, self._known[0], parts)):
-            self._known = parts, _evaluate(*parts)
-        return self._known[1]
 
 
 def _evaluate(images: Tensor, found: Tensor, truth: Tensor) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ of the loss, and boxes are fractions of the image, so that nothing depends on th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +33,8 @@ class FCOS(nn.Module):
     """A pyramid with torchvision's FCOS head on it.
 
     Args:
-        channels: Channels of each map.
+        shapes: Channels, height and width of each map of an image.
         num_outputs: Number of classes, C.
-        strides: Pixels of the image from one position to the next, for each map.
         width: Channels of the pyramid and the head, a multiple of 32.
         levels: Levels of the pyramid.
         convs: Convolutions in each of the two branches.
@@ -46,10 +45,9 @@ class FCOS(nn.Module):
 
     def __init__(
         self,
-        channels: Sequence[int],
+        shapes: Sequence[tuple[int, ...]],
         num_outputs: int,
         *,
-        strides: Sequence[int],
         width: int = 128,
         levels: int = 4,
         convs: int = 2,
@@ -57,7 +55,7 @@ class FCOS(nn.Module):
         super().__init__()
         if width < 1 or width % 32:
             raise ConfigError(f"the width of a detection head must be a multiple of 32, got {width}")
-        self.pyramid = Pyramid(channels, strides, width=width, levels=levels)
+        self.pyramid = Pyramid(shapes, width=width, levels=levels)
         self.head = FCOSHead(width, 1, num_outputs, convs)
         # Distances pass a rectifier: they must not start where it has no gradient.
         nn.init.constant_(self.head.regression_head.bbox_reg.bias, 2.0)
@@ -112,7 +110,7 @@ def _boxes(points: Tensor, distances: Tensor) -> Tensor:
     return torch.cat([low, points[:, :2] + distances[..., 2:] * cell], dim=-1)
 
 
-def assign(points: Tensor, targets: Sequence[Boxes]) -> tuple[Tensor, Tensor]:
+def assign(points: Tensor, targets: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
     """Says which object each position has to predict.
 
     It is the smallest of those that the position lies in, near their middle, on the level for their size.
@@ -140,7 +138,7 @@ def assign(points: Tensor, targets: Sequence[Boxes]) -> tuple[Tensor, Tensor]:
     return torch.where(found, index, -1), ignored
 
 
-def fcos_loss(outputs: Outputs, targets: Sequence[Boxes]) -> dict[str, Tensor]:
+def fcos_loss(outputs: Outputs, targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Computes the three parts of the loss, each a scalar: per position that predicts an object.
 
     Args:

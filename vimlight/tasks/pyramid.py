@@ -18,46 +18,45 @@ __all__ = ["Pyramid"]
 class Pyramid(nn.Module):
     """Makes levels of falling resolution, all of one width, out of the maps of a backbone.
 
-    The maps are normalised and projected, and those of one stride are added. If all have one stride, as in a plain
+    The maps are normalised and projected, and those of one size are added. If all have one size, as in a plain
     transformer, the levels are that sum enlarged twice by a transposed convolution, as it is, and max-pooled [Li et
     al. 2022, "Exploring plain vision transformer backbones for object detection"]; otherwise torchvision's feature
     pyramid adds them up from coarse to fine, and levels that are still missing are max-pooled.
 
     Args:
-        channels: Channels of each map.
-        strides: Pixels of the image from one position to the next, for each map.
+        shapes: Channels, height and width of each map of an image.
         width: Channels of the levels.
-        levels: How many levels; where all maps have one stride, the first has half of it, otherwise there is at least
-            one a stride.
+        levels: How many levels; where all maps have one size, the first has twice that, otherwise there is at least one
+            level a size.
 
     Raises:
-        ConfigError: If there is no map, or not one stride a map, or no level.
+        ConfigError: If there is no map or no level.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int], *, width: int = 128, levels: int = 4) -> None:
+    def __init__(self, shapes: Sequence[tuple[int, ...]], *, width: int = 128, levels: int = 4) -> None:
         super().__init__()
-        if not channels or len(channels) != len(strides):
-            raise ConfigError(f"a pyramid needs one stride a map, got {len(channels)} maps and strides {list(strides)}")
+        if not shapes or any(len(shape) != 3 for shape in shapes):
+            raise ConfigError(f"a pyramid needs maps (channels, height, width), got features of shapes {list(shapes)}")
         if levels < 1:
             raise ConfigError(f"a pyramid needs at least 1 level, got {levels}")
-        known = sorted(set(strides))
-        self.plain = len(known) == 1
-        self.levels = levels if self.plain else max(levels, len(known))
-        self._stages = [known.index(stride) for stride in strides]
+        sizes = sorted({shape[1:] for shape in shapes}, reverse=True)
+        self.plain = len(sizes) == 1
+        self.levels = levels if self.plain else max(levels, len(sizes))
+        self._stages = [sizes.index(shape[1:]) for shape in shapes]
         self.lateral = nn.ModuleList(
-            nn.Sequential(_ChannelNorm(count), nn.Conv2d(count, width, 1)) for count in channels
+            nn.Sequential(_ChannelNorm(shape[0]), nn.Conv2d(shape[0], width, 1)) for shape in shapes
         )
         self.enlarge = nn.Sequential(nn.ConvTranspose2d(width, width, 2, stride=2), nn.GELU()) if self.plain else None
         if self.plain:
             self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(levels))
         else:
-            self.merge = FeaturePyramidNetwork([width] * len(known), width)
+            self.merge = FeaturePyramidNetwork([width] * len(sizes), width)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Returns the levels, finest first.
 
         Args:
-            maps: `(N, channels, height, width)` each, in the order of `channels`.
+            maps: `(N, channels, height, width)` each, in the order of `shapes`.
 
         Returns:
             Tensors `(N, width, H, W)` of falling size.

@@ -57,9 +57,10 @@ def read_coco(
     if missing:
         raise DataError(f"{annotations}: {len(missing)} of {len(files)} images do not exist; the first: {missing[0]}")
     sizes = [_size(entry, file) for entry, file in zip(entries.values(), files, strict=True)]
-    targets = pack_boxes(list(found.values()), sizes, [str(file) for file in files], skip_degenerate=skip_degenerate)
-    ids = tuple(str(number) for number in entries)
-    return BoxAnnotations(tuple(files), ids, targets, tuple(names.values()), tuple(names))
+    targets = pack_boxes(
+        list(found.values()), sizes, list(map(str, files)), category_ids=tuple(names), skip_degenerate=skip_degenerate
+    )
+    return BoxAnnotations(tuple(files), tuple(map(str, entries)), targets, tuple(names.values()))
 
 
 def _load(file: Path) -> dict[str, Any]:

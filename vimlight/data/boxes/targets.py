@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +39,8 @@ class BoxTargets(Sequence[dict[str, Tensor]]):
 
     An item has `"boxes"` `(B, 4)` float32, the corners left, top, right, bottom as fractions of the image's width and
     height, `"labels"` `(B,)` int64, `"crowd"` `(B,)` bool, `"size"` `(2,)` int64, height and width of the image file in
-    pixels, and `"image"` `()` int64, the number i. An image without objects has B = 0. Even large data sets are a few
-    tensors, which worker processes share.
+    pixels, and `"image"` `()` int64, the number i, which it keeps in a part of the whole. An image without objects has
+    B = 0. Even large data sets are a few tensors, which worker processes share.
 
     Args:
         boxes: Of all images one after another, `(T, 4)`.
@@ -47,35 +48,59 @@ class BoxTargets(Sequence[dict[str, Tensor]]):
         crowd: `(T,)`.
         counts: How many objects each image has, `(N,)`.
         sizes: `(N, 2)`.
+        category_ids: The number that results files give each class, not necessarily without gaps; from 1 on if left
+            out.
+
+    Attributes:
+        labels: `(T,)`.
+        category_ids: As given.
     """
 
-    def __init__(self, boxes: Tensor, labels: Tensor, crowd: Tensor, counts: Tensor, sizes: Tensor) -> None:
-        self._boxes, self._labels, self._crowd, self._sizes = boxes, labels, crowd, sizes
+    def __init__(
+        self,
+        boxes: Tensor,
+        labels: Tensor,
+        crowd: Tensor,
+        counts: Tensor,
+        sizes: Tensor,
+        category_ids: Sequence[int] | None = None,
+    ) -> None:
+        self._boxes, self._crowd, self._sizes = boxes, crowd, sizes
+        self.labels = labels
+        self.category_ids = category_ids
         self._ends = counts.cumsum(0)
         self._starts = self._ends - counts
+        self._rows = torch.arange(len(counts))
 
     def __len__(self) -> int:
         """Returns the number of images N."""
-        return len(self._ends)
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:  # type: ignore[override]  # no slices
         """Returns the objects of one image."""
-        rows = slice(int(self._starts[index]), int(self._ends[index]))
+        row = self._rows[index]
+        objects = slice(int(self._starts[row]), int(self._ends[row]))
         return {
-            "boxes": self._boxes[rows],
-            "labels": self._labels[rows],
-            "crowd": self._crowd[rows],
-            "size": self._sizes[index],
-            "image": torch.tensor(index),
+            "boxes": self._boxes[objects],
+            "labels": self.labels[objects],
+            "crowd": self._crowd[objects],
+            "size": self._sizes[row],
+            "image": row.clone(),
         }
+
+    def pick(self, indices: Tensor) -> BoxTargets:
+        """Returns a view of the targets of some images, which keep their numbers; indices `(M,)`."""
+        view = copy(self)
+        view._rows = self._rows[indices]
+        return view
 
     def presence(self, num_classes: int) -> Tensor:
         """Returns which classes each image shows, `(N, C)` int64 of zeros and ones; what is ignored does not count."""
-        shown = torch.zeros(len(self), num_classes, dtype=torch.int64)
-        images = torch.repeat_interleave(torch.arange(len(self)), self._ends - self._starts)
+        shown = torch.zeros(len(self._ends), num_classes, dtype=torch.int64)
+        images = torch.repeat_interleave(self._ends - self._starts)
         kept = ~self._crowd
-        shown[images[kept], self._labels[kept]] = 1
-        return shown
+        shown[images[kept], self.labels[kept]] = 1
+        return shown[self._rows]
 
 
 @dataclass(frozen=True)
@@ -87,14 +112,12 @@ class BoxAnnotations:
         ids: N names; those of COCO images are the image ids of the file.
         targets: The objects of each image.
         class_names: C names.
-        category_ids: The number that results files give each class, C of them, not necessarily without gaps.
     """
 
     files: tuple[Path, ...]
     ids: tuple[str, ...]
     targets: BoxTargets
     class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
 
 
 def pack_boxes(
@@ -102,6 +125,7 @@ def pack_boxes(
     sizes: Sequence[tuple[int, int]],
     images: Sequence[str],
     *,
+    category_ids: Sequence[int] | None = None,
     skip_degenerate: bool = False,
 ) -> BoxTargets:
     """Cuts boxes off at the borders of their images and packs them.
@@ -110,6 +134,7 @@ def pack_boxes(
         objects: Those of each of N images.
         sizes: Height and width of each image in pixels.
         images: What messages call each image.
+        category_ids: See `BoxTargets`.
         skip_degenerate: Whether boxes without area are left out, with a warning that counts them.
 
     Raises:
@@ -141,6 +166,7 @@ def pack_boxes(
         torch.tensor(crowd, dtype=torch.bool),
         torch.tensor(counts, dtype=torch.int64),
         torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2),
+        category_ids,
     )
 
 

@@ -49,7 +49,7 @@ def read_voc(
     if missing:
         raise DataError(f"{listing}: {len(missing)} of {len(files)} images do not exist; the first: {missing[0]}")
     targets = pack_boxes(objects, sizes, [str(file) for file in files], skip_degenerate=skip_degenerate)
-    return BoxAnnotations(tuple(files), tuple(names), targets, tuple(classes), tuple(range(1, len(classes) + 1)))
+    return BoxAnnotations(tuple(files), tuple(names), targets, tuple(classes))
 
 
 def _parse(file: Path) -> ElementTree.Element:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import vimlight.data.scenes.object_tasks  # noqa: F401  (enters its tasks)
 from vimlight.data.scenes.glyphs import FONTS, HELD_OUT_FONTS, TRAINING_FONTS, GlyphBatch, draw_glyphs
 from vimlight.data.scenes.layout import COLOURS, POSITIONS, SIZES, Layout
 from vimlight.data.scenes.scenes import SceneBatch, draw_scenes

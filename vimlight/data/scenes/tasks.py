@@ -21,7 +21,7 @@ from vimlight.errors import unknown_name
 
 __all__ = ["SCENE_TASKS", "SceneTask", "make_task"]
 
-Drawn = tuple[NDArray[np.uint8], NDArray[Any]]
+Drawn = tuple[NDArray[np.uint8], Any]
 _CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DIRECTIONS = ("up", "up left", "left", "down left", "down", "down right", "right", "up right")
 _RELATIONS = ("left of", "right of", "above", "below")
@@ -36,16 +36,16 @@ class SceneTask:
     Attributes:
         name: The task's name.
         stage: Whether modules of the zoo are trained on it, or it is left for downstream.
-        kind: `"classification"` or `"multilabel"`.
+        kind: Kind of task, such as `"classification"`; see `vimlight.tasks.list_tasks`.
         class_names: One name for each class.
         draw: Function of (count, seed, size, difficulty) that returns images `(N, 3, S, S)` uint8 and targets: class
-            indices `(N,)`, or for multilabel which classes are present `(N, C)`.
+            indices `(N,)`, for multilabel which classes are present `(N, C)`, or what else the kind of task takes.
         difficulty: The difficulty unless another is asked for.
     """
 
     name: str
     stage: Literal["midstream", "downstream"]
-    kind: Literal["classification", "multilabel"]
+    kind: str
     class_names: tuple[str, ...]
     draw: Callable[[int, int, int, float], Drawn]
     difficulty: float = 0.5
@@ -53,7 +53,7 @@ class SceneTask:
 
 def make_task(
     name: str, count: int, seed: int, *, size: int = 64, difficulty: float | None = None
-) -> tuple[Tensor, Tensor, tuple[str, ...], str]:
+) -> tuple[Tensor, Any, tuple[str, ...], str]:
     """Draws the images of a task.
 
     Args:
@@ -64,7 +64,8 @@ def make_task(
         difficulty: In [0, 1]; by default the task's own.
 
     Returns:
-        Images `(N, 3, S, S)` uint8, targets `(N,)` int64 (multilabel: `(N, C)` float32), class names, kind.
+        Images `(N, 3, S, S)` uint8, targets `(N,)` int64 (multilabel: `(N, C)` float32; other kinds: see their
+            layout), class names, kind.
 
     Raises:
         UnknownNameError: If there is no such task.
@@ -75,8 +76,10 @@ def make_task(
     # Tasks of one seed must not share backgrounds and places.
     own_seed = int(np.random.SeedSequence([seed, crc32(name.encode())]).generate_state(1)[0])
     images, targets = task.draw(count, own_seed, size, task.difficulty if difficulty is None else difficulty)
-    dtype = torch.float32 if task.kind == "multilabel" else torch.int64
-    return torch.from_numpy(images), torch.from_numpy(targets).to(dtype), task.class_names, task.kind
+    if isinstance(targets, np.ndarray):
+        targets = torch.from_numpy(targets)
+        targets = targets.float() if task.kind == "multilabel" else targets.long() if targets.ndim == 1 else targets
+    return torch.from_numpy(images), targets, task.class_names, task.kind
 
 
 def _scenes(target: Callable[[Layout], NDArray[Any]], **options: Any) -> Callable[[int, int, int, float], Drawn]:

@@ -16,7 +16,7 @@ from vimlight.errors import DataError, UnknownNameError
 def test_coco_boxes_are_fractions_and_categories_may_have_gaps(tmp_path):
     found = read_coco(write_coco(tmp_path), tmp_path / "train")
     assert found.class_names == ("cat", "dog", "tooth brush")
-    assert found.category_ids == (3, 7, 90)
+    assert found.targets.category_ids == (3, 7, 90)
     assert found.ids == ("10", "20", "30")
     first, second, third = (found.targets[index] for index in range(3))
     corners = first["boxes"] * torch.tensor([40, 20, 40, 20])
@@ -41,7 +41,7 @@ def test_coco_agrees_with_pycocotools(tmp_path):
         boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
         rows = known.loadAnns(known.getAnnIds(imgIds=number))
         assert torch.allclose(boxes, torch.tensor([row["bbox"] for row in rows]).float().reshape(-1, 4))
-        assert [found.category_ids[label] for label in target["labels"]] == [row["category_id"] for row in rows]
+        assert [found.targets.category_ids[label] for label in target["labels"]] == [row["category_id"] for row in rows]
 
 
 def test_a_missing_size_is_read_off_the_image(tmp_path):
@@ -61,6 +61,16 @@ def test_packed_targets_survive_pickling_for_worker_processes(tmp_path):
     found = read_coco(write_coco(tmp_path), tmp_path / "train")
     again = pickle.loads(pickle.dumps(found.targets))
     assert all(torch.equal(again[1][key], found.targets[1][key]) for key in found.targets[1])
+
+
+def test_some_of_the_images_keep_their_numbers(tmp_path):
+    targets = read_coco(write_coco(tmp_path), tmp_path / "train").targets
+    part = targets.pick(torch.tensor([2, 0])).pick(torch.tensor([1]))
+    assert len(part) == 1
+    assert part[0]["image"] == 0
+    assert torch.equal(part[0]["boxes"], targets[0]["boxes"])
+    assert part.presence(3).tolist() == [[0, 1, 1]]
+    assert part.category_ids == (3, 7, 90)
 
 
 @pytest.mark.parametrize("box", [[4, 5, 0, 8], [4, 5, 3, -1], [50, 5, 4, 4], [4, 5, float("nan"), 3]])
@@ -122,7 +132,7 @@ def test_voc_counts_pixels_from_one_and_difficult_objects_are_ignored(tmp_path):
     assert found.targets[0]["crowd"].tolist() == [False, True]
     assert found.ids == ("train_0", "train_1")
     assert len(found.targets[1]["labels"]) == 0
-    assert found.category_ids == tuple(range(1, 21))
+    assert found.targets.category_ids is None
 
 
 def test_broken_voc_folders_are_named(tmp_path):
