@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 OWN = [block for block in PYTHON if block.startswith("# my_")]
+DEPLOYED = [block for block in PYTHON if "onnxruntime" in block]
 CACHES = [block for block in PYTHON if "LogitCache" in block]
 COMMANDS = [
     line.split("#")[0].strip()
@@ -102,5 +103,9 @@ def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
         main([*words, *extra.split()])
     assert TransMiter.load("closed.safetensors").card.model == "closed"
     assert json.loads(Path("results.json").read_text())["protocol"] == "base_to_novel"
+    capsys.readouterr()
+    for block in DEPLOYED:
+        exec(block, {})
+    assert capsys.readouterr().out == "(7, 10) 10\n"
     header = (tmp_path / "digits.csv").read_text().splitlines()[0]
     assert header.startswith("id,label,p_0")

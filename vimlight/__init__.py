@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vimlight.aggregation import aggregate, list_aggregators
     from vimlight.backbone import Backbone, create_backbone
     from vimlight.data import DownstreamDataModule, MidstreamDataModule
+    from vimlight.deployment import Deployed, deploy, load_run
     from vimlight.downstream import DownstreamModule
     from vimlight.midstream import MidstreamModule
     from vimlight.plugins import attach, create_plugin, list_plugins, widen
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backbone",
+    "Deployed",
     "DownstreamDataModule",
     "DownstreamModule",
     "MidstreamDataModule",
@@ -30,8 +32,10 @@ __all__ = [
     "attach",
     "create_backbone",
     "create_plugin",
+    "deploy",
     "list_aggregators",
     "list_plugins",
+    "load_run",
     "merge",
     "widen",
 ]
@@ -40,6 +44,7 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "Backbone": "backbone",
+    "Deployed": "deployment",
     "DownstreamDataModule": "data",
     "DownstreamModule": "downstream",
     "MidstreamDataModule": "data",
@@ -49,8 +54,10 @@ _ROOMS = {
     "attach": "plugins",
     "create_backbone": "backbone",
     "create_plugin": "plugins",
+    "deploy": "deployment",
     "list_aggregators": "aggregation",
     "list_plugins": "plugins",
+    "load_run": "deployment",
     "merge": "plugins.merging",
     "widen": "plugins",
 }

@@ -28,6 +28,7 @@ _TOOLS = {
     "cache": "build, import, check, merge and re-head the logit caches of image-text models",
     "transfer": "make an adapter for another model from cached logits, by a closed form",
     "evaluate": "compare methods on logit caches by a named protocol",
+    "export": "write a trained downstream model as one file: ONNX, torch.export, or weights of a timm model",
     "zoo": "list, show, add, remove, verify, export and import modules",
 }
 

@@ -16,6 +16,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "ExportError",
     "FingerprintError",
     "PluginError",
     "UnknownNameError",
@@ -74,6 +75,10 @@ class AdapterError(VimlightError):
 
 class CheckpointError(VimlightError):
     """A checkpoint that does not fit the model it is loaded into."""
+
+
+class ExportError(VimlightError):
+    """A model that cannot be written in another format as asked."""
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import pickle
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -16,7 +19,14 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from vimlight.errors import CheckpointError, ConfigError, nearest, unknown_name
 
-__all__ = ["OptimizerFactory", "SchedulerFactory", "TrainableModule", "check_class_names", "warmup_cosine"]
+__all__ = [
+    "OptimizerFactory",
+    "SchedulerFactory",
+    "TrainableModule",
+    "check_class_names",
+    "read_checkpoint",
+    "warmup_cosine",
+]
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -183,6 +193,30 @@ def check_class_names(found: Sequence[str], expected: Sequence[str]) -> None:
         raise CheckpointError(
             f"the checkpoint knows the classes {list(found)[:5]}..., the data has {list(expected)[:5]}..."
         )
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint that this package wrote; what it says about itself stands under `"vimlight"`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        CheckpointError: If it does not exist, cannot be read without running code, or is none of vimlight's.
+    """
+    file, name = Path(path), str(path)
+    if not file.is_file():
+        close = nearest(file.name, [sibling.name for sibling in file.parent.glob("*")], 1)
+        raise CheckpointError(
+            f"checkpoint {name!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else "")
+        )
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
+        raise CheckpointError(f"checkpoint {name!r} is damaged, or holds more than tensors and plain values") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("vimlight"), dict):
+        raise CheckpointError(f"checkpoint {name!r} was not written by vimlight; it does not say what it belongs to")
+    return checkpoint
 
 
 def warmup_cosine(steps: int, warmup: float) -> Callable[[int], float]:

@@ -5,7 +5,7 @@ An aggregator is one file in this folder with an `Aggregate` subclass under `@AG
 
 from __future__ import annotations
 
-from vimlight.aggregation.base import AGGREGATORS, Aggregate, aggregate, list_aggregators
+from vimlight.aggregation.base import AGGREGATORS, Aggregate, Mixture, aggregate, list_aggregators
 from vimlight.aggregation.gated import GatedAggregate, StaticGates
 
-__all__ = ["AGGREGATORS", "Aggregate", "GatedAggregate", "StaticGates", "aggregate", "list_aggregators"]
+__all__ = ["AGGREGATORS", "Aggregate", "GatedAggregate", "Mixture", "StaticGates", "aggregate", "list_aggregators"]

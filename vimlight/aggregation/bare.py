@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vimlight.aggregation.base import AGGREGATORS, Aggregate
+from vimlight.aggregation.base import AGGREGATORS, Aggregate, Mixture
 from vimlight.backbone import Features
 from vimlight.plugins import Attachment
 
@@ -27,6 +27,10 @@ class Bare(Aggregate):
     def gates(self) -> Tensor:
         """No gates, `(0, K)`."""
         return torch.zeros(0, len(self.names))
+
+    def mixtures(self) -> list[Mixture]:
+        """Returns the fresh plug-in's units."""
+        return self.extra_mixtures()
 
     def forward(self, images: Tensor) -> Features:
         """Computes features of images `(N, 3, H, W)`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -10,13 +11,28 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vimlight.backbone import Backbone, Features, check_readout
+from vimlight.backbone import Backbone, Features, Site, check_readout
 from vimlight.errors import ConfigError, PluginError, unknown_name
-from vimlight.plugins import Plugin, Slot
+from vimlight.plugins import Plugin, Slot, Unit
 from vimlight.plugins.attachment import check_fit
 from vimlight.registry import Registry
 
-__all__ = ["AGGREGATORS", "Aggregate", "aggregate", "list_aggregators"]
+__all__ = ["AGGREGATORS", "Aggregate", "Mixture", "aggregate", "list_aggregators"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mixture:
+    """A sum of units of one type at one site, with gates that are the same for every image.
+
+    Attributes:
+        site: The site.
+        units: The units, K of them.
+        gates: Their factors, `(K,)`.
+    """
+
+    site: Site
+    units: tuple[Unit, ...]
+    gates: Tensor
 
 
 class Aggregate(nn.Module):
@@ -113,6 +129,18 @@ class Aggregate(nn.Module):
         """Returns what is added to the loss to keep the learned part near its start: a scalar."""
         return torch.zeros((), device=next(self.backbone.parameters()).device)
 
+    def mixtures(self) -> list[Mixture] | None:
+        """Returns all that is added to the backbone, in order, where it is the same for every image and in one pass.
+
+        Returns:
+            The sums, the fresh plug-in's among them; nothing for an aggregator that is not of this kind.
+        """
+        return None
+
+    def extra_mixtures(self) -> list[Mixture]:
+        """Returns the fresh plug-in's units, each alone at full strength; none without one."""
+        return [] if self.extra is None else alone(self.extra)
+
     def num_features(self) -> int:
         """Returns the width of the features."""
         return self.streams * self.backbone.num_features(self.readout)
@@ -130,6 +158,16 @@ class Aggregate(nn.Module):
             return []
         kind = self.extra.unit_type
         return [Slot(site, kind.reads, kind.writes, self.extra.unit(site)) for site in self.extra.sites]
+
+
+def alone(plugin: Plugin) -> list[Mixture]:
+    """Returns the units of a plug-in, each alone at full strength.
+
+    Args:
+        plugin: The plug-in.
+    """
+    gate = torch.ones(1, device=next(plugin.parameters()).device)
+    return [Mixture(site, (plugin.unit(site),), gate) for site in plugin.sites]
 
 
 class SoftmaxLogits(nn.Module):

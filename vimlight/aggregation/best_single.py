@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vimlight.aggregation.base import AGGREGATORS
+from vimlight.aggregation.base import AGGREGATORS, Mixture, alone
 from vimlight.aggregation.streams import Streams
 from vimlight.backbone import Backbone, Features
 from vimlight.plugins import Plugin
@@ -53,6 +53,10 @@ class BestSingle(Streams):
         """1 for the chosen module, 0 for the others, `(1, K)`."""
         device = self.gating.get_buffer("chosen").device
         return nn.functional.one_hot(torch.tensor([self.chosen], device=device), len(self.names)).float()
+
+    def mixtures(self) -> list[Mixture]:
+        """Returns the chosen module's units, and the fresh plug-in's."""
+        return [*alone(self.modules_in_zoo[self.chosen]), *self.extra_mixtures()]
 
     def forward(self, images: Tensor) -> Features:
         """Computes features of images `(N, 3, H, W)` with the chosen module."""

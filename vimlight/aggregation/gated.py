@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vimlight.aggregation.base import Aggregate
+from vimlight.aggregation.base import Aggregate, Mixture
 from vimlight.backbone import Backbone, Features, Site
 from vimlight.plugins import Attachment, Plugin, Slot, Unit, WideUnit
 
@@ -117,6 +117,20 @@ class StaticGates(GatedAggregate):
             )
             for group, wide in self.grouped()
         ]
+
+    @torch.no_grad()
+    def mixtures(self) -> list[Mixture]:
+        """Returns the groups of units with their rows of the gates, and the fresh plug-in's units."""
+        gates, modules = self.gates, self.modules_in_zoo
+        found = [
+            Mixture(
+                group.site,
+                tuple(modules[k].unit(group.site) for k in group.owners),
+                gates[group.place, list(group.owners)],
+            )
+            for group, _ in self.grouped()
+        ]
+        return [*found, *self.extra_mixtures()]
 
     @torch.no_grad()
     def prune(self, threshold: float) -> float:

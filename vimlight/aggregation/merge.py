@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vimlight.aggregation.base import AGGREGATORS, Aggregate, SoftmaxLogits
+from vimlight.aggregation.base import AGGREGATORS, Aggregate, Mixture, SoftmaxLogits
 from vimlight.backbone import Backbone, Features
 from vimlight.errors import PluginError
-from vimlight.plugins import Attachment, Plugin, Slot
+from vimlight.plugins import Attachment, Plugin, Slot, Unit
 
 __all__ = ["Merge"]
 
@@ -60,6 +61,14 @@ class Merge(Aggregate):
         """
         self.gating.start_from(scores)
 
+    def mixtures(self) -> list[Mixture]:
+        """Returns the merged units, each alone, and the fresh plug-in's."""
+        one = torch.ones(1, device=self.gates.device)
+        stacks = cast("list[_Stack]", list(self._stacks))
+        rows = zip(self._sites, stacks, self.gates, strict=True)
+        merged = [Mixture(site, (stack.unit(row),), one) for site, stack, row in rows]
+        return [*merged, *self.extra_mixtures()]
+
     def forward(self, images: Tensor) -> Features:
         """Computes features of images `(N, 3, H, W)` with the merged module."""
         reads, writes = self._kind.reads, self._kind.writes
@@ -73,7 +82,7 @@ class Merge(Aggregate):
 class _Stack(nn.Module):
     """The parameters of K units, stacked; runs one unit with their weighted sum."""
 
-    def __init__(self, units: Sequence[nn.Module]) -> None:
+    def __init__(self, units: Sequence[Unit]) -> None:
         super().__init__()
         # In a tuple, so that the template's parameters are no part of this module.
         self._template = (units[0],)
@@ -82,10 +91,23 @@ class _Stack(nn.Module):
             self.register_buffer(f"stack{index}", torch.stack([unit.get_parameter(name).detach() for unit in units]))
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
-        stacks = [self.get_buffer(f"stack{index}") for index in range(len(self._names))]
-        weights = {name: torch.tensordot(gates, stack, 1) for name, stack in zip(self._names, stacks, strict=True)}
-        output: Tensor = functional_call(self._template[0], weights, (x,))
+        output: Tensor = functional_call(self._template[0], self._weights(gates), (x,))
         return output
+
+    @torch.no_grad()
+    def unit(self, gates: Tensor) -> Unit:
+        """Returns one unit with the weighted sum of the parameters.
+
+        Args:
+            gates: `(K,)`.
+        """
+        unit = copy.deepcopy(self._template[0])
+        unit.load_state_dict(self._weights(gates))
+        return unit
+
+    def _weights(self, gates: Tensor) -> dict[str, Tensor]:
+        stacks = [self.get_buffer(f"stack{index}") for index in range(len(self._names))]
+        return {name: torch.tensordot(gates, stack, 1) for name, stack in zip(self._names, stacks, strict=True)}
 
 
 def _require_equal(modules: Sequence[Plugin], names: Sequence[str]) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -19,11 +16,11 @@ from vimlight import __version__
 from vimlight.commands.mistakes import cause, explain
 from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
 from vimlight.downstream import DownstreamModule
-from vimlight.errors import CheckpointError, ConfigError, nearest
+from vimlight.errors import CheckpointError, ConfigError
 from vimlight.midstream import MidstreamModule
 from vimlight.report.callbacks import RunReport
 from vimlight.report.predictions import PredictionWriter
-from vimlight.trainable import TrainableModule
+from vimlight.trainable import TrainableModule, read_checkpoint
 from vimlight.training import SupervisedModule
 from vimlight.transmiter.adapter_module import AdapterModule
 from vimlight.transmiter.data import CacheDataModule
@@ -135,7 +132,7 @@ class TrainingCLI(LightningCLI):
             if self.subcommand != "fit":
                 raise CheckpointError(f"{self.subcommand} needs trained weights; name them with --ckpt_path FILE")
             return
-        modules = read_checkpoint(path).get("modules")
+        modules = read_checkpoint(path)["vimlight"].get("modules")
         # Modules that were added to the zoo since are not even looked at.
         if modules is not None and settings.get("model.init_args.modules", 0) is None:
             settings["model.init_args.modules"] = list(modules)
@@ -183,31 +180,6 @@ class TrainingCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         # Lightning lets a checkpoint's hyper-parameters win over the command line; here the command line wins.
         return
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """Reads what a checkpoint says about itself.
-
-    Args:
-        path: The file.
-
-    Raises:
-        CheckpointError: If it does not exist, cannot be read without running code, or is none of vimlight's.
-    """
-    file = Path(path)
-    if not file.is_file():
-        close = nearest(file.name, [sibling.name for sibling in file.parent.glob("*")], 1)
-        raise CheckpointError(
-            f"checkpoint {path!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else "")
-        )
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
-        raise CheckpointError(f"checkpoint {path!r} is damaged, or holds more than tensors and plain values") from error
-    if not isinstance(checkpoint, dict) or "vimlight" not in checkpoint:
-        raise CheckpointError(f"checkpoint {path!r} was not written by vimlight; it does not say what it belongs to")
-    about: dict[str, Any] = checkpoint["vimlight"]
-    return about
 
 
 def main(arguments: Sequence[str]) -> None:

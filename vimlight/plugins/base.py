@@ -99,6 +99,14 @@ class WideUnit(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
+    def fix(self, gates: Tensor) -> nn.Module:
+        """Returns the gated sum for gates that no longer change: a function of what the units read.
+
+        Args:
+            gates: `(K,)`.
+        """
+        return FixedGates(self, gates)
+
 
 class LoopedUnits(WideUnit):
     """The gated sum, one unit after the other: correct for every type, and the reference of the fused forms.
@@ -275,16 +283,24 @@ def widen(plugins: Sequence[Plugin], gates: Tensor, site: Site | str) -> nn.Modu
     kinds = {plugin.kind for plugin in plugins}
     if len(kinds) != 1:
         raise PluginError(f"only plug-ins of one type widen into one; found {sorted(kinds)}")
-    return _FixedGates(plugins[0].unit_type.widen([plugin.unit(site) for plugin in plugins]), gates)
+    return plugins[0].unit_type.widen([plugin.unit(site) for plugin in plugins]).fix(gates)
 
 
-class _FixedGates(nn.Module):
+class FixedGates(nn.Module):
+    """A widened unit with gates that no longer change.
+
+    Args:
+        wide: The unit.
+        gates: `(K,)`.
+    """
+
     def __init__(self, wide: WideUnit, gates: Tensor) -> None:
         super().__init__()
         self.wide = wide
         self.register_buffer("gates", gates)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns the gated sum of what the units make of `x`."""
         output: Tensor = self.wide(x, self.gates)
         return output
 

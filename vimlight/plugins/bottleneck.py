@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import ClassVar, cast
 
@@ -229,12 +230,20 @@ class WideBottleneck(WideUnit):
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         """Returns the gated sum; see `WideUnit.forward`."""
         hidden = self.hidden(x)
-        scales = gates.repeat_interleave(self._width, dim=-1)
+        scales = self.scales(gates)
         if gates.dim() == 1 and not gates.requires_grad:
             return pointwise(hidden, self.up_weight * scales, gates @ self.up_bias, self.layout)
         output = pointwise(hidden * spread(scales, hidden, self.layout), self.up_weight, None, self.layout)
         # In place, behind the product: on a CPU cheaper than a product that starts from the bias.
         return output.add_(spread(gates @ self.up_bias, output, self.layout))
+
+    def fix(self, gates: Tensor) -> nn.Module:
+        """Returns the gated sum as one bottleneck, the gates folded into its up projection."""
+        return _FixedBottleneck(self, gates)
+
+    def scales(self, gates: Tensor) -> Tensor:
+        """Returns the factor of each hidden unit, `(..., K * width)`, for gates `(..., K)`."""
+        return gates.repeat_interleave(self._width, dim=-1)
 
     def hidden(self, x: Tensor) -> Tensor:
         """Returns the hidden units of all K modules side by side, `K * width` channels in the site's layout."""
@@ -243,6 +252,23 @@ class WideBottleneck(WideUnit):
         if self.convolves:
             hidden = self._activate(convolve(hidden, self.conv_weight, self.conv_bias, self.layout))
         return hidden
+
+
+class _FixedBottleneck(nn.Module):
+    """A widened bottleneck whose gates are part of its weights."""
+
+    up_weight: Tensor
+    up_bias: Tensor
+
+    def __init__(self, wide: WideBottleneck, gates: Tensor) -> None:
+        super().__init__()
+        self.wide = copy.deepcopy(wide)
+        del self.wide.up_weight, self.wide.up_bias
+        self.register_buffer("up_weight", wide.up_weight * wide.scales(gates))
+        self.register_buffer("up_bias", gates @ wide.up_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pointwise(self.wide.hidden(x), self.up_weight, self.up_bias, self.wide.layout)
 
 
 def _pad(pair: tuple[Tensor, Tensor], width: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,72 @@
+"""Tiny backbones, and downstream models with nothing at its initial value."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vimlight.backbone import create_backbone
+from vimlight.downstream import DownstreamModule
+from vimlight.plugins import create_plugin
+from vimlight.zoo import Zoo
+
+CLASSES = ["ant", "bee", "cat", "dog"]
+
+
+@pytest.fixture(scope="session")
+def vit():
+    """A vision transformer of 2 blocks, 32 channels, a class token and a 4 x 4 grid."""
+    torch.manual_seed(0)
+    return create_backbone("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
+
+
+@pytest.fixture(scope="session")
+def cnn():
+    """An EfficientNet of 5 blocks, whose last maps are smaller than a grid of quarters."""
+    torch.manual_seed(0)
+    return create_backbone("test_efficientnet", img_size=32)
+
+
+@pytest.fixture(params=["vit", "cnn"])
+def backbone(request):
+    """Both, one after the other."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def images(backbone):
+    """Five random images of the backbone's size."""
+    return torch.randn(5, 3, *backbone.preprocessing.size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def shaken():
+    """Returns a function that moves all parameters of a module away from their start."""
+
+    def shake(module, amount=0.2, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(amount * torch.randn(parameter.shape, generator=generator))
+        return module
+
+    return shake
+
+
+@pytest.fixture
+def trained(tmp_path, shaken):
+    """Returns a function from plug-in types to a downstream model over a zoo of one module of each."""
+
+    def make(backbone, kinds=("convpass", "convpass"), aggregator="ens_moe", **options):
+        zoo = Zoo(tmp_path / "zoo")
+        for number, kind in enumerate(kinds):
+            zoo.add(f"{number}", shaken(create_plugin(kind, backbone), seed=number), overwrite=True)
+        model = DownstreamModule(
+            backbone, zoo=str(zoo.path), aggregator=aggregator, class_names=CLASSES, **{"readout": "last", **options}
+        )
+        for number, part in enumerate(model.trainable_modules().values()):
+            shaken(part, 0.5, number)
+        model.aggregator.start_from(torch.arange(len(kinds)) * 0.3)
+        return model.eval()
+
+    return make

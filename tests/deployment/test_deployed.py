@@ -1,0 +1,182 @@
+"""Every aggregator over every kind of module is one plain graph that answers as the model does."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from vimlight.aggregation import aggregate, list_aggregators
+from vimlight.deployment import deploy
+from vimlight.deployment.fixing import Fixed, fix
+from vimlight.errors import ExportError, UnknownNameError
+from vimlight.plugins import PLUGINS, create_plugin, list_plugins
+from vimlight.plugins.base import Unit
+from vimlight.plugins.merging import merge
+
+EVERY = pytest.mark.parametrize("how", list_aggregators())
+TYPES = pytest.mark.parametrize("kind", list_plugins())
+FIXED = pytest.mark.parametrize("how", ["best_single", "ens_moe", "merge", "none", "uniform"])
+FOLDABLE = [name for name in list_plugins() if PLUGINS[name].fold is not Unit.fold]
+FOLDS = pytest.mark.parametrize("kind", FOLDABLE)
+
+
+def expected(model, images):
+    with torch.no_grad():
+        return model(images)
+
+
+def close(found, wanted):
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@EVERY
+@pytest.mark.parametrize("kind", ["convpass", "lora"])
+def test_every_aggregator_is_one_graph_without_hooks(backbone, images, trained, how, kind):
+    if (how, kind) == ("adapter_fusion", "lora"):
+        pytest.skip("adapter_fusion needs bottlenecks")
+    model = trained(backbone, [kind, kind], how, readout="grid")
+    wanted = expected(model, images)
+    deployed = deploy(model)
+    for count in (1, 2, 5):
+        close(deployed(images[:count]), expected(model, images[:count]))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in deployed.modules())
+    assert torch.equal(expected(model, images), wanted), "the trained model is not changed"
+
+
+@FIXED
+@TYPES
+@torch.no_grad()
+def test_fixed_gates_fold_or_fuse_for_every_type(backbone, images, trained, how, kind):
+    model = trained(backbone, [kind, kind], how)
+    wanted = model(images)
+    own = copy.deepcopy(model)
+    own.aggregator = fix(own.aggregator)
+    assert isinstance(own.aggregator, Fixed)
+    close(own(images), wanted)
+    assert bool(own.aggregator.slots) == (how != "none" and kind not in FOLDABLE)
+    assert (wanted - model.head(model.backbone(images))).abs().max() > 1e-3 or how == "none"
+
+
+@torch.no_grad()
+def test_linear_modules_cost_nothing_any_more(vit, trained):
+    model = trained(vit, ["lora", "lora"])
+    bare = sum(parameter.numel() for parameter in vit.parameters())
+    tensors = deploy(model).program.state_dict
+    head = sum(tensor.numel() for name, tensor in tensors.items() if name.startswith("head."))
+    assert sum(tensor.numel() for tensor in tensors.values()) == bare + head
+
+
+def test_a_fused_sum_is_kept_once(vit, trained):
+    model = trained(vit, ["adaptformer", "adaptformer"])
+    wide = sum(buffer.numel() for buffer in model.aggregator.wides.buffers())
+    bare = sum(parameter.numel() for parameter in [*vit.parameters(), *model.head.parameters(), *model.head.buffers()])
+    kept = sum(tensor.numel() for tensor in deploy(model).program.state_dict.values())
+    assert bare < kept <= bare + wide
+
+
+@pytest.mark.parametrize("kinds", [["lora", "ssf"], ["ssf", "repadapter"], ["lora", "repadapter"], ["convpass", "ssf"]])
+@torch.no_grad()
+def test_unlike_types_at_one_layer(backbone, images, trained, kinds):
+    for order in (kinds, kinds[::-1]):
+        model = trained(backbone, order)
+        wanted = model(images)
+        model.aggregator = fix(copy.deepcopy(model.aggregator))
+        close(model(images), wanted)
+        # Which of the two sees what the other left depends on their order; the layer is left alone.
+        assert any(slot.site.foldable for slot in model.aggregator.slots) == (set(kinds) == {"lora", "repadapter"})
+
+
+@pytest.mark.parametrize("kind", ["convpass", "lora"])
+@FIXED
+@torch.no_grad()
+def test_a_fresh_module_beside_the_zoo(backbone, images, trained, kind, how):
+    model = trained(backbone, ["convpass"], how, extra_module={"kind": kind})
+    wanted = model(images)
+    model.aggregator = fix(copy.deepcopy(model.aggregator))
+    close(model(images), wanted)
+
+
+@torch.no_grad()
+def test_pruned_gates_stay_pruned(vit, trained):
+    model = trained(vit, ["convpass", "convpass"], {"how": "ens_moe", "strength": "one"})
+    model.aggregator.prune(0.6)
+    images = torch.randn(2, 3, 32, 32)
+    close(deploy(model)(images), model(images))
+
+
+@torch.no_grad()
+def test_predictions(vit, trained):
+    images = torch.randn(3, 3, 32, 32)
+    for kind in ("classification", "multilabel"):
+        model = trained(vit, kind=kind)
+        close(deploy(model, "predictions")(images), model.task.predictions(model(images)))
+    with pytest.raises(UnknownNameError, match="unknown outputs 'prediction'; did you mean 'predictions'"):
+        deploy(model, "prediction")
+
+
+def test_the_card_says_what_is_needed(vit, trained):
+    card = deploy(trained(vit, ["convpass", "lora"], "router")).card
+    assert card["classes"] == ["ant", "bee", "cat", "dog"]
+    assert card["preprocessing"] == {
+        "size": [32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "crop_pct": 0.9,
+    }  # fmt: skip
+    assert (card["task"], card["outputs"], card["aggregator"]) == ("classification", "logits", "router")
+    assert card["modules"] == ["0", "1"]
+    assert card["fingerprint"] == vit.fingerprint
+
+
+def test_it_has_one_mode_and_may_be_a_part_of_others(vit, trained):
+    deployed = deploy(trained(vit))
+    whole = torch.nn.Sequential(deployed, torch.nn.Softmax(dim=1)).train()
+    assert not deployed.training
+    images = torch.randn(2, 3, 32, 32)
+    close(whole(images), deployed(images).softmax(dim=1))
+
+
+def test_a_model_that_cannot_be_traced_is_refused(vit, trained, monkeypatch):
+    model = trained(vit)
+    monkeypatch.setattr(type(model), "forward", lambda self, x: x * float(x.sum()))
+    with pytest.raises(ExportError, match=r"cannot be traced by torch\.export: "):
+        deploy(model)
+
+
+def test_a_graph_that_answers_otherwise_is_refused(vit, trained):
+    deployed = deploy(trained(vit))
+    with pytest.raises(ExportError, match=r"the answers of the copy differ from the trained model's by \d"):
+        deployed.check(lambda images: deployed(images) + 0.1, "the copy")
+    with pytest.raises(ExportError, match="by nan"):
+        deployed.check(lambda images: deployed(images) * float("nan"), "the copy")
+
+
+@torch.no_grad()
+def test_a_module_whose_training_goes_on_is_not_reached(vit, trained, shaken):
+    model = trained(vit, ["convpass"], "none", extra_module={"kind": "lora"})
+    images = torch.randn(2, 3, 32, 32)
+    deployed = deploy(model)
+    before = deployed(images).clone()
+    shaken(model)
+    assert torch.equal(deployed(images), before)
+
+
+@pytest.mark.cuda
+@torch.no_grad()
+def test_it_runs_on_a_gpu(vit, trained):
+    model = trained(vit, ["convpass", "lora"], "router")
+    images = torch.randn(2, 3, 32, 32)
+    close(deploy(copy.deepcopy(model).cuda()).cuda()(images.cuda()).cpu(), model(images))
+
+
+def test_the_plugin_types_that_fold_are_known():
+    assert FOLDABLE == ["lora", "repadapter", "ssf"]
+
+
+@FOLDS
+@torch.no_grad()
+def test_a_fold_is_that_of_the_single_module(backbone, images, shaken, kind):
+    plugin = shaken(create_plugin(kind, backbone))
+    with merge(backbone, plugin):
+        wanted = backbone(images)
+    close(fix(copy.deepcopy(aggregate(backbone, [plugin], "best_single")))(images), wanted)

@@ -1,0 +1,87 @@
+"""The files that a deployed model can be written to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+from vimlight.errors import ExportError
+from vimlight.exported import can_run_onnx, onnx_bytes, program_bytes, run_onnx, run_program
+from vimlight.registry import Registry
+
+if TYPE_CHECKING:
+    from vimlight.deployment.deployed import Deployed
+
+__all__ = ["FORMATS", "Format", "Packed", "format_of"]
+
+
+class Packed(NamedTuple):
+    """The content of a file.
+
+    Attributes:
+        content: Its bytes.
+        run: From images to the answers of that content; nothing where it cannot be run here.
+    """
+
+    content: bytes
+    run: Callable[[Tensor], Any] | None
+
+
+class Format(NamedTuple):
+    """A kind of file.
+
+    Attributes:
+        suffix: The files' suffix.
+        title: What messages call such a file.
+        pack: From a deployed model and a version of the operator set, which only ONNX has, to the content.
+    """
+
+    suffix: str
+    title: str
+    pack: Callable[[Deployed, int | None], Packed]
+
+
+FORMATS: Registry[Format] = Registry("export format", "vimlight.deployment")
+
+
+def format_of(path: Path, name: str | None) -> Format:
+    """Returns the format of a file.
+
+    Args:
+        path: The file.
+        name: Name of the format; by the suffix if left out.
+
+    Raises:
+        UnknownNameError: If there is no such format.
+        ExportError: If the suffix is no format's, or another one's.
+    """
+    suffixes = {known: entry.suffix for known, entry in FORMATS.items()}
+    if name is None:
+        name = next((known for known, suffix in suffixes.items() if suffix == path.suffix), None)
+        if name is None:
+            valid = ", ".join(f"{suffix} ({known})" for known, suffix in suffixes.items())
+            raise ExportError(f"the suffix of {path.name!r} is that of no export format; valid: {valid}")
+    found = FORMATS[name]
+    if path.suffix != found.suffix:
+        raise ExportError(f"files of the format {name} end in {found.suffix}, not as {path.name!r} does")
+    return found
+
+
+def _onnx(deployed: Deployed, opset: int | None) -> Packed:
+    content = onnx_bytes(deployed.program, {"vimlight": deployed.card_text()}, deployed.card["outputs"], opset)
+    return Packed(content, partial(run_onnx, content) if can_run_onnx() else None)
+
+
+def _torch_export(deployed: Deployed, opset: int | None) -> Packed:
+    if opset is not None:
+        raise ExportError("an opset is ONNX's; leave it out for torch_export")
+    content = program_bytes(deployed.program, deployed.card_text())
+    return Packed(content, partial(run_program, content))
+
+
+FORMATS.register("onnx")(Format(".onnx", "ONNX file", _onnx))
+FORMATS.register("torch_export")(Format(".pt2", "torch.export program", _torch_export))

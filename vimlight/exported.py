@@ -1,0 +1,168 @@
+"""A module as one file that runs without this package: a traced program, or ONNX, each with a card inside."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree
+
+from vimlight.errors import ExportError
+
+__all__ = ["CARD", "can_run_onnx", "deviation", "onnx_bytes", "program_bytes", "run_onnx", "run_program", "trace"]
+
+# Name of the card in a file's metadata.
+CARD = "vimlight.json"
+_LARGEST_BATCH = 1 << 16
+_LARGEST_ONNX = (1 << 31) - 1
+
+
+@torch.no_grad()
+def trace(module: nn.Module, images: Tensor) -> ExportedProgram:
+    """Traces a module of one input whose first dimension is the batch.
+
+    Args:
+        module: A module in eval mode.
+        images: Two or more examples, `(N, ...)`.
+
+    Returns:
+        A program for batches of any size.
+
+    Raises:
+        ExportError: If the module does something that cannot be traced.
+    """
+    batch = Dim("batch", min=1, max=_LARGEST_BATCH)
+    try:
+        with _quiet():
+            return torch.export.export(module, (images,), dynamic_shapes=({0: batch},), strict=False)
+    except Exception as error:  # Whatever the module's own code raises on tensors without values.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"the model cannot be traced by torch.export: {reason}") from error
+
+
+def program_bytes(program: ExportedProgram, card: str) -> bytes:
+    """Returns the content of a file for `torch.export.load`, the card as its extra file `vimlight.json`.
+
+    Args:
+        program: The traced module.
+        card: A JSON text.
+    """
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, buffer, extra_files={CARD: card})
+    return buffer.getvalue()
+
+
+def onnx_bytes(program: ExportedProgram, card: Mapping[str, str], output: str, opset: int | None = None) -> bytes:
+    """Returns the content of an ONNX file with one input, a free batch dimension, and the card as its metadata.
+
+    Args:
+        program: The traced module.
+        card: Texts by key.
+        output: Name of the first output; further ones are numbered.
+        opset: Version of the operator set; the exporter's own if left out.
+
+    Raises:
+        ExportError: If the exporter is missing, refuses the program or the version, or the file would pass 2 GiB.
+    """
+    count = len(program.graph_signature.user_outputs)
+    names = [output, *(f"{output}_{number}" for number in range(1, count))]
+    try:
+        with _quiet():
+            made = torch.onnx.export(program, dynamo=True, verbose=False, output_names=names, opset_version=opset)
+    except (ImportError, torch.onnx.OnnxExporterError, ValueError, RuntimeError) as error:
+        if isinstance(error, ImportError) or "No module named" in str(error.__cause__ or error):
+            raise ExportError("ONNX needs onnxscript; install it with: pip install 'vimlight[onnx]'") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"torch's exporter to ONNX refuses the model: {reason}") from error
+    assert made is not None
+    reached = made.model.opset_imports[""]
+    if opset not in (None, reached):
+        raise ExportError(f"the model cannot be had in ONNX's opset {opset}; the nearest is {reached}")
+    graph = made.model.graph
+    for value in (*graph.inputs, *graph.outputs):
+        value.shape[0] = "batch"  # type: ignore[index]  # a shape of one dimension or more
+    made.model.metadata_props.update(card)
+    if sum(tensor.nbytes for tensor in program.state_dict.values()) > _LARGEST_ONNX:
+        raise ExportError("an ONNX file holds at most 2 GiB, which the weights pass; use the format torch_export")
+    content: bytes = made.model_proto.SerializeToString()
+    return content
+
+
+def run_program(content: bytes, images: Tensor) -> Any:
+    """Runs the content of a file of `program_bytes`.
+
+    Args:
+        content: The content.
+        images: `(N, ...)`.
+    """
+    with _quiet(), torch.no_grad():
+        return torch.export.load(io.BytesIO(content)).module()(images)
+
+
+def can_run_onnx() -> bool:
+    """Tells whether onnxruntime is installed."""
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+def run_onnx(content: bytes, images: Tensor) -> list[Tensor]:
+    """Runs the content of an ONNX file with onnxruntime on the CPU.
+
+    Args:
+        content: The content.
+        images: `(N, ...)`.
+
+    Returns:
+        The outputs, in order.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: images.cpu().numpy()})
+    return [torch.from_numpy(array) for array in found]
+
+
+def deviation(found: Any, expected: Any) -> float:
+    """Returns the largest difference of two outputs; of values beyond 1, relative to the largest.
+
+    Args:
+        found: Tensors, nested as they like.
+        expected: As many, of the same shapes.
+    """
+    differences = []
+    for one, other in zip(_leaves(found), _leaves(expected), strict=True):
+        scale = other.double().abs().max().clamp_min(1.0)
+        differences.append((one.double().cpu() - other.double().cpu()).abs().max() / scale)
+    # Unlike Python's, torch's maximum is NaN where one of them is.
+    return float(torch.stack(differences).max())
+
+
+def _leaves(outputs: Any) -> list[Tensor]:
+    """Returns the tensors of an output, which may be nested, in order."""
+    return [leaf for leaf in _pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporters' progress and hints to themselves; what goes wrong is raised."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
