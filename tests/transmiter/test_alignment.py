@@ -7,7 +7,7 @@ import torch
 from tiny_pair import AUX, CLASSES, WIDTH, adapter, images, logits, write_pair
 
 from vimlight.errors import AdapterError, CacheError, ConfigError, DataError
-from vimlight.transmiter import TransMiter, align, align_all, write_cache
+from vimlight.transmiter import TransMiter, align, align_all, choose_beta, write_cache
 from vimlight.transmiter import alignment as room
 from vimlight.transmiter.alignment import cross_moments
 from vimlight.transmiter.basis import BASES, random_orthogonal
@@ -138,6 +138,33 @@ def test_beta_per_sample_means_the_same_for_any_number_of_images():
     torch.testing.assert_close(once.basis, align(made, source, target, beta=500.0).basis, rtol=0, atol=0)
     other = align(made, source.repeat(3, 1), target.repeat(3, 1), beta=500.0)
     assert (other.basis - once.basis).abs().max() > 1e-3
+
+
+def test_beta_is_chosen_by_images_left_out(monkeypatch):
+    source, target = pair(60)
+    monkeypatch.setattr(room, "_BLOCK", 7)  # blocks cut across the fifths
+    candidates = (0.1, 3.0, 100.0)
+    (z_s, _), (z_t, _) = z_score(source.double()), z_score(target.double())
+    out = torch.arange(60) % 5 == 0
+    errors = []
+    for beta in candidates:
+        left, _, right = torch.linalg.svd(z_t[~out].T @ z_s[~out] + beta * 48 * torch.eye(WIDTH))
+        errors.append(float((z_t[out] @ (left @ right) - z_s[out]).square().sum()))
+    assert choose_beta(source, target, candidates) == candidates[errors.index(min(errors))]
+
+
+def test_models_that_have_little_in_common_are_pulled_hard():
+    generator = torch.Generator().manual_seed(0)
+    source, noise = torch.randn(2, 30, WIDTH, generator=generator)
+    turn = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator))[0]
+    many = torch.randn(5000, WIDTH, generator=generator)
+    # Rows of the other model say nothing that the rotation could be made from; or all of it.
+    assert choose_beta(source, source + noise) > 10 > 1 > choose_beta(many, many @ turn) - 1e-9
+
+
+def test_rows_that_do_not_decide_the_rotation_are_an_error():
+    with pytest.raises(DataError, match="a choice of beta needs at least 2 images, got 1"):
+        choose_beta(*(logits[:1] for logits in pair()))
 
 
 @pytest.mark.parametrize("block", [64, 4096])

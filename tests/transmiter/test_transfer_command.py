@@ -7,7 +7,16 @@ import torch
 from tiny_pair import AUX, CLASSES, adapter, images, logits, tuned, write_pair
 
 from vimlight.cli import main
-from vimlight.transmiter import GapRidge, LogitCache, TransMiter, align, fit_gap_ridge, load_adapter, write_cache
+from vimlight.transmiter import (
+    GapRidge,
+    LogitCache,
+    TransMiter,
+    align,
+    choose_beta,
+    fit_gap_ridge,
+    load_adapter,
+    write_cache,
+)
 
 
 @pytest.fixture
@@ -51,6 +60,14 @@ def test_the_pull(workplace, option, value):
     assert torch.equal(TransMiter.load("strong.safetensors").basis, expected.basis)
     step = TransMiter.load("strong.safetensors").card.history[-1]
     assert {key: step[key] for key in value} == value
+
+
+def test_the_pull_is_chosen_for_each_target(workplace):
+    run(f"{MOVE.replace('--target strong', '--target strong other')} other.safetensors --beta-per-sample auto")
+    for name in ("strong", "other"):
+        weak, target = LogitCache.open("weak"), LogitCache.open(name)
+        step = TransMiter.load(f"{name}.safetensors").card.history[-1]
+        assert step["beta_per_sample"] == choose_beta(weak, target)
 
 
 def test_several_targets_in_one_pass_and_a_chain(workplace):

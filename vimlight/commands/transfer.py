@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vimlight.commands.options import Parser
@@ -58,7 +59,12 @@ def _parser() -> Parser:
     parser.add_argument("--target", **caches, nargs="+", help="caches of the target models, of the same images")  # type: ignore[arg-type]
     parser.add_argument("--out", metavar="FILE", nargs="+", required=True, help="a new .safetensors file a target")
     parser.add_argument("--beta", type=float, help="pull towards no change of basis, over all images (default: 500)")
-    parser.add_argument("--beta-per-sample", type=float, metavar="BETA", help="the same per image and view")
+    parser.add_argument(
+        "--beta-per-sample",
+        type=_beta,
+        metavar="BETA",
+        help="the same per image and view; 'auto' is what serves images best that are left out",
+    )
     parser.add_argument("--reads", default=None, help="what gap_ridge reads of the target: logits or features")
     parser.add_argument("--device", default="cpu", help="where transmiter sums the moments (default: cpu)")
     parser.add_argument("--overwrite", action="store_true", help="replace files of these names")
@@ -97,7 +103,7 @@ def _transmiter(options: argparse.Namespace) -> Sequence[Adapter]:
     import torch
 
     from vimlight.transmiter.adapters import TransMiter
-    from vimlight.transmiter.alignment import BATCH_SIZE, BETA, align_all
+    from vimlight.transmiter.alignment import BATCH_SIZE, BETA, align_all, choose_beta
     from vimlight.transmiter.progress import track
 
     try:
@@ -107,15 +113,11 @@ def _transmiter(options: argparse.Namespace) -> Sequence[Adapter]:
     source, targets = _open(options.source), [_open(path) for path in options.target]
     batches = -(-len(source) * source.num_views // BATCH_SIZE)
     beta = BETA if options.beta is None else options.beta
+    move = partial(align_all, adapter, source, progress=lambda items: track(items, "rows", batches > 1, batches))
     with torch.inference_mode():
-        return align_all(
-            adapter,
-            source,
-            targets,
-            beta,
-            options.beta_per_sample,
-            progress=lambda items: track(items, "rows", batches > 1, batches),
-        )
+        if options.beta_per_sample == "auto":
+            return [move([target], beta_per_sample=choose_beta(source, target))[0] for target in targets]
+        return move(targets, beta, options.beta_per_sample)
 
 
 def _gap_ridge(options: argparse.Namespace) -> Sequence[Adapter]:
@@ -151,6 +153,10 @@ def _open(path: str) -> LogitCache:
     from vimlight.transmiter import LogitCache
 
     return LogitCache.open(path)
+
+
+def _beta(text: str) -> float | str:
+    return text if text == "auto" else float(text)
 
 
 def _dashed(name: str) -> str:

@@ -20,7 +20,7 @@ from torch.optim import AdamW
 
 from vimlight.comparison.processes import in_parallel, quiet_trainer, quietly
 from vimlight.data import MidstreamDataModule
-from vimlight.transmiter import LogitCache, TransMiter, align, fit_gap_ridge
+from vimlight.transmiter import LogitCache, TransMiter, align, choose_beta, fit_gap_ridge
 from vimlight.transmiter.cache.build import CacheSettings, build_cache
 from vimlight.transmiter.cache.derive import with_head
 from vimlight.transmiter.cache.heads import Vocabulary
@@ -223,16 +223,20 @@ def _adapters(plan: TransferPlan, caches: Mapping[str, LogitCache], place: Path,
     """Returns the adapters by the roles of an evaluation."""
     source, target, tuned = (caches[f"{role}_train"] for role in ("source", "target", "source_tuned"))
     unmoved = _extract(plan, source, tuned, seed)
-    adapter = align(unmoved, source, target)
+    adapter = _moved(unmoved, source, target)
     bare_source = _without_auxiliary(source, place / "bare_source")
     bare_target = _without_auxiliary(target, place / "bare_target")
     return {
         "adapter": adapter,
         "adapter_unmoved": unmoved,
-        "adapter_no_aux": align(_extract(plan, bare_source, tuned, seed), bare_source, bare_target),
+        "adapter_no_aux": _moved(_extract(plan, bare_source, tuned, seed), bare_source, bare_target),
         "gap_ridge": fit_gap_ridge(source, tuned, target),
         "adapter_plus": _refine(plan, adapter, caches, seed),
     }
+
+
+def _moved(adapter: TransMiter, source: LogitCache, target: LogitCache) -> TransMiter:
+    return align(adapter, source, target, beta_per_sample=choose_beta(source, target))
 
 
 def _extract(plan: TransferPlan, source: LogitCache, tuned: LogitCache, seed: int) -> TransMiter:

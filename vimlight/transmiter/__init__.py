@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vimlight.transmiter.adapters import GapRidge, TransMiter, load_adapter
-    from vimlight.transmiter.alignment import align, align_all
+    from vimlight.transmiter.alignment import align, align_all, choose_beta
     from vimlight.transmiter.cache import LogitCache, TextHead, check_paired, write_cache
     from vimlight.transmiter.data import CacheDataModule
     from vimlight.transmiter.deployment import RefinedModel, deploy
@@ -30,6 +30,7 @@ __all__ = [
     "align",
     "align_all",
     "check_paired",
+    "choose_beta",
     "deploy",
     "fit_gap_ridge",
     "load_adapter",
@@ -47,6 +48,7 @@ _HOMES = {
     "TransMiter": "adapters",
     "align": "alignment",
     "align_all": "alignment",
+    "choose_beta": "alignment",
     "check_paired": "cache",
     "deploy": "deployment",
     "fit_gap_ridge": "gap_ridge",

@@ -20,12 +20,14 @@ from vimlight.transmiter.adapter import TransMiter
 from vimlight.transmiter.cache import LogitCache, check_paired
 from vimlight.transmiter.rows import LogitRows, checked_z_score
 
-__all__ = ["CrossMoments", "align", "align_all", "cross_moments"]
+__all__ = ["CrossMoments", "align", "align_all", "choose_beta", "cross_moments"]
 
 BETA = 500.0
+BETAS_PER_SAMPLE = tuple(10 ** (k / 2) for k in range(-1, 6))
 BATCH_SIZE = 4096
 # Rows per matrix product. Not the batch size: so the result is the same for every batch size, bit for bit.
 _BLOCK = 4096
+_EVERY = 5
 
 Logits = Tensor | LogitCache
 Progress = Callable[[Iterable[Tensor]], Iterable[Tensor]]
@@ -66,13 +68,18 @@ class CrossMoments:
             `(M, M)` float64; rows are multiplied from the left.
 
         Raises:
-            ConfigError: If it is negative.
+            ConfigError: If it is negative, or so small that the rows leave the rotation open.
         """
         pull = beta if beta_per_sample is None else beta_per_sample * self.count
         if pull < 0:
             raise ConfigError(f"beta must be at least 0, got {beta if beta_per_sample is None else beta_per_sample}")
         unit = torch.eye(len(self.total), dtype=torch.float64, device=self.total.device)
-        left, _, right = torch.linalg.svd(self.total + pull * unit)
+        try:
+            left, _, right = torch.linalg.svd(self.total + pull * unit)
+        except torch.linalg.LinAlgError:
+            raise ConfigError(
+                f"{self.count} rows do not decide a rotation of {len(unit)} columns at a pull of {pull:g}; raise beta"
+            ) from None
         rotation: Tensor = left @ right
         return rotation
 
@@ -117,6 +124,40 @@ def align(
         DataError: If a row is not finite or all its logits are equal, or the tensors do not fit together.
     """
     return align_all(adapter, source, [target], beta, beta_per_sample, batch_size=batch_size)[0]
+
+
+@torch.no_grad()
+def choose_beta(
+    source: Logits, target: Logits, candidates: Sequence[float] = BETAS_PER_SAMPLE, *, batch_size: int = BATCH_SIZE
+) -> float:
+    """Chooses the pull by how well images agree that the rotation was not made from: every fifth, with all its views.
+
+    Args:
+        source: Zero-shot logits `(N, M)` of the adapter's model, or a cache of them.
+        target: The target's logits of the same images.
+        candidates: What to choose from, per image and view; one SVD each.
+        batch_size: Rows that are read at a time; the result does not depend on it.
+
+    Returns:
+        The `beta_per_sample` for `align`.
+
+    Raises:
+        CacheError: If two caches show other images or classes.
+        DataError: If there are fewer than two images, or as in `cross_moments`.
+    """
+    rows = [LogitRows(source, "source"), LogitRows(target, "target")]
+    _check_pair(source, target, *rows)
+    views = source.num_views if isinstance(source, LogitCache) else 1
+    if len(rows[0]) < 2 * views:
+        raise DataError(f"a choice of beta needs at least 2 images, got {len(rows[0]) // views}")
+    used, left_out = CrossMoments(rows[0].num_logits), CrossMoments(rows[0].num_logits)
+    row = 0
+    for first, second in _blocks(rows, batch_size, "cpu", iter):
+        apart = torch.arange(row, row + len(first)) // views % _EVERY == 0
+        left_out.add(first[apart], second[apart])
+        used.add(first[~apart], second[~apart])
+        row += len(first)
+    return max(candidates, key=lambda beta: left_out.agreement(used.rotation(beta_per_sample=beta)))
 
 
 @torch.no_grad()
