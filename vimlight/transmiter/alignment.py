@@ -76,7 +76,7 @@ class CrossMoments:
         unit = torch.eye(len(self.total), dtype=torch.float64, device=self.total.device)
         try:
             left, _, right = torch.linalg.svd(self.total + pull * unit)
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # documented, but not in the stubs
             raise ConfigError(
                 f"{self.count} rows do not decide a rotation of {len(unit)} columns at a pull of {pull:g}; raise beta"
             ) from None
