@@ -10,12 +10,12 @@ from tiny_training import VIT, keeping_checkpoints, learned, midstream, scenes, 
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
 
+from vimlight.backbone import build_backbone
 from vimlight.errors import CheckpointError, ConfigError, FingerprintError, UnknownNameError, ZooError
 from vimlight.midstream import MidstreamModule
 from vimlight.plugins import attach
 from vimlight.tasks import AffineHead
 from vimlight.trainable import warmup_cosine
-from vimlight.training import build_backbone
 from vimlight.zoo import Zoo
 
 

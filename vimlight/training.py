@@ -8,13 +8,13 @@ from typing import Any, get_args, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from vimlight.backbone import Backbone, Features, create_backbone
+from vimlight.backbone import Backbone, Features, build_backbone
 from vimlight.backbone.readout import MAPS
-from vimlight.errors import CheckpointError, ConfigError, FingerprintError, nearest
+from vimlight.errors import CheckpointError, ConfigError, FingerprintError
 from vimlight.tasks import TASKS, Task, create_task
 from vimlight.trainable import TrainableModule, check_class_names
 
-__all__ = ["SupervisedModule", "build_backbone", "build_task", "check_types", "collect_features"]
+__all__ = ["SupervisedModule", "build_task", "check_types", "collect_features"]
 
 Compute = Callable[[Tensor], Features]
 
@@ -219,26 +219,6 @@ def choose_readout(task: Task, readout: str | None, usual: str) -> str:
         fitting = "'maps'" if task.reads == "maps" else "'last', 'layers' or 'grid'"
         raise ConfigError(f"the head of a {task.kind} task cannot read {readout!r}; leave readout out or set {fitting}")
     return readout
-
-
-def build_backbone(backbone: Backbone | str | Mapping[str, Any]) -> Backbone:
-    """Returns a backbone from itself, its name, or the arguments of `create_backbone`.
-
-    Args:
-        backbone: One of the three.
-
-    Raises:
-        ConfigError: If a mapping has no `name`.
-    """
-    if isinstance(backbone, Backbone):
-        return backbone
-    if isinstance(backbone, str):
-        return create_backbone(backbone, pretrained=True)
-    if "name" not in backbone:
-        close = nearest("name", backbone, 1)
-        hint = f"; did you mean it by {close[0]!r}?" if close else ""
-        raise ConfigError(f"the backbone's settings {dict(backbone)} lack 'name'{hint}")
-    return create_backbone(**backbone)
 
 
 def check_types(what: str, function: Callable[..., Any], settings: Mapping[str, Any]) -> None:

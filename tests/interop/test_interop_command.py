@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from tiny_release import release, same
 
+from vimlight.backbone import create_backbone
 from vimlight.cli import main
 from vimlight.interop import FORMATS
 from vimlight.interop.modelscope import backbone_of
@@ -131,7 +135,76 @@ def test_a_module_of_another_type(workplace, capsys):
 
 
 def test_every_format_says_how_its_files_end():
-    assert list(FORMATS) == ["modelscope"]
+    assert list(FORMATS) == ["modelscope", "peft", "petl"]
     for kind in FORMATS.values():
-        assert kind.suffix.startswith(".")
+        # Nothing for folders, and never what modules themselves are.
+        assert kind.suffix == "" or kind.suffix.startswith(".")
         assert kind.suffix != ".safetensors"
+        assert kind.text
+
+
+SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+VIT = yaml.safe_dump({"name": "vit_tiny_patch16_224", "checkpoint": "vit.pt", **SIZES})
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """A directory with a backbone's weights, a zoo of a `lora` and a `convpass` module, and a file of PETL-ViT's."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(create_backbone("vit_tiny_patch16_224", **SIZES).model.state_dict(), "vit.pt")
+    backbone = create_backbone(**yaml.safe_load(VIT))
+    for kind in ("lora", "convpass"):
+        Zoo("zoo").add(f"my-{kind}", create_plugin(kind, backbone))
+    trained = {}
+    for site, unit in create_plugin("convpass", backbone, hidden=2).units.items():
+        block, place = site.replace("/", ".").rsplit(".", 1)
+        for name, tensor in unit.state_dict().items():
+            trained[f"{block}.adapter_{place}.adapter_{name}"] = tensor
+    torch.save(trained, "cifar.pt")
+    return tmp_path
+
+
+def test_a_module_goes_to_peft_and_comes_back(modules, capsys):
+    run("zoo export peft my-lora --zoo zoo --to adapter")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("adapter\tlora of 2 layers for 'vit_tiny_patch16_224'")
+    assert {path.name for path in Path("adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    main(["zoo", "import", "peft", "adapter", "--backbone", VIT, "--out", "other", "--name", "back"])
+    assert capsys.readouterr().out.splitlines()[-1] == "back\tlora at 4 places of vit_tiny_patch16_224\tother"
+    assert Zoo("other").card("back") == Zoo("zoo").card("my-lora")
+
+
+def test_a_file_of_petl_becomes_a_module(modules, capsys):
+    main(["zoo", "import", "petl", "cifar.pt", "--backbone", VIT, "--out", "zoo", "--scale", "0.1"])
+    assert Zoo("zoo").names() == ["cifar", "my-convpass", "my-lora"]
+    assert Zoo("zoo").card("cifar").settings == {"hidden": 2, "scale": 0.1, "dropout": 0.1}
+
+
+def test_single_modules_and_their_mistakes(modules, capsys):
+    run("zoo export peft my-lora --zoo zoo --to adapter")
+    before = set(modules.rglob("*"))
+
+    def said(line, *words):
+        with pytest.raises(SystemExit) as leaving:
+            main([*line.split(), *words])
+        assert leaving.value.code == 2
+        assert set(modules.rglob("*")) == before, "nothing is left behind"
+        return capsys.readouterr().err
+
+    out = ("--backbone", VIT, "--out", "zoo")
+    assert "name it with --backbone NAME" in said("zoo import peft adapter --out new")
+    assert "unknown backbone 'vit_tin'" in said("zoo import peft adapter --out new --backbone vit_tin")
+    assert "lack 'name'" in said("zoo import peft adapter --out new --backbone", "{nam: x}")
+    assert "is neither a name nor YAML" in said("zoo import peft adapter --out new --backbone", "{name: [")
+    assert "has a module 'my-lora' already" in said("zoo import peft adapter --name my-lora", *out)
+    text = said("zoo import peft adapter --heads 2", *out)
+    assert "--heads is no option of peft, which takes --backbone, --name" in text
+    assert "give it with --scale S" in said("zoo import petl cifar.pt", *out)
+    assert "'adapte' is no folder" in said("zoo import peft adapte", *out)
+    assert "unknown format 'pef'; did you mean 'peft'" in said("zoo import pef adapter", *out)
+    assert "'my-convpass' is a convpass" in said("zoo export peft my-convpass --zoo zoo --to new")
+    text = said("zoo export peft --zoo zoo --to new")
+    assert "holds one adapter; name one module of ['my-convpass', 'my-lora']" in text
+    assert "exists; an adapter is written to a new folder" in said("zoo export peft my-lora --zoo zoo --to adapter")
+    assert "this format can only be read" in said("zoo export petl my-convpass --zoo zoo --to new.pt")
+    assert "did you mean 'my-lora'" in said("zoo export peft my-lor --zoo zoo --to new")
+    assert "unknown module" in said("zoo export my-lor --zoo zoo --to new")

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from vimlight.backbone.model import Backbone, create_backbone
+from vimlight.backbone.model import Backbone, build_backbone, create_backbone
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.backbone.readout import READOUTS, Features, check_readout
 from vimlight.backbone.sites import Layout, Site
 
-__all__ = ["READOUTS", "Backbone", "Features", "Layout", "Preprocessing", "Site", "check_readout", "create_backbone"]
+__all__ = [
+    "READOUTS",
+    "Backbone",
+    "Features",
+    "Layout",
+    "Preprocessing",
+    "Site",
+    "build_backbone",
+    "check_readout",
+    "create_backbone",
+]

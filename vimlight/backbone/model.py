@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, cast
 
@@ -14,9 +15,9 @@ from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.backbone.readout import MAPS, READOUTS, Features, check_readout, map_blocks, tap_blocks, tap_maps
 from vimlight.backbone.sites import Site, Sites, find_sites
 from vimlight.backbone.weights import fingerprint_of, first_line, load_weights
-from vimlight.errors import BackboneError, ConfigError, unknown_name
+from vimlight.errors import BackboneError, ConfigError, nearest, unknown_name
 
-__all__ = ["Backbone", "create_backbone"]
+__all__ = ["Backbone", "build_backbone", "create_backbone"]
 
 _REMOTE = ("hf-hub:", "hf_hub:", "local-dir:")
 
@@ -208,6 +209,26 @@ def create_backbone(
     if checkpoint is not None:
         load_weights(model, checkpoint)
     return Backbone(model, name, Preprocessing.of(model, img_size))
+
+
+def build_backbone(backbone: Backbone | str | Mapping[str, Any]) -> Backbone:
+    """Returns a backbone from itself, its name, or the arguments of `create_backbone`.
+
+    Args:
+        backbone: One of the three.
+
+    Raises:
+        ConfigError: If a mapping has no `name`.
+    """
+    if isinstance(backbone, Backbone):
+        return backbone
+    if isinstance(backbone, str):
+        return create_backbone(backbone, pretrained=True)
+    if "name" not in backbone:
+        close = nearest("name", backbone, 1)
+        hint = f"; did you mean it by {close[0]!r}?" if close else ""
+        raise ConfigError(f"the backbone's settings {dict(backbone)} lack 'name'{hint}")
+    return create_backbone(**backbone)
 
 
 def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.errors import BackboneError, nearest
 
-__all__ = ["fingerprint_of", "first_line", "load_weights"]
+__all__ = ["fingerprint_of", "first_line", "load_weights", "read_tensors"]
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _PACKAGE = "package:"
@@ -40,7 +40,7 @@ def load_weights(model: nn.Module, checkpoint: str) -> None:
     """
     in_order = checkpoint.startswith(_PACKAGE)
     path = _package_file(checkpoint.removeprefix(_PACKAGE)) if in_order else Path(checkpoint).expanduser()
-    state = _read(path)
+    state = read_tensors(path)
     fitted = _fit(model, state) or (_fit_in_order(model, state) if in_order else None)
     if fitted is None:
         raise BackboneError(f"{path.name} does not fit {type(model).__name__}: {_misfit(model, state)}")
@@ -61,6 +61,32 @@ def fingerprint_of(model: nn.Module, preprocessing: Preprocessing) -> str:
     return digest.hexdigest()
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads the tensors of a `.safetensors` file or of a file of `torch.save`, without running anything in it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        BackboneError: If it is missing, unsafe or damaged.
+    """
+    if not path.is_file():
+        close = nearest(path.name, (file.name for file in path.parent.glob("*"))) if path.parent.is_dir() else []
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise BackboneError(f"checkpoint {str(path)!r} does not exist{hint}")
+    try:
+        state = timm.models.load_state_dict(str(path), weights_only=True)
+    except (RuntimeError, OSError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        # Both libraries name the global that a pickle would call; other words mean that the file is damaged.
+        if "unsupported global" in str(error).lower():
+            raise BackboneError(
+                f"{path.name} holds more than plain tensors and is not read, since a pickle can run code; "
+                "save its state_dict as .safetensors"
+            ) from error
+        raise BackboneError(f"{path.name} is damaged or no weight file: {first_line(error)}") from error
+    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+
+
 def first_line(error: Exception) -> str:
     """Returns the first line of another library's error, or its type where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]
@@ -77,24 +103,6 @@ def _package_file(package: str) -> Path:
             f"checkpoint 'package:{package}': expected one weight file, found {[f.name for f in files]}"
         )
     return files[0]
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        close = nearest(path.name, (file.name for file in path.parent.glob("*"))) if path.parent.is_dir() else []
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise BackboneError(f"checkpoint {str(path)!r} does not exist{hint}")
-    try:
-        state = timm.models.load_state_dict(str(path), weights_only=True)
-    except (RuntimeError, OSError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        # Both libraries name the global that a pickle would call; other words mean that the file is damaged.
-        if "unsupported global" in str(error).lower():
-            raise BackboneError(
-                f"{path.name} holds more than plain tensors and is not read, since a pickle can run code; "
-                "save its state_dict as .safetensors"
-            ) from error
-        raise BackboneError(f"{path.name} is damaged or no weight file: {first_line(error)}") from error
-    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
 def _fit(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor] | None:

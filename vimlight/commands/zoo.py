@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _TEXT = "Look into a zoo of modules, check it, and move modules in and out."
+_OPTIONS = ("heads", "backbone", "name", "scale", "bits")
 _COLUMNS = ("module", "plug-in", "backbone", "task", "data set", "classes", "metrics")
 
 
@@ -65,7 +66,7 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
     remove = command("remove", _remove, "delete a module and its head")
     verify = command("verify", _verify, "check every file; exit code 1 if one is bad")
     export = command("export", _export, "check modules and copy them out, with their heads, or write another format")
-    reading = command("import", _import, "read another format, such as modelscope, into a new zoo")
+    reading = command("import", _import, "read another format into a zoo")
     for sub in (listing, show, verify):
         sub.add_argument("--json", action="store_true", help="print JSON")
     for sub in (show, remove):
@@ -82,12 +83,18 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
     export.add_argument(
         "--to", metavar="FILE_OR_DIR", required=True, help="a new .safetensors file, a directory, or a format's file"
     )
-    reading.add_argument("format", metavar="FORMAT", help="modelscope: the released ViM checkpoint, pytorch_model.pt")
-    reading.add_argument("file", metavar="FILE")
-    reading.add_argument("--out", metavar="DIR", required=True, help="directory of the new zoo")
+    reading.add_argument("format", metavar="FORMAT", help="modelscope, peft or petl")
+    reading.add_argument("file", metavar="FILE", help="the file or folder")
+    reading.add_argument("--out", metavar="DIR", required=True, help="directory of the zoo; modelscope makes a new one")
     reading.add_argument(
-        "--heads", metavar="N", type=int, help="attention heads, which modelscope does not say (default: width / 64)"
+        "--heads", metavar="N", type=int, help="modelscope: attention heads, which are not said (default: width / 64)"
     )
+    reading.add_argument(
+        "--backbone", metavar="NAME", help="peft, petl: the backbone's name, or '{name: ..., img_size: ...}'"
+    )
+    reading.add_argument("--name", help="peft, petl: the module's name in the zoo (default: the file's)")
+    reading.add_argument("--scale", metavar="S", type=float, help="petl: the factor s, which stands in a config")
+    reading.add_argument("--bits", metavar="N", type=int, help="petl: bits of an AdaptFormer's weights")
     return parser, commands.choices
 
 
@@ -145,10 +152,10 @@ def _export(options: argparse.Namespace) -> None:
     from vimlight.interop import FORMATS
 
     zoo, target, first = _open(options.zoo), Path(options.to), options.names[0]
-    formats = {kind.suffix for kind in FORMATS.values()}
+    suffixes = {kind.suffix for kind in FORMATS.values() if kind.suffix}
     # A module may be called like a format, but no module goes into a format's file.
-    own_file = first in FORMATS and target.suffix == FORMATS[first].suffix
-    if own_file or (first not in zoo and (first in FORMATS or target.suffix in formats)):
+    own_file = first in FORMATS and FORMATS[first].suffix and target.suffix == FORMATS[first].suffix
+    if own_file or (first not in zoo and (first in FORMATS or target.suffix in suffixes)):
         _print_facts(FORMATS[first]().export_zoo(zoo.path, options.names[1:], target))
         return
     for file in zoo.export(options.names, target):
@@ -158,7 +165,13 @@ def _export(options: argparse.Namespace) -> None:
 def _import(options: argparse.Namespace) -> None:
     from vimlight.interop import FORMATS
 
-    _print_facts(FORMATS[options.format]().import_zoo(Path(options.file), Path(options.out), options.heads))
+    kind = FORMATS[options.format]
+    given = {name: value for name in _OPTIONS if (value := getattr(options, name)) is not None}
+    foreign = [name for name in given if name not in kind.options()]
+    if foreign:
+        valid = ", ".join(f"--{name}" for name in kind.options())
+        raise ConfigError(f"--{foreign[0]} is no option of {options.format}, which takes {valid}")
+    _print_facts(kind().import_zoo(Path(options.file).expanduser(), Path(options.out).expanduser(), **given))
 
 
 def _print_facts(facts: Iterable[Fact]) -> None:

@@ -1,15 +1,24 @@
-"""What every format defines."""
+"""What every format defines, and what those that hold single modules share."""
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import torch
+import yaml
+from torch import Tensor
+
+from vimlight.backbone import Backbone, build_backbone
+from vimlight.errors import CheckpointError, ConfigError
+from vimlight.plugins import Plugin
 from vimlight.registry import Registry
+from vimlight.zoo import Card, Zoo
 
-__all__ = ["FORMATS", "Fact", "Format"]
+__all__ = ["FORMATS", "Fact", "Format", "Imported", "add_module", "affine_head"]
 
 
 class Fact(NamedTuple):
@@ -27,38 +36,39 @@ class Fact(NamedTuple):
 
 
 class Format(ABC):
-    """A format that a zoo can be read from and written to.
+    """A format that a zoo can be read from and, unless it has no `export_zoo`, written to.
 
     Attributes:
-        suffix: How the format's files end.
+        suffix: How the format's files end; nothing for folders.
+        text: What the format is, for the command's help.
     """
 
     suffix: ClassVar[str]
+    text: ClassVar[str]
 
     @abstractmethod
-    def import_zoo(self, path: Path, out: Path, heads: int | None = None) -> list[Fact]:
-        """Reads a file of the format into a new zoo, which appears whole or not at all.
+    def import_zoo(self, path: Path, out: Path, *_: Any, **options: Any) -> list[Fact]:
+        """Reads a file of the format into a zoo; what it writes appears whole or not at all.
 
         Args:
-            path: The file.
-            out: Directory of the new zoo.
-            heads: Attention heads of the backbone, for formats that do not say how many.
+            path: The file or folder.
+            out: Directory of the zoo; formats that bring a backbone make a new one.
+            **options: What the file does not say; a subclass names its own.
 
         Returns:
             What was found.
 
         Raises:
-            VimlightError: If the file is not as it should be, or `out` exists.
+            VimlightError: If the file is not as it should be, or what it would become exists.
         """
 
-    @abstractmethod
     def export_zoo(self, zoo: Path, names: Sequence[str], to: Path) -> list[Fact]:
         """Writes modules of a zoo, with the backbone and the tasks kept beside them, to a new file of the format.
 
         Args:
             zoo: Directory of the zoo.
             names: Which modules; all if empty.
-            to: The new file.
+            to: The new file or folder.
 
         Returns:
             What was written.
@@ -66,6 +76,75 @@ class Format(ABC):
         Raises:
             VimlightError: If the zoo holds what the format cannot, or `to` exists.
         """
+        raise ConfigError(f"this format can only be read: {self.text}")
+
+    @classmethod
+    def options(cls) -> list[str]:
+        """Returns the names of the options that `import_zoo` understands."""
+        return list(inspect.signature(cls.import_zoo).parameters)[3:]
 
 
 FORMATS: Registry[type[Format]] = Registry("format", "vimlight.interop")
+
+
+class Imported(NamedTuple):
+    """A module that was read from another format.
+
+    Attributes:
+        plugin: The module.
+        card: What is known of it.
+        head: The tensors of its head, if there was one.
+    """
+
+    plugin: Plugin
+    card: Card | Mapping[str, Any]
+    head: dict[str, Tensor] | None
+
+
+def add_module(out: Path, name: str, backbone: str | None, read: Callable[[Backbone], Imported]) -> list[Fact]:
+    """Reads a single module and adds it to a zoo, new or not.
+
+    Args:
+        out: Directory of the zoo.
+        name: The module's name there.
+        backbone: The backbone: its name, or the arguments of `create_backbone` as YAML.
+        read: From the backbone to the module.
+
+    Returns:
+        What was added.
+
+    Raises:
+        ConfigError: If no backbone is named, or what names it is no YAML.
+        ZooError: If the name is taken or not allowed.
+    """
+    if backbone is None:
+        raise ConfigError("the file does not say which backbone it belongs to; name it with --backbone NAME")
+    zoo = Zoo(out)
+    zoo.check_new(name)
+    try:
+        asked = yaml.safe_load(backbone)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--backbone {backbone!r} is neither a name nor YAML of its arguments") from error
+    built = build_backbone(asked if isinstance(asked, dict) else backbone)
+    plugin, card, head = read(built)
+    zoo.add(name, plugin, card, head)
+    with_head = ", with its classifier as head" if head else ""
+    return [Fact(name, f"{plugin.kind} at {len(plugin.sites)} places of {built.name}{with_head}", out)]
+
+
+def affine_head(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """Returns a linear classifier of a backbone's last feature as the tensors of an `AffineHead`.
+
+    Args:
+        tensors: `weight` `(C, D)` and `bias` `(C,)`.
+        backbone: The backbone.
+
+    Raises:
+        CheckpointError: If they are no such classifier.
+    """
+    width = backbone.num_features("last")
+    weight = tensors.get("weight")
+    if set(tensors) != {"weight", "bias"} or weight is None or weight.shape != (len(tensors["bias"]), width):
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        raise CheckpointError(f"the classifier is no linear layer of {width} features: it has {shapes}")
+    return {**tensors, "mean": torch.zeros(width), "scale": torch.ones(width)}

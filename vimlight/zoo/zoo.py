@@ -109,6 +109,17 @@ class Zoo:
 
         return rebuild(name, *read_module(self._existing(name)), backbone)
 
+    def read(self, name: str) -> tuple[Card, dict[str, Tensor]]:
+        """Reads a module's card and tensors, for which no backbone is needed.
+
+        Args:
+            name: The module.
+
+        Raises:
+            ZooError: If there is no such module, or its file is damaged or of an unknown plug-in type.
+        """
+        return _checked_module(self._existing(name))
+
     def load_head(self, name: str) -> dict[str, Tensor]:
         """Loads the tensors of the head that was trained with a module.
 

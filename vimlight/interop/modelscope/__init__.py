@@ -110,6 +110,7 @@ class ModelScope(Format):
     """The released layout for `vimlight zoo import` and `vimlight zoo export`."""
 
     suffix = ".pt"
+    text = "the released ViM checkpoint, pytorch_model.pt"
 
     def import_zoo(self, path: Path, out: Path, heads: int | None = None) -> list[Fact]:
         """Reads a released checkpoint into a new zoo; see `Format.import_zoo`."""
