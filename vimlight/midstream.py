@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -117,7 +118,7 @@ class MidstreamModule(SupervisedModule):
         by_split: dict[str, dict[str, float]] = {}
         for key, value in metrics.items():
             split, _, metric = key.partition("/")
-            if split in ("train", "val") and not metric.endswith(("_step", "_epoch")):
+            if split in ("train", "val") and not metric.endswith(("_step", "_epoch")) and math.isfinite(value):
                 by_split.setdefault(split, {})[metric] = value
         optimizer = trainer.optimizers[0] if trainer.optimizers else None
         split_ids = getattr(data, "split_ids", None)

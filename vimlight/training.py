@@ -121,7 +121,7 @@ class SupervisedModule(TrainableModule):
                 f"..., but {self.backbone.name!r} has {self.backbone.fingerprint[:12]}..."
             )
         if about.get("task", self.task.kind) != self.task.kind:
-            raise CheckpointError(f"the checkpoint is of a {about['task']} task, the model's is {self.task.kind}")
+            raise CheckpointError(f"the checkpoint is of the task {about['task']!r}, the model's is {self.task.kind!r}")
         check_class_names(about["class_names"], self.task.class_names)
 
     def on_train_epoch_end(self) -> None:
@@ -153,11 +153,12 @@ class SupervisedModule(TrainableModule):
         metrics: Any = self.metrics[f"{split}_"]
         # Where nothing was measured, as beside a head in closed form, there is nothing to log.
         if any(metric.update_called for metric in metrics.values()):
-            values = {name: value for name, value in metrics.compute().items() if value.numel() == 1}
             monitor = f"{split}/{self.task.monitor}"
-            for name, value in values.items():
-                # Computed over all processes already.
-                self.log(name, value.float(), prog_bar=split == "val" and name == monitor, sync_dist=True)
+            for name, value in metrics.compute().items():
+                # Scores of single classes may not exist, and vectors cannot be logged; checkpoints ask for the monitor.
+                if value.numel() == 1 and (name == monitor or not torch.isnan(value)):
+                    # Computed over all processes already.
+                    self.log(name, value.float(), prog_bar=split == "val" and name == monitor, sync_dist=True)
             metrics.reset()
 
     def _shared_step(self, split: str, batch: Mapping[str, Any]) -> Tensor:

@@ -7,11 +7,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from tiny_boxes import voc_object, write_coco, write_voc
 from tiny_data import write_idx, write_image
 
 from vimlight.data import SOURCES, Source, list_sources, load_source
 from vimlight.data.scenes import SCENE_TASKS
 from vimlight.errors import ConfigError, DataError, UnknownNameError
+from vimlight.tasks import TASKS
 
 RNG = np.random.default_rng(0)
 
@@ -47,7 +50,55 @@ def saved_hub_set(flowers):
     return {"path": str(flowers.parent / "saved")}
 
 
+def pairs(flowers, partners, suffix, write):
+    """Writes three images, each with its partner in a folder beside them."""
+    root = flowers.parent / partners
+    for index in range(3):
+        (root / partners).mkdir(parents=True, exist_ok=True)
+        write_image(root / "images" / f"{index}.jpg")
+        write(root / partners / f"{index}{suffix}", np.eye(12, 20))
+    return root
+
+
+def write_mask(path, values):
+    Image.fromarray(values.astype(np.uint8)).save(path)
+
+
+def mask_folder(flowers):
+    return {"root": str(pairs(flowers, "masks", ".png", write_mask)), "classes": ["a", "b"]}
+
+
+def depth_folder(flowers):
+    return {"root": str(pairs(flowers, "depth", ".npy", np.save))}
+
+
+def voc_segmentation(flowers):
+    root = pairs(flowers, "SegmentationClass", ".png", write_mask)
+    (root / "images").rename(root / "JPEGImages")
+    (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+    for split, lines in (("train", "0\n1\n"), ("val", "2\n")):
+        (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(lines)
+    return {"root": str(root)}
+
+
+def coco_detection(flowers):
+    write_coco(flowers.parent / "coco")
+    return {
+        "root": str(flowers.parent / "coco"), "train": "annotations/train.json", "train_images": "train", "test": None,
+    }  # fmt: skip
+
+
+def voc_detection(flowers):
+    dog = [voc_object("dog", (2, 3, 30, 12))]
+    return {"root": str(write_voc(flowers.parent / "VOC", {"train": [dog, []], "val": [dog]}))}
+
+
 ARGUMENTS = {
+    "coco_detection": coco_detection,
+    "voc_detection": voc_detection,
+    "depth_folder": depth_folder,
+    "mask_folder": mask_folder,
+    "voc_segmentation": voc_segmentation,
     "compositions": lambda flowers: {"train": 1, "val": 1, "test": 1, "size": 32},
     "fashion_mnist": idx_folder,
     "hf": saved_hub_set,
@@ -77,8 +128,10 @@ def test_every_source_keeps_the_contract(name, flowers, untouched_rng):
     ids = [table_id for table in tables.values() if table is not None for table_id in table.ids]
     assert len(ids) == len(set(ids))
     for table in filter(None, tables.values()):
-        assert table.targets.dtype == torch.int64
-        assert int(table.targets.max()) < len(source.class_names)
+        if isinstance(table.targets, torch.Tensor):
+            assert table.targets.dtype == torch.int64
+            assert int(table.targets.max()) < len(source.class_names)
+        TASKS[source.kind].layout.collate(table.targets_of([0]))
         assert table.image(0).shape[0] == 3
         assert table.image(0).dtype == torch.uint8
     assert load_source(name, arguments).train.ids == source.train.ids

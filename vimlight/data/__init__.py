@@ -6,6 +6,7 @@ from vimlight.data.datamodules import DownstreamDataModule, ImageDataModule, Mid
 from vimlight.data.sampling import FewShot, few_shot, random_subset, set_apart
 from vimlight.data.sources import SOURCES, list_sources, load_source
 from vimlight.data.tables import FileTable, ItemTable, Source, Table, TensorTable
+from vimlight.data.target_files import FieldFiles, MaskFiles
 from vimlight.data.transforms import AUGMENTATIONS, Augmentation
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "Augmentation",
     "DownstreamDataModule",
     "FewShot",
+    "FieldFiles",
     "FileTable",
     "ImageDataModule",
     "ItemTable",
+    "MaskFiles",
     "MidstreamDataModule",
     "Source",
     "Table",

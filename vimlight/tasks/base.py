@@ -164,7 +164,7 @@ class Task(ABC):
         """
         return features, self.columns(targets)
 
-    def calibrate(self, left_out: Tensor, columns: Tensor) -> tuple[float, float]:
+    def calibrate(self, left_out: Tensor, columns: Tensor) -> tuple[float | Tensor, float]:
         """Returns how scores from a closed form become outputs: `factor * (scores - middle)`.
 
         Args:
@@ -172,7 +172,7 @@ class Task(ABC):
             columns: What they were fitted to, `(M, C)`.
 
         Returns:
-            Factor and middle; 1 and 0 where outputs are what was fitted.
+            Factor, one for all or one for each column, and middle; 1 and 0 where outputs are what was fitted.
         """
         return 1.0, 0.0
 

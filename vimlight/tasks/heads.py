@@ -15,7 +15,7 @@ from vimlight.tasks.closed_form import SOLVERS, Solution
 if TYPE_CHECKING:
     from vimlight.tasks.base import Task
 
-__all__ = ["AffineHead", "EnsembleHead", "best_factor"]
+__all__ = ["AffineHead", "EnsembleHead", "ScaledOutputs", "best_factor", "start_of"]
 
 
 class AffineHead(nn.Module):
@@ -57,10 +57,9 @@ class AffineHead(nn.Module):
         Args:
             features: `(N, D)`.
         """
-        features = features.float()
-        self.mean.copy_(features.mean(dim=0))
-        scale = features.std(dim=0)
-        self.scale.copy_(torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale)))
+        mean, scale = start_of(features.float())
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
 
     def fit(self, features: Tensor, targets: Any, task: Task, solver: str) -> Solution:
         """Sets the head in closed form for features and targets; see `solve`."""
@@ -87,10 +86,56 @@ class AffineHead(nn.Module):
             raise ConfigError(f"the head takes {self.weight.shape[1]} features, got {vectors.shape[1]}")
         solution = SOLVERS[solver](vectors, columns)
         factor, middle = task.calibrate(solution.left_out, columns)
-        self.weight.copy_(solution.weight * factor)
+        self.weight.copy_(solution.weight * torch.as_tensor(factor, device=self.weight.device).reshape(-1, 1))
         self.bias.copy_((solution.bias - middle) * factor)
         self.mean.copy_(solution.mean)
         self.scale.copy_(solution.scale)
+        return solution
+
+
+class ScaledOutputs(nn.Module):
+    """A head whose outputs start around the middle of the targets and are as spread as they are.
+
+    Args:
+        body: The head.
+        num_outputs: Number of its outputs, C.
+        values: From a batch of targets to what the outputs should be, `(M, C)`.
+    """
+
+    middle: Tensor
+    spread: Tensor
+
+    def __init__(self, body: nn.Module, num_outputs: int, values: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.body = body
+        self.values = values
+        self.register_buffer("middle", torch.zeros(num_outputs))
+        self.register_buffer("spread", torch.ones(num_outputs))
+
+    def forward(self, features: Any) -> Tensor:
+        """Returns outputs `(N, C)`, or `(N, C, H, W)` of maps."""
+        outputs: Tensor = self.body(features)
+        shape = (-1, *[1] * (outputs.dim() - 2))
+        return self.middle.view(shape) + self.spread.view(shape) * outputs
+
+    @torch.no_grad()
+    def start(self, features: Any, targets: Any) -> None:
+        """Starts the head, and takes middle and spread from targets of some training images."""
+        start: Any = getattr(self.body, "start", None)
+        if start is not None:
+            start(features, targets)
+        values = self.values(targets)
+        if len(values) > 1:
+            middle, spread = start_of(values.float())
+            self.middle.copy_(middle)
+            self.spread.copy_(spread)
+
+    @torch.no_grad()
+    def solve(self, vectors: Tensor, columns: Tensor, task: Task, solver: str) -> Solution:
+        """Sets the head in closed form, which knows middle and spread itself; see `AffineHead.solve`."""
+        self.middle.zero_()
+        self.spread.fill_(1)
+        solution: Solution = self.body.solve(vectors, columns, task, solver)  # type: ignore[operator]  # can be solved
         return solution
 
 
@@ -135,6 +180,13 @@ class EnsembleHead(nn.Module):
             head.solve(stream, columns, task, solver)  # type: ignore[operator]  # heads that can be solved
             for head, stream in zip(self.heads, vectors.unbind(1), strict=True)
         ]
+
+
+def start_of(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns means and scales of the columns of `(M, C)`; a column that hardly moves has the scale 1."""
+    scale = x.std(dim=0)
+    moving = scale > 1e-6 * scale.max().clamp_min(1e-12)
+    return x.mean(dim=0), torch.where(moving, scale, torch.ones_like(scale))
 
 
 def best_factor(scores: Tensor, columns: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
@@ -14,6 +16,7 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 
+from vimlight.errors import ConfigError, unknown_name
 from vimlight.tasks.base import TASKS, Task
 from vimlight.tasks.classification import probability_table
 from vimlight.tasks.heads import best_factor
@@ -24,15 +27,58 @@ __all__ = ["Multilabel"]
 
 @TASKS.register("multilabel")
 class Multilabel(Task):
-    """Any number of classes for an image; targets are 0 or 1 for each, `(N, C)`."""
+    """Any number of classes for an image; targets are 0 or 1 for each, `(N, C)`.
+
+    Args:
+        class_names: Names of the classes.
+        loss: `"bce"` for binary cross-entropy, `"asymmetric"` for a loss in which the many classes that are absent
+            count less the surer they are left out [Ridnik et al. 2021].
+        gamma_present: How much less sure finds count, with the asymmetric loss.
+        gamma_absent: How much less sure absences count, with the asymmetric loss.
+        margin: Probability up to which an absence does not count at all, with the asymmetric loss.
+
+    Raises:
+        UnknownNameError: If there is no such loss.
+        ConfigError: If a number is out of range.
+    """
 
     kind = "multilabel"
     monitor = "average_precision"
     layout = FLAGS
 
+    def __init__(
+        self,
+        class_names: Sequence[str] = (),
+        *,
+        loss: str = "bce",
+        gamma_present: float = 0.0,
+        gamma_absent: float = 4.0,
+        margin: float = 0.05,
+    ) -> None:
+        super().__init__(class_names)
+        if loss not in ("bce", "asymmetric"):
+            raise unknown_name("loss of a multilabel task", loss, ("bce", "asymmetric"))
+        if min(gamma_present, gamma_absent) < 0 or not 0 <= margin < 1:
+            raise ConfigError(
+                "the asymmetric loss needs gammas of at least 0 and a margin from 0 up to but not including 1, got "
+                f"{gamma_present}, {gamma_absent} and {margin}"
+            )
+        self.asymmetric = loss == "asymmetric"
+        self.gammas, self.margin = (gamma_present, gamma_absent), margin
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Returns the mean binary cross-entropy of logits `(N, C)`."""
-        return F.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype))
+        """Returns the mean loss of logits `(N, C)`: `-(1 - p)^a log p` of a class that is present.
+
+        Of one that is absent it is `-q^b log(1 - q)` with `q = max(p - margin, 0)`; all three numbers are 0 for binary
+        cross-entropy.
+        """
+        if not self.asymmetric:
+            return cross_entropy(outputs, targets)
+        logits = outputs.float()
+        found, left = logits.sigmoid(), (logits.sigmoid() - self.margin).clamp_min(0)
+        present = (1 - found) ** self.gammas[0] * F.logsigmoid(logits)
+        absent = left ** self.gammas[1] * torch.log1p(-left.clamp(max=1 - 1e-6))
+        return -torch.where(targets > 0, present, absent).mean()
 
     def predictions(self, outputs: Tensor, size: tuple[int, int] = (0, 0)) -> Tensor:
         """Returns the sigmoid of each logit, `(N, C)`."""
@@ -56,8 +102,8 @@ class Multilabel(Task):
         return _IntegerTargets(MultilabelConfusionMatrix(self.num_outputs))
 
     def calibrate(self, left_out: Tensor, columns: Tensor) -> tuple[float, float]:
-        """Returns the factor with the least loss; scores of closed forms are even at a half."""
-        return best_factor(left_out - 0.5, columns, self.loss), 0.5
+        """Returns the factor with the least cross-entropy; scores of closed forms are even at a half."""
+        return best_factor(left_out - 0.5, columns, cross_entropy), 0.5
 
     def table(self, predictions: Tensor) -> dict[str, list[Any]]:
         """Returns the labels and the probability of each class."""
@@ -76,6 +122,11 @@ class Multilabel(Task):
     def sureness(self, predictions: Tensor) -> list[float]:
         """Returns the probability of the most probable class."""
         return [float(value) for value in predictions.amax(dim=-1)]
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Returns the mean binary cross-entropy of logits, with targets of any type."""
+    return F.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype))
 
 
 class _IntegerTargets(Metric):

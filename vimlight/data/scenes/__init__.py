@@ -7,10 +7,12 @@ from vimlight.data.scenes.glyphs import FONTS, HELD_OUT_FONTS, TRAINING_FONTS, G
 from vimlight.data.scenes.layout import COLOURS, POSITIONS, SIZES, Layout
 from vimlight.data.scenes.scenes import SceneBatch, draw_scenes
 from vimlight.data.scenes.shapes import HELD_OUT_SHAPES, SHAPES, TRAINING_SHAPES
+from vimlight.data.scenes.spatial_tasks import BACKGROUND_DISTANCE, distances
 from vimlight.data.scenes.tasks import SCENE_TASKS, SceneTask, make_task
 from vimlight.data.scenes.textures import TEXTURES
 
 __all__ = [
+    "BACKGROUND_DISTANCE",
     "COLOURS",
     "FONTS",
     "HELD_OUT_FONTS",
@@ -26,6 +28,7 @@ __all__ = [
     "Layout",
     "SceneBatch",
     "SceneTask",
+    "distances",
     "draw_glyphs",
     "draw_scenes",
     "make_task",

@@ -26,6 +26,7 @@ def manifest(
     root: str | None = None,
     path_column: str = "path",
     label_column: str = "label",
+    number_columns: list[str] | None = None,
     split_column: str = "split",
     separator: str | None = "|",
     classes: list[str] | None = None,
@@ -37,30 +38,30 @@ def manifest(
         root: Folder that the paths of images start from; by default that of the table.
         path_column: Column of the image paths.
         label_column: Column of the class names.
+        number_columns: Columns of real numbers; with them the data set is one for regression and has no classes.
         split_column: Column with `train`, `val` or `test`; without it all rows are for training.
         separator: Stands between several labels of one image; one cell that has it makes the data set multi-label.
         classes: The class names in order; by default those found, in alphabetical order.
 
     Raises:
-        DataError: If the table or an image is missing, or no row is for training.
+        DataError: If the table or an image is missing, a number is none, or no row is for training.
         UnknownNameError: If there is no such column, or a label or split that does not exist.
     """
     file = Path(path).expanduser()
     rows = _read(file)
-    _check_columns(file, rows, (path_column, label_column))
-    labels = [str(label) for label in rows[label_column]]
-    several = separator is not None and any(separator in label for label in labels)
-    cells = [[part for part in label.split(separator) if part] if several else [label] for label in labels]
-    names = tuple(classes or sorted({part for cell in cells for part in cell}))
-    targets = _targets(file, cells, names, several)
+    _check_columns(file, rows, (path_column, *(number_columns or [label_column])))
+    if number_columns:
+        kind, names, targets = "regression", tuple(number_columns), _numbers(file, rows, number_columns)
+    else:
+        kind, names, targets = _classes(file, rows[label_column], separator, classes)
     images = _existing(file, rows[path_column], Path(root).expanduser() if root else file.parent)
     tables = {
         split: FileTable([images[index] for index in indices], targets[indices], file.parent)
-        for split, indices in _by_split(file, rows.get(split_column), len(labels)).items()
+        for split, indices in _by_split(file, rows.get(split_column), len(targets)).items()
     }
     if "train" not in tables:
         raise DataError(f"{file}: no row says 'train' in the column {split_column!r}")
-    return Source(file.stem, "multilabel" if several else "classification", names, **tables)
+    return Source(file.stem, kind, names, **tables)
 
 
 def _read(file: Path) -> dict[str, list[Any]]:
@@ -90,6 +91,27 @@ def _check_columns(file: Path, rows: dict[str, list[Any]], columns: Sequence[str
             raise unknown_name(f"column of {file}", column, rows)
     if not rows[columns[0]]:
         raise DataError(f"{file} has no rows")
+
+
+def _numbers(file: Path, rows: dict[str, list[Any]], columns: Sequence[str]) -> Tensor:
+    targets = torch.empty(len(rows[columns[0]]), len(columns))
+    for place, column in enumerate(columns):
+        for row, cell in enumerate(rows[column]):
+            try:
+                targets[row, place] = float(cell)
+            except (TypeError, ValueError):
+                raise DataError(f"{file}, row {row + 1}: column {column!r} needs a number, got {cell!r}") from None
+    return targets
+
+
+def _classes(
+    file: Path, column: Sequence[Any], separator: str | None, classes: list[str] | None
+) -> tuple[str, tuple[str, ...], Tensor]:
+    labels = [str(label) for label in column]
+    several = separator is not None and any(separator in label for label in labels)
+    cells = [[part for part in label.split(separator) if part] if several else [label] for label in labels]
+    names = tuple(classes or sorted({part for cell in cells for part in cell}))
+    return "multilabel" if several else "classification", names, _targets(file, cells, names, several)
 
 
 def _targets(file: Path, cells: list[list[str]], names: tuple[str, ...], several: bool) -> Tensor:

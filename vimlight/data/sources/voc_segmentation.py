@@ -1,0 +1,58 @@
+"""Semantic segmentation in the folders of Pascal VOC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vimlight.data.boxes.voc import VOC_CLASSES
+from vimlight.data.sources import SOURCES
+from vimlight.data.sources.image_folder import existing_folder
+from vimlight.data.tables import FileTable, Source
+from vimlight.data.target_files import MaskFiles
+from vimlight.errors import DataError, nearest
+
+__all__ = ["voc_segmentation"]
+
+
+@SOURCES.register("voc_segmentation")
+def voc_segmentation(
+    root: str,
+    train: str = "train",
+    test: str | None = "val",
+    val: str | None = None,
+    classes: list[str] | None = None,
+    masks: str = "SegmentationClass",
+) -> Source:
+    """Opens a folder of Pascal VOC; it publishes no labels of its own test part, so `val` serves for the test.
+
+    Args:
+        root: Folder with `JPEGImages`, the masks and `ImageSets/Segmentation`, such as `VOCdevkit/VOC2012`.
+        train: Name of the list of training images.
+        test: Name of the list of test images; none to set some of the training images apart.
+        val: Name of the list of validation images; none to lend some of the training images.
+        classes: Names of the classes by number, the background first; VOC's own by default.
+        masks: Name of the folder of masks.
+
+    Raises:
+        DataError: If a folder, list, image or mask is missing.
+    """
+    folder = existing_folder(root)
+    names = tuple(classes or ("background", *VOC_CLASSES))
+    lists = {split: name for split, name in (("train", train), ("val", val), ("test", test)) if name is not None}
+    tables = {split: _table(folder, name, masks, len(names)) for split, name in lists.items()}
+    return Source(folder.name, "segmentation", names, **tables)
+
+
+def _table(folder: Path, name: str, masks: str, count: int) -> FileTable:
+    listing = folder / "ImageSets" / "Segmentation" / f"{name}.txt"
+    if not listing.is_file():
+        close = nearest(listing.stem, [path.stem for path in listing.parent.glob("*.txt")], 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise DataError(f"list of images {listing} does not exist{hint}")
+    stems = listing.read_text(encoding="utf-8").split()
+    images = [folder / "JPEGImages" / f"{stem}.jpg" for stem in stems]
+    partners = [folder / masks / f"{stem}.png" for stem in stems]
+    missing = [path for path in (*images, *partners) if not path.is_file()]
+    if missing:
+        raise DataError(f"{listing}: {len(missing)} of the files it needs do not exist; the first: {missing[0]}")
+    return FileTable(images, MaskFiles(partners, count), folder / "JPEGImages")
