@@ -24,7 +24,14 @@ SMALL = [f"--model.backbone={BACKBONE}", "--trainer.max_epochs=1", "--trainer.en
 SCENES = "--data.dataset_args={task: %s, train: %d, test: 16, size: 32}"
 # So low a threshold that something is found after one epoch.
 DETECTION = "{kind: detection, width: 32, levels: 2, convs: 1, score_threshold: 0.001}"
+# Scenes of each kind of task.
+KINDS = {
+    "segmentation": "segments", "depth": "depth", "regression": "geometry", "ordinal": "amounts", "retrieval": "shapes",
+}  # fmt: skip
 OVERRIDES = {
+    **{f"midstream/{kind}.yaml": [SCENES % (task, 40)] for kind, task in KINDS.items()},
+    **{f"downstream/{kind}.yaml": [SCENES % (f"odd_{task}", 80), "--data.shots=2"] for kind, task in KINDS.items()},
+    "downstream/multilabel.yaml": [SCENES % ("odd_attributes", 200), "--data.shots=2"],
     "midstream/letters.yaml": [SCENES % ("letters", 60)],
     "midstream/attributes.yaml": [SCENES % ("attributes", 60)],
     "midstream/image_folder.yaml": [
@@ -115,7 +122,10 @@ def test_fit_test_and_predict(workplace, name, capsys):
     with Path("out.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows
-    assert all(key in ("id", "label") or 0 <= float(value) <= 1 for row in rows for key, value in row.items())
+    files = [Path(row["file"]) for row in rows if "file" in row]
+    assert all(path.is_file() for path in files)
+    assert len(set(files)) in (0, len(rows))
+    assert all(0 <= float(value) <= 1 for row in rows for key, value in row.items() if key.startswith("p_"))
     assert "test/loss" in capsys.readouterr().out
 
 
