@@ -7,6 +7,7 @@ and `DownstreamModule` that a user trains with. Nothing is chosen on test images
 
 from __future__ import annotations
 
+from vimlight.comparison.kinds import KindPlan, KindTask, score_all, train_modules
 from vimlight.comparison.methods import Gates, compare
 from vimlight.comparison.plan import BOUND, METHODS, VIM, Method, Plan, Task
 from vimlight.comparison.zoos import ShuffledLabels, random_like, train_zoo
@@ -16,11 +17,15 @@ __all__ = [
     "METHODS",
     "VIM",
     "Gates",
+    "KindPlan",
+    "KindTask",
     "Method",
     "Plan",
     "ShuffledLabels",
     "Task",
     "compare",
     "random_like",
+    "score_all",
+    "train_modules",
     "train_zoo",
 ]

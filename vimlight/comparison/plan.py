@@ -12,7 +12,7 @@ import torch
 
 from vimlight.backbone import Backbone, create_backbone
 
-__all__ = ["BOUND", "METHODS", "RANDOM", "REAL", "SHUFFLED", "VIM", "Method", "Plan", "Task"]
+__all__ = ["BOUND", "METHODS", "RANDOM", "REAL", "SHUFFLED", "VIM", "Method", "Plan", "Task", "cached_backbone"]
 
 RANDOM, SHUFFLED, REAL = "random", "shuffled", "zoo"
 
@@ -116,11 +116,16 @@ class Plan:
 
     def create_backbone(self) -> Backbone:
         """Returns the backbone, created once in each process."""
-        return _cached_backbone(json.dumps(dict(self.backbone), sort_keys=True))
+        return cached_backbone(json.dumps(dict(self.backbone), sort_keys=True))
 
 
 @lru_cache(maxsize=1)
-def _cached_backbone(description: str) -> Backbone:
+def cached_backbone(description: str) -> Backbone:
+    """Returns a backbone, created once in each process.
+
+    Args:
+        description: The arguments of `create_backbone` as JSON.
+    """
     with torch.random.fork_rng():
         # Weights that are drawn rather than loaded must be the same in every process.
         torch.manual_seed(0)
