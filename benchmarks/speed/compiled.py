@@ -17,7 +17,15 @@ from vimlight.aggregation import aggregate
 
 @BENCHMARKS.register("compiled")
 def compiled(
-    bench: Bench, *, backbone: str, kind: str, settings: dict[str, Any], count: int, batch: int, rounds: int
+    bench: Bench,
+    *,
+    backbone: str,
+    kind: str,
+    settings: dict[str, Any],
+    count: int,
+    batch: int,
+    rounds: int,
+    backend: str,
 ) -> Iterator[Comparison | Figure]:
     """Compares a zoo with itself compiled, and the bare backbone with itself compiled.
 
@@ -29,6 +37,7 @@ def compiled(
         count: K.
         batch: Images at a time.
         rounds: How often.
+        backend: Of `torch.compile`.
     """
     bare = backbone_for(bench, backbone)
     images = images_for(bare, batch)
@@ -37,8 +46,8 @@ def compiled(
     models = {
         "bare": bare,
         "fused": model,
-        "bare, compiled": torch.compile(bare),
-        "fused, compiled": torch.compile(model),
+        "bare, compiled": torch.compile(bare, backend=backend),
+        "fused, compiled": torch.compile(model, backend=backend),
     }
     tasks = {name: inference(bench, forward, images) for name, forward in models.items()}
     for name in ("bare, compiled", "fused, compiled"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vimlight.backbone.hooks import Hooks
 from vimlight.backbone.sites import Layout, Site
 from vimlight.errors import BackboneError, ConfigError, unknown_name
 
@@ -87,12 +88,8 @@ def tap_blocks(model: nn.Module, blocks: Sequence[Site], cells: int) -> Iterator
     def tap(layout: Layout) -> Any:
         return lambda module, args, output: pooled.append(pool(output, layout, cells))
 
-    handles = [model.get_submodule(site.output_module).register_forward_hook(tap(site.layout)) for site in blocks]
-    try:
+    with _taps(model, [(site, tap(site.layout)) for site in blocks]):
         yield pooled
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -120,15 +117,19 @@ def tap_maps(model: nn.Module, blocks: Sequence[Site]) -> Iterator[dict[str, Ten
 
         return hook
 
-    handles = [
-        model.get_submodule(site.output_module).register_forward_hook(tap(site))
-        for site in {site.name: site for site in blocks}.values()
-    ]
-    try:
+    with _taps(model, [(site, tap(site)) for site in {site.name: site for site in blocks}.values()]):
         yield found
+
+
+@contextmanager
+def _taps(model: nn.Module, taps: Sequence[tuple[Site, Callable[..., Any]]]) -> Iterator[None]:
+    hooks = Hooks()
+    try:
+        for site, hook in taps:
+            hooks.after(model.get_submodule(site.output_module), hook)
+        yield
     finally:
-        for handle in handles:
-            handle.remove()
+        hooks.remove()
 
 
 def pool(output: Tensor, layout: Layout, cells: int = 1) -> Tensor:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from vimlight.backbone import Backbone, Site
+from vimlight.backbone.hooks import Hooks, uncompiled
 from vimlight.errors import FingerprintError, PluginError
 from vimlight.plugins.base import Plugin, Tap
 
@@ -43,11 +43,12 @@ class Attachment:
         slots: What to do where.
     """
 
+    @uncompiled
     def __init__(self, backbone: Backbone, slots: Iterable[Slot]) -> None:
         self._seen: list[list[Tensor]] = []
+        self._hooks = Hooks()
         # A forward pass that fails half-way must not keep what was read alive.
-        forget = backbone.model.register_forward_hook(self._forget, always_call=True)
-        self._handles: list[RemovableHandle] = [forget]
+        self._hooks.after(backbone.model, self._forget, always=True)
         try:
             for slot in slots:
                 self._attach(backbone.model, slot)
@@ -65,9 +66,7 @@ class Attachment:
 
     def detach(self) -> None:
         """Removes every hook; the backbone computes what it did before, bit for bit."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.remove()
 
     def _attach(self, model: nn.Module, slot: Slot) -> None:
         site = slot.site
@@ -100,13 +99,13 @@ class Attachment:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             return (change(args[0]), *args[1:])
 
-        self._handles.append(model.get_submodule(name).register_forward_pre_hook(hook))
+        self._hooks.before(model.get_submodule(name), hook)
 
     def _after(self, model: nn.Module, slot: Slot, delta: Callable[[Tensor], Tensor]) -> None:
         def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             return _added(output, delta(output), slot)
 
-        self._handles.append(model.get_submodule(slot.site.output_module).register_forward_hook(hook))
+        self._hooks.after(model.get_submodule(slot.site.output_module), hook)
 
 
 def attach(backbone: Backbone, plugin: Plugin) -> Attachment:
