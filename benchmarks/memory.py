@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import resource
 import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["kept_for_backward", "peak_bytes", "peak_of_process"]
+__all__ = ["kept_for_backward", "peak_bytes", "peak_of_process", "peak_of_this_process"]
 
 
 class _LiveTensors(TorchDispatchMode):
@@ -93,3 +96,13 @@ def peak_of_process(module: str, *arguments: str) -> float:
     """
     command = [sys.executable, "-m", module, *arguments]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def peak_of_this_process() -> float:
+    """Returns the most memory in megabytes that this program has held."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # The system's own maximum starts from that of the process which started this one.
+        return int(re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())[0]) / 1024
+    # Bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.bench import BENCHMARKS, Bench
-from benchmarks.memory import peak_of_process
+from benchmarks.memory import peak_of_process, peak_of_this_process
 from benchmarks.results import Comparison, Figure
 from vimlight.transmiter import LogitCache, TransMiter, align
 from vimlight.transmiter.cache.assembly import assemble
@@ -93,8 +91,7 @@ def main() -> None:
     parser.add_argument("num_logits", type=int)
     options = parser.parse_args()
     move(options.folder, options.num_logits)
-    # Kilobytes on Linux, bytes on macOS.
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024))
+    print(peak_of_this_process())
 
 
 if __name__ == "__main__":
