@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection.fcos import FCOSHead
@@ -160,13 +160,25 @@ def fcos_loss(outputs: Outputs, targets: Sequence[Mapping[str, Tensor]]) -> dict
     focal = sigmoid_focal_loss(outputs["logits"], classes.to(outputs["logits"].dtype))
     predicted = _boxes(points, outputs["distances"])
     centreness = _centreness(_distances(points, wanted)[found])
-    count = found.sum().clamp_min(1)
+    count = _shared(found.sum())
     entropy = F.binary_cross_entropy_with_logits(outputs["centreness"][found], centreness, reduction="sum")
     return {
         "class": (focal * ~ignored[..., None]).sum() / count,
         "box": generalized_box_iou_loss(predicted[found], wanted[found], reduction="sum") / count,
         "centreness": entropy / count,
     }
+
+
+def _shared(count: Tensor) -> Tensor:
+    """Returns how many positions the parts of the loss are divided by: with several processes, the mean over them.
+
+    Then their averaged gradients are those of one process with all their images.
+    """
+    total, processes = count.float(), 1
+    if torch.is_grad_enabled() and distributed.is_available() and distributed.is_initialized():
+        processes = distributed.get_world_size()
+        distributed.all_reduce(total)
+    return total.clamp_min(1) / processes
 
 
 def _centreness(distances: Tensor) -> Tensor:
