@@ -24,7 +24,6 @@ def fused(
     *,
     backbones: Sequence[str],
     kinds: Mapping[str, Mapping[str, Any]],
-    counts: Sequence[int],
     loops: Sequence[int],
     batch: int,
     rounds: int,
@@ -35,8 +34,7 @@ def fused(
     Args:
         bench: Where.
         backbones: Names of timm models.
-        kinds: Settings of each type of module.
-        counts: Values of K.
+        kinds: Of each type of module its `settings` and, as `counts`, the values of K.
         loops: Values of K at which the plain loop runs too.
         batch: Images at a time.
         rounds: How often.
@@ -45,23 +43,24 @@ def fused(
     for name in backbones:
         backbone = backbone_for(bench, name)
         images = images_for(backbone, batch)
-        for kind, settings in kinds.items():
-            for count in counts:
-                modules = modules_for(backbone, count, kind, **settings)
+        for kind, what in kinds.items():
+            for count in what["counts"]:
+                modules = modules_for(backbone, count, kind, **what["settings"])
                 model = aggregate(backbone, modules, "uniform").eval()
-                tasks = {"bare": backbone, "fused": model}
-                if count in loops:
-                    tasks["loop"] = partial(looped, backbone, modules)
+                tasks = {"bare": inference(bench, backbone, images), "fused": inference(bench, model, images)}
                 yield bench.compare(
                     f"{name}, {count} x {kind}, batch {batch}",
-                    {key: inference(bench, forward, images) for key, forward in tasks.items()},
+                    tasks,
                     rounds=rounds,
                     at_most={"fused": bars.get(kind, {}).get(count)},
-                    rarely={"loop"},
                     curve=f"{kind} on {name}",
                     x=count,
                     axis="modules",
                 )
+                if count in loops:
+                    # By itself: what a loop leaves of the heap slows down whatever comes next.
+                    plain = tasks | {"loop": inference(bench, partial(looped, backbone, modules), images)}
+                    yield bench.compare(f"{count} x {kind} beside a loop over the modules", plain, rounds=2)
 
 
 def inference(bench: Bench, forward: Any, images: Tensor) -> Any:

@@ -34,6 +34,27 @@ def test_so_are_its_gradients():
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_frozen_map_keeps_nothing_but_its_weight():
+    weight, bias, x = torch.randn(5, 8), torch.randn(5), torch.randn(3, 17, 8, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        output = linear(x, weight, bias)
+    direction = torch.randn(3, 17, 5)
+    found, expected = (torch.autograd.grad((y * direction).sum(), x)[0] for y in (output, F.linear(x, weight, bias)))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert [tensor.data_ptr() for tensor in kept] == [weight.data_ptr()]
+
+
+def test_under_mixed_precision_it_is_what_the_plain_map_is():
+    weight, x = torch.randn(5, 8), torch.randn(3, 17, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = linear(x, weight), F.linear(x, weight)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected)
+    found.float().sum().backward()
+    assert x.grad is not None
+
+
 def slots(plugins, gates, widen, own):
     kind = plugins[0].unit_type
     for site in plugins[0].sites:
@@ -78,3 +99,20 @@ def test_what_is_not_its_own_is_not_written_to(vit):
         vit(torch.randn(2, 3, 32, 32))
     ((tensor, before),) = seen
     assert torch.equal(tensor, before)
+
+
+def test_what_the_backward_pass_can_compute_again_is_not_kept(vit, shake):
+    plugins = [shake(create_plugin("convpass", vit, hidden=4), 0.2).requires_grad_(False) for _ in range(3)]
+    units = [plugin.unit(plugins[0].sites[0]) for plugin in plugins]
+    x, gates = torch.randn(2, 17, 32, requires_grad=True), torch.ones(3, requires_grad=True)
+    kept: dict[int, tuple[int, ...]] = {}
+
+    def keep(tensor):
+        kept[tensor.data_ptr()] = tuple(tensor.shape)
+        return tensor
+
+    wide = units[0].widen(units)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        wide(x, gates)
+    # Of the 12 hidden units of each token only what the down projection makes of it.
+    assert [shape for shape in kept.values() if shape[:2] == (2, 17)] == [(2, 17, 12)]

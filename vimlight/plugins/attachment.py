@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vimlight.backbone import Backbone, Site
@@ -160,6 +161,8 @@ def _added(output: Tensor, delta: Tensor, slot: Slot) -> Tensor:
         whole = output.clone() if slot.reads == "output" else output
         _part(whole, slot.site).add_(delta)
         return whole
-    if slot.own and delta.dtype == output.dtype and delta.shape == output.shape:
+    # A graph would have to copy what it knows of a view that is written to.
+    writable = slot.own and not (delta.requires_grad and torch.is_grad_enabled())
+    if writable and delta.dtype == output.dtype and delta.shape == output.shape:
         return delta.add_(output)
     return output + delta

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import ClassVar, cast
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from vimlight.backbone import Layout, Site
 from vimlight.errors import PluginError
 from vimlight.plugins.base import Unit, WideUnit, spread
 
 __all__ = ["Bottleneck", "WideBottleneck", "convolve", "linear", "pointwise"]
+
+_IN_PLACE: dict[Any, Callable[[Tensor], Tensor]] = {
+    F.silu: partial(F.silu, inplace=True),
+    F.relu: partial(F.relu, inplace=True),
+}
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, layout: Layout) -> Tensor:
@@ -42,12 +49,29 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         weight: `(O, C)`.
         bias: `(O,)` or nothing.
     """
-    if x.dim() != 3 or x.device.type != "cpu" or x.dtype != torch.float32:
+    if x.dim() != 3 or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     # On a CPU a 1x1 convolution over a row of pixels, of which tokens are a view, is oneDNN's, and about twice as fast
     # for few channels as the product of the linear algebra library.
-    row = F.conv2d(x.transpose(1, 2).unsqueeze(2), weight[:, :, None, None], bias)
+    pixels, kernel = x.transpose(1, 2).unsqueeze(2), weight[:, :, None, None]
+    frozen = x.requires_grad and torch.is_grad_enabled() and not weight.requires_grad
+    row: Tensor = _FrozenRow.apply(pixels, kernel, bias) if frozen else F.conv2d(pixels, kernel, bias)
     return row.squeeze(2).transpose(1, 2)
+
+
+class _FrozenRow(torch.autograd.Function):
+    """A 1x1 convolution whose weight does not learn, and which need not keep its input, as others do in any case."""
+
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(kernel)
+        return F.conv2d(pixels, kernel, bias)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        (kernel,) = ctx.saved_tensors
+        pixels = F.conv2d(slope, kernel.transpose(0, 1)) if ctx.needs_input_grad[0] else None
+        return pixels, None, slope.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, layout: Layout) -> Tensor:
@@ -197,6 +221,8 @@ class WideBottleneck(WideUnit):
         self.layout = units[0].site.layout
         # Bound methods, not the unit: its parameters are no part of the fused form.
         self._normalise, self._activate = units[0].normalise, units[0].activate
+        kind = type(units[0])
+        self._in_place = _IN_PLACE.get(kind.activation) if kind.activate is Bottleneck.activate else None
         self._width = max(unit.hidden for unit in units)
         with torch.no_grad():
             downs = [_pad(unit.effective_down(), self._width) for unit in units]
@@ -229,13 +255,19 @@ class WideBottleneck(WideUnit):
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         """Returns the gated sum; see `WideUnit.forward`."""
-        hidden = self.hidden(x)
+        narrow = self._narrow(x)
         scales = self.scales(gates)
-        if gates.dim() == 1 and not gates.requires_grad:
-            return pointwise(hidden, self.up_weight * scales, gates @ self.up_bias, self.layout)
-        output = pointwise(hidden * spread(scales, hidden, self.layout), self.up_weight, None, self.layout)
-        # In place, behind the product: on a CPU cheaper than a product that starts from the bias.
-        return output.add_(spread(gates @ self.up_bias, output, self.layout))
+        if torch.is_grad_enabled() and (narrow.requires_grad or gates.requires_grad):
+            # What lies between the projections is computed again in the backward pass: cheaper than to keep it.
+            scaled = checkpoint(self._between, narrow, scales, use_reentrant=False, preserve_rng_state=False)
+        elif gates.dim() == 1:
+            return pointwise(self._bend(narrow), self.up_weight * scales, gates @ self.up_bias, self.layout)
+        else:
+            scaled = self._between(narrow, scales)
+        if gates.dim() == 1:
+            return pointwise(scaled, self.up_weight, gates @ self.up_bias, self.layout)
+        output = pointwise(scaled, self.up_weight, None, self.layout)
+        return output + spread(gates @ self.up_bias, output, self.layout)
 
     def fix(self, gates: Tensor) -> nn.Module:
         """Returns the gated sum as one bottleneck, the gates folded into its up projection."""
@@ -247,11 +279,23 @@ class WideBottleneck(WideUnit):
 
     def hidden(self, x: Tensor) -> Tensor:
         """Returns the hidden units of all K modules side by side, `K * width` channels in the site's layout."""
-        hidden = pointwise(self._normalise(x), self.down_weight, self.down_bias, self.layout)
-        hidden = self._activate(hidden)
+        return self._bend(self._narrow(x))
+
+    def _narrow(self, x: Tensor) -> Tensor:
+        return pointwise(self._normalise(x), self.down_weight, self.down_bias, self.layout)
+
+    def _between(self, narrow: Tensor, scales: Tensor) -> Tensor:
+        hidden = self._bend(narrow)
+        return hidden * spread(scales, hidden, self.layout)
+
+    def _bend(self, narrow: Tensor) -> Tensor:
+        hidden = self._activated(narrow)
         if self.convolves:
-            hidden = self._activate(convolve(hidden, self.conv_weight, self.conv_bias, self.layout))
+            hidden = self._activated(convolve(hidden, self.conv_weight, self.conv_bias, self.layout))
         return hidden
+
+    def _activated(self, fresh: Tensor) -> Tensor:
+        return self._activate(fresh) if self._in_place is None or torch.is_grad_enabled() else self._in_place(fresh)
 
 
 class _FixedBottleneck(nn.Module):

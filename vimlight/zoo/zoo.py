@@ -77,7 +77,7 @@ class Zoo:
     def names(self) -> list[str]:
         """Lists the modules in alphabetical order."""
         stems = (file.name.removesuffix(_SUFFIX) for file in self.path.glob(f"[!.]*{_SUFFIX}"))
-        return sorted(stem for stem in stems if not stem.endswith(_HEAD))
+        return sorted(filter(_is_listed, stems))
 
     def card(self, name: str) -> Card:
         """Reads a module's card; only the file's header is read.
@@ -287,9 +287,10 @@ class Zoo:
         return self.path / f"{stem}{_SUFFIX}"
 
     def _existing(self, name: str) -> Path:
-        names = self.names()
-        if name in names:
+        # Without a look at the other files, of which there may be thousands.
+        if _is_listed(name) and self._file(name).is_file():
             return self._file(name)
+        names = self.names()
         if not self.path.is_dir():
             raise ZooError(f"zoo {str(self.path)!r} does not exist, so there is no module {name!r}")
         if not names:
@@ -316,6 +317,10 @@ class Zoo:
             raise ZooError(f"zoo {str(self.path)!r} has a module {name!r} already; take another name") from error
         except OSError as error:
             raise ZooError(f"module {name!r} cannot be written to {str(self.path)!r}: {error.strerror}") from error
+
+
+def _is_listed(stem: str) -> bool:
+    return not stem.endswith(_HEAD) and not stem.startswith(".") and stem == Path(stem).name
 
 
 def _checked_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
