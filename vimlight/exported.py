@@ -7,7 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -141,8 +141,10 @@ def deviation(found: Any, expected: Any) -> float:
     """
     differences = []
     for one, other in zip(_leaves(found), _leaves(expected), strict=True):
-        scale = other.double().abs().max().clamp_min(1.0)
-        differences.append((one.double().cpu() - other.double().cpu()).abs().max() / scale)
+        one, other = one.double().cpu(), other.double().cpu()
+        scale = other.abs().nan_to_num(0, 0, 0).max().clamp_min(1.0)
+        # Equal infinities do not differ.
+        differences.append((one - other).abs().masked_fill(one == other, 0).max() / scale)
     # Unlike Python's, torch's maximum is NaN where one of them is.
     return float(torch.stack(differences).max())
 
@@ -155,12 +157,13 @@ def _leaves(outputs: Any) -> list[Tensor]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the exporters' progress and hints to themselves; what goes wrong is raised."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        # Torch prints the half of a graph that it could trace.
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -11,9 +11,11 @@ from vimlight.aggregation import aggregate, list_aggregators
 from vimlight.deployment import deploy
 from vimlight.deployment.fixing import Fixed, fix
 from vimlight.errors import ExportError, UnknownNameError
+from vimlight.exported import deviation
 from vimlight.plugins import PLUGINS, create_plugin, list_plugins
 from vimlight.plugins.base import Unit
 from vimlight.plugins.merging import merge
+from vimlight.tasks import list_tasks
 
 EVERY = pytest.mark.parametrize("how", list_aggregators())
 TYPES = pytest.mark.parametrize("kind", list_plugins())
@@ -136,11 +138,26 @@ def test_it_has_one_mode_and_may_be_a_part_of_others(vit, trained):
     close(whole(images), deployed(images).softmax(dim=1))
 
 
-def test_a_model_that_cannot_be_traced_is_refused(vit, trained, monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize("task", list_tasks())
+@torch.no_grad()
+def test_every_task(backbone, images, trained, task):
+    model = trained(backbone, kind=task, readout=None)
+    assert deviation(deploy(model)(images), model(images)) < 1e-4
+
+
+def test_boxes_are_of_another_number_for_every_image(vit, trained):
+    model = trained(vit, kind="detection", readout=None)
+    with pytest.raises(ExportError, match=r"cannot be traced by torch\.export: .*; deploy its logits instead"):
+        deploy(model, "predictions")
+
+
+def test_a_model_that_cannot_be_traced_is_refused(vit, trained, monkeypatch, capsys):
     model = trained(vit)
     monkeypatch.setattr(type(model), "forward", lambda self, x: x * float(x.sum()))
     with pytest.raises(ExportError, match=r"cannot be traced by torch\.export: "):
         deploy(model)
+    assert capsys.readouterr() == ("", ""), "torch keeps what it could trace to itself"
 
 
 def test_a_graph_that_answers_otherwise_is_refused(vit, trained):

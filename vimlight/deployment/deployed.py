@@ -154,7 +154,13 @@ def deploy(model: SupervisedModule, outputs: str = "logits") -> Deployed:
     references = [(batch, answer(batch)) for batch in images]
     if isinstance(aggregator := getattr(own, "aggregator", None), Aggregate):
         own.aggregator = fix(aggregator)
-    deployed = Deployed(trace(_Answer(own, outputs), images[1]), card, own, references)
+    try:
+        program = trace(_Answer(own, outputs), images[1])
+    except ExportError as error:
+        # What a task makes of its outputs may be of another length for every image, such as boxes.
+        hint = "; deploy its logits instead" if outputs != "logits" else ""
+        raise ExportError(f"{error}{hint}") from error
+    deployed = Deployed(program, card, own, references)
     deployed.check(deployed, "the deployed model")
     return deployed
 

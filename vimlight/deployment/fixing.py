@@ -65,6 +65,8 @@ def fix(aggregator: Aggregate) -> nn.Module:
     mixtures = aggregator.mixtures()
     if mixtures is None:
         return aggregator
+    # The zoo's modules are no parts of an aggregator, and stay behind when it is moved.
+    mixtures = [_moved(mixture, next(aggregator.backbone.parameters()).device) for mixture in mixtures]
     by_layer: dict[str, list[Mixture]] = {}
     for mixture in mixtures:
         by_layer.setdefault(mixture.site.output_module, []).append(mixture)
@@ -79,6 +81,10 @@ def fix(aggregator: Aggregate) -> nn.Module:
             new_biases.append(f"{name}.bias")
     left = [mixture for mixture in mixtures if mixture.site.output_module not in folded]
     return Fixed(aggregator.backbone, left, aggregator.readout, new_biases)
+
+
+def _moved(mixture: Mixture, device: torch.device) -> Mixture:
+    return Mixture(mixture.site, tuple(unit.to(device) for unit in mixture.units), mixture.gates.to(device))
 
 
 def _foldable(mixtures: Sequence[Mixture]) -> bool:
@@ -100,7 +106,7 @@ def _fold(layer: nn.Module, mixture: Mixture) -> None:
     A layer is affine in what a fold changes of it, so this is the gated sum of the units' outputs.
     """
     weight, bias = cast(Tensor, layer.weight), cast("Tensor | None", layer.bias)
-    start = weight.double(), torch.zeros(1, dtype=torch.double) if bias is None else bias.double()
+    start = weight.double(), weight.new_zeros(1).double() if bias is None else bias.double()
     weight_change, bias_change = torch.zeros_like(start[0]), torch.zeros_like(start[1])
     has_bias = bias is not None
     for unit, gate in zip(mixture.units, mixture.gates.double(), strict=True):
@@ -112,7 +118,7 @@ def _fold(layer: nn.Module, mixture: Mixture) -> None:
             bias_change = bias_change + gate * (cast(Tensor, changed.bias) - start[1])
     layer.register_parameter("weight", _frozen(start[0] + weight_change, weight.dtype))
     if has_bias:
-        layer.register_parameter("bias", _frozen((start[1] + bias_change), weight.dtype))
+        layer.register_parameter("bias", _frozen(start[1] + bias_change, weight.dtype))
 
 
 def _frozen(value: Tensor, dtype: torch.dtype) -> nn.Parameter:
