@@ -1,6 +1,6 @@
 """Every kind of task on drawn scenes: the frozen backbone with its head against the same head on a zoo.
 
-    python benchmarks/tasks.py --out tasks
+    python -m benchmarks.tasks --out tasks
 
 One module is trained on each kind of task (midstream), on shapes that the downstream tasks do not ask for alone; then
 a few labelled images of each downstream task fit the same head on the bare backbone and on the aggregated zoo. It
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None, chosen: KindPlan | None = None)
     Raises:
         ConfigError: If there are scores already and `--overwrite` was not given.
     """
-    parser = Parser("python benchmarks/tasks.py", description=__doc__)
+    parser = Parser("python -m benchmarks.tasks", description=__doc__)
     parser.add_argument("--out", default="tasks", help="folder of the zoo and of tasks.json (default: tasks)")
     parser.add_argument("--overwrite", action="store_true", help="replace the scores that are there")
     options = parser.parse_args(arguments)

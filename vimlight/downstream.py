@@ -147,10 +147,10 @@ class DownstreamModule(SupervisedModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor | None:
         """Computes the loss of a batch: through the head, or the leave-one-out error of a closed-form head."""
-        if not self.closed_form:
-            return super().training_step(batch, batch_index)
         if not any(parameter.requires_grad for parameter in self.parameters()):
             return None
+        if not self.closed_form:
+            return super().training_step(batch, batch_index)
         images = batch["image"]
         vectors, columns = examples_of(self.task, self.aggregator(images), batch["target"], len(images))
         loss = self._solver_loss(vectors, columns, self.aggregator.gates)

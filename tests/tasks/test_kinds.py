@@ -148,8 +148,8 @@ def test_other_aggregators(tmp_path, backbone, zoo, name, how):
 @EVERY
 def test_training_learns(tmp_path, backbone, settings):
     data = data_for(settings["kind"], batch_size=10)
-    model = midstream(backbone, data, task=settings, optimizer=partial(AdamW, lr=0.01))
-    fit = trainer(tmp_path, epochs=8, limit_val_batches=0)
+    model = midstream(backbone, data, task=settings, optimizer=partial(AdamW, lr=0.003))
+    fit = trainer(tmp_path, epochs=30, limit_val_batches=0)
 
     def loss():
         model.eval()
@@ -239,13 +239,33 @@ def test_weights_of_a_checkpoint_resume_exactly(tmp_path, backbone):
     from tiny_training import keeping_checkpoints
 
     whole, resumed = (
-        (midstream(backbone, data, task=SETTINGS["segmentation"]), data)
+        (midstream(backbone, data, task=SETTINGS["segmentation, linear"]), data)
         for data in (data_for("segmentation", augment="strong"), data_for("segmentation", augment="strong"))
     )
     keeping_checkpoints(tmp_path, epochs=2).fit(whole[0], datamodule=whole[1])
     trainer(tmp_path, epochs=2).fit(resumed[0], datamodule=resumed[1], ckpt_path=tmp_path / "epoch=0.ckpt")
     for name, value in learned(whole[0]).items():
         torch.testing.assert_close(learned(resumed[0])[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_two_processes_write_every_mask_once(tmp_path, backbone):
+    data = data_for("segmentation", batch_size=5)
+    model = midstream(backbone, data, task=SETTINGS["segmentation, linear"])
+    trainer(tmp_path, limit_train_batches=1, limit_val_batches=0).fit(model, datamodule=data)
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, options in ((one, {}), (two, {"devices": 2, "strategy": "ddp_fork"})):
+        writer = PredictionWriter(str(folder / "out.csv"))
+        trainer(tmp_path, callbacks=[writer], **options).predict(model, datamodule=data, return_predictions=False)
+        check_predictions(folder, model.task, data)
+        assert {path.name for path in folder.iterdir()} == {"out.csv", "out"}
+    assert (one / "out.csv").read_text() == (two / "out.csv").read_text()
+    for row in rows_of(one / "out.csv"):
+        assert (one / row["file"]).read_bytes() == (two / row["file"]).read_bytes()
+    again = trainer(tmp_path, callbacks=[PredictionWriter(str(one / "out.csv"))])
+    (one / "out.csv").unlink()
+    with pytest.raises(ConfigError, match=r"out' exists; choose another path or set overwrite=True"):
+        again.predict(model, datamodule=data)
 
 
 def test_every_kind_is_tried():

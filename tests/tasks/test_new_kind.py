@@ -34,7 +34,7 @@ class Points(TargetLayout):
 
     def warp(self, targets, matrices, size):
         matrix, shift = matrices[:, :, :2].to(targets), matrices[:, :, 2].to(targets)
-        return torch.linalg.solve(matrix, targets - shift)
+        return torch.linalg.solve(matrix, targets - shift).contiguous()
 
 
 @TASKS.register("point")

@@ -29,4 +29,5 @@ def scene_for(kind: str, stage: str = "midstream") -> str:
     layout = TASKS[kind].layout.name
     fitting = [n for n, t in SCENE_TASKS.items() if t.stage == stage and TASKS[t.kind].layout.name == layout]
     own = [name for name in fitting if SCENE_TASKS[name].kind == kind]
-    return (own or fitting)[0]
+    # Few images are to show every class.
+    return min(own or fitting, key=lambda name: len(SCENE_TASKS[name].class_names))

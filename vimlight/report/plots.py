@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["bars_with_spread", "confusion_matrix", "decode", "gate_heatmap", "image_grid", "png"]
+__all__ = ["bars_with_spread", "confusion_matrix", "decode", "gain_matrix", "gate_heatmap", "image_grid", "png"]
 
 _INK, _FAINT = "#222222", "#8a8f98"
 # From the palette of Okabe and Ito, which stays apart for every kind of colour vision.
@@ -62,6 +62,43 @@ def gate_heatmap(
     if values.size <= 400:
         _write_in_cells(axes, np.abs(values) / top, [[f"{value:.2f}" for value in row] for row in values], 7)
     _colour_bar(figure, axes, picture, "gate")
+    axes.set_title(title, fontsize=11, color=_INK, loc="left", pad=10)
+    return figure
+
+
+def gain_matrix(
+    gains: npt.ArrayLike, spreads: npt.ArrayLike, modules: Sequence[str], tasks: Sequence[str], title: str = "Gains"
+) -> Figure:
+    """Draws what each module gains on each task; each column has its own scale, since metrics differ.
+
+    Args:
+        gains: Means `(modules, tasks)`, positive where the module helps.
+        spreads: Their standard deviations, of the same shape.
+        modules: Names of the rows.
+        tasks: Names of the columns.
+        title: Title.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ConfigError: If the shapes do not fit the names.
+    """
+    means, deviations = np.asarray(gains, dtype=float), np.asarray(spreads, dtype=float)
+    if not means.size or not means.shape == deviations.shape == (len(modules), len(tasks)):
+        raise ConfigError(
+            f"gains {means.shape} and spreads {deviations.shape} do not fit {len(modules)} modules, {len(tasks)} tasks"
+        )
+    shares = means / np.maximum(np.abs(means).max(axis=0), 1e-12)
+    figure, axes = _figure(2.2 + 1.05 * len(tasks), 1.6 + 0.5 * len(modules))
+    picture = axes.imshow(shares, cmap="PuOr", vmin=-1, vmax=1, aspect="auto")
+    _label_cells(axes, tasks, modules)
+    texts = [
+        [f"{mean:+.3f}\n± {spread:.3f}" for mean, spread in zip(*rows, strict=True)]
+        for rows in zip(means, deviations, strict=True)
+    ]
+    _write_in_cells(axes, np.abs(shares), texts, 6.5)
+    _colour_bar(figure, axes, picture, "gain, as a share of the task's largest")
     axes.set_title(title, fontsize=11, color=_INK, loc="left", pad=10)
     return figure
 

@@ -67,28 +67,44 @@ def ridge(features: Tensor, targets: Tensor, strengths: Sequence[float] | None =
     x, mean, scale = standardise(features)
     y = targets.to(x.dtype)
     centre = y.mean(dim=0)
-    gram = x @ x.T
-    # Features that are all alike leave nothing to learn, yet a matrix that can be inverted.
-    unit = gram.detach().diagonal().mean().clamp_min(_SMALLEST)
+    # The unit is the mean diagonal of the Gram matrix; features that are all alike leave nothing to learn, yet a matrix
+    # that can be inverted.
+    unit = (x.detach().square().sum() / len(x)).clamp_min(_SMALLEST)
     grid = strengths if strengths is not None else [10 ** (k / 2) for k in range(-8, 7)]
-    strength = _best_strength(gram.detach(), y - centre, [value * unit for value in grid])
+    strength = _best_strength(x.detach(), y - centre, [value * unit for value in grid])
     # The chosen fit is computed anew without eigenvectors, whose gradients are unstable.
-    count = len(x)
-    inverse = torch.linalg.inv(gram + strength * torch.eye(count, dtype=x.dtype, device=x.device))
-    dual = inverse @ (y - centre)
-    residuals = strength * dual / (strength * inverse.diagonal() - 1 / count).clamp_min(_SMALLEST)[:, None]
-    return Solution(dual.T @ x, centre, mean, scale, float(strength / unit), y - residuals, residuals.square().mean())
+    weight, errors, slack = _fit(x, y - centre, strength)
+    residuals = errors / (slack - 1 / len(x)).clamp_min(_SMALLEST)[:, None]
+    return Solution(weight, centre, mean, scale, float(strength / unit), y - residuals, residuals.square().mean())
 
 
-def _best_strength(gram: Tensor, y: Tensor, strengths: Sequence[Tensor]) -> Tensor:
+def _fit(x: Tensor, y: Tensor, strength: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns weights `(C, D)`, errors `(N, C)` and, for each image, 1 less its weight in its own prediction `(N,)`."""
+    count, width = x.shape
+    # Of examples and features, the smaller number decides on the cost.
+    if count <= width:
+        inverse = torch.linalg.inv(x @ x.T + strength * torch.eye(count, dtype=x.dtype, device=x.device))
+        dual = inverse @ y
+        return dual.T @ x, strength * dual, strength * inverse.diagonal()
+    inverse = torch.linalg.inv(x.T @ x + strength * torch.eye(width, dtype=x.dtype, device=x.device))
+    weight = inverse @ (x.T @ y)
+    return weight.T, y - x @ weight, 1 - ((x @ inverse) * x).sum(dim=1)
+
+
+def _best_strength(x: Tensor, y: Tensor, strengths: Sequence[Tensor]) -> Tensor:
     """Returns the strength with the smallest leave-one-out squared error; one eigendecomposition serves all."""
-    values, vectors = torch.linalg.eigh(gram)
-    rotated = vectors.T @ y
+    few = len(x) <= x.shape[1]
+    values, vectors = torch.linalg.eigh(x @ x.T if few else x.T @ x)
+    values = values.clamp_min(0)
+    if not few:
+        # From directions of features to those of examples; directions without any spread count for nothing.
+        vectors = (x @ vectors) / values.sqrt().clamp_min(_SMALLEST)
+    rotated, squared = vectors.T @ y, vectors.square()
     losses = []
     for strength in strengths:
-        kept = strength / (values.clamp_min(0) + strength)
-        residuals = vectors @ (kept[:, None] * rotated)
-        slack = (vectors.square() * kept).sum(dim=1) - 1 / len(y)
+        fitted = values / (values + strength)
+        residuals = y - vectors @ (fitted[:, None] * rotated)
+        slack = 1 - squared @ fitted - 1 / len(y)
         losses.append((residuals / slack.clamp_min(_SMALLEST)[:, None]).square().mean())
     return strengths[int(torch.stack(losses).argmin())]
 

@@ -80,7 +80,7 @@ class Depth(MapTask):
 
     def create_head(self, shapes: Shapes) -> nn.Module:
         """Creates the head; its outputs start around the middle of the targets."""
-        return ScaledOutputs(super().create_head(shapes), 1, lambda targets: self._scaled(targets)[0][:, None])
+        return ScaledOutputs(super().create_head(shapes), 1, self.known)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the loss over the pixels whose value is known."""
@@ -108,6 +108,10 @@ class Depth(MapTask):
         filled = torch.zeros_like(targets).masked_scatter(known, values)
         share = F.adaptive_avg_pool2d(known[:, None].float(), grid)
         return F.adaptive_avg_pool2d(filled[:, None], grid) / share.clamp_min(_SMALLEST), share[:, 0] > 0
+
+    def known(self, targets: Tensor) -> Tensor:
+        """Returns what is known on the scale of the outputs, `(M, 1)`."""
+        return self._scaled(targets)[0][:, None]
 
     def table(self, predictions: Tensor) -> dict[str, list[Any]]:
         """Returns the mean of each map."""
