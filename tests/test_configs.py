@@ -33,6 +33,7 @@ OVERRIDES = {
     **{f"downstream/{kind}.yaml": [SCENES % (f"odd_{task}", 80), "--data.shots=2"] for kind, task in KINDS.items()},
     "downstream/multilabel.yaml": [SCENES % ("odd_attributes", 200), "--data.shots=2"],
     "midstream/letters.yaml": [SCENES % ("letters", 60)],
+    "midstream/last_blocks.yaml": [SCENES % ("shapes", 60)],
     "midstream/attributes.yaml": [SCENES % ("attributes", 60)],
     "midstream/image_folder.yaml": [
         "--data.dataset_args={root: flowers}", "--data.num_workers=0", "--trainer.precision=bf16-mixed",

@@ -46,6 +46,14 @@ def test_the_python_example_prints_what_its_comments_say(tmp_path, monkeypatch, 
     assert capsys.readouterr().out == "torch.Size([2, 192]) torch.Size([24, 2])\n"
 
 
+def test_several_tasks_in_one_pass(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in (PYTHON[0], *(block for block in PYTHON if "MultiTask" in block)):
+        exec(block, names)
+    assert capsys.readouterr().out.splitlines()[-1] == "[(3,), (5,), (3,)]"
+
+
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     for block in OWN:

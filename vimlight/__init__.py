@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vimlight.deployment import Deployed, deploy, load_run
     from vimlight.downstream import DownstreamModule
     from vimlight.midstream import MidstreamModule
+    from vimlight.multitask import MultiTask
     from vimlight.plugins import attach, create_plugin, list_plugins, widen
     from vimlight.plugins.merging import merge
     from vimlight.zoo import Zoo
@@ -26,6 +27,7 @@ __all__ = [
     "DownstreamModule",
     "MidstreamDataModule",
     "MidstreamModule",
+    "MultiTask",
     "Zoo",
     "__version__",
     "aggregate",
@@ -49,6 +51,7 @@ _ROOMS = {
     "DownstreamModule": "downstream",
     "MidstreamDataModule": "data",
     "MidstreamModule": "midstream",
+    "MultiTask": "multitask",
     "Zoo": "zoo",
     "aggregate": "aggregation",
     "attach": "plugins",

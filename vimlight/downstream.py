@@ -14,6 +14,7 @@ from vimlight.aggregation.best_single import BestSingle
 from vimlight.backbone import Backbone
 from vimlight.errors import CheckpointError, ConfigError, ZooError, unknown_name
 from vimlight.midstream import build_plugin
+from vimlight.prefix_cache import FrozenPart
 from vimlight.tasks import SOLVERS, EnsembleHead
 from vimlight.training import (
     SupervisedModule,
@@ -131,6 +132,11 @@ class DownstreamModule(SupervisedModule):
         learned = {f"aggregator.{name}": module for name, module in self.aggregator.trainable_modules().items()}
         return {**learned, "head": self.head}
 
+    def frozen_part(self) -> FrozenPart:
+        """Returns the backbone up to the first module, and the aggregator's passes that nothing learned changes."""
+        aggregator = self.aggregator
+        return FrozenPart(self.backbone, self.readout, aggregator.attached(), aggregator.stream_names())
+
     @property
     def gates(self) -> Tensor:
         """The share of each module at each place, `(places, K)`."""
@@ -201,7 +207,8 @@ class DownstreamModule(SupervisedModule):
                 examples = collect_examples(self.aggregator, self._images(), self.task, self._count())
                 head.solve(*examples, self.task, self.head_kind if self.closed_form else "ridge")
             elif hasattr(head, "start"):
-                head.start(*collect_features(self.aggregator, self._images(), self._count(_IMAGES_TO_START)))
+                count = self._count(_IMAGES_TO_START)
+                head.start(*collect_features(self.aggregator, self._images(count), count))
         self.aggregator.train(was_training)
         self._step_of_head = self.trainer.global_step
 
@@ -274,7 +281,8 @@ class DownstreamModule(SupervisedModule):
             start(candidates[errors.index(min(errors))])
 
     def _left_out_error(self, model: Aggregate) -> float:
-        examples = collect_examples(model, self._images(), self.task, self._count(self.ranking_limit))
+        count = self._count(self.ranking_limit)
+        examples = collect_examples(model, self._images(count), self.task, count)
         return float(self._solver_loss(*examples, model.gates.detach()))
 
     def _solver_loss(self, vectors: Tensor, columns: Tensor, gates: Tensor) -> Tensor:
@@ -290,9 +298,11 @@ class DownstreamModule(SupervisedModule):
         count = len(self.trainer.datamodule.tables["train"])  # type: ignore[attr-defined]
         return count if limit is None else min(count, limit)
 
-    def _images(self) -> Iterable[Mapping[str, Any]]:
-        """Returns the training images as they are, in order, on the model's device."""
+    def _images(self, limit: int | None = None) -> Iterable[Mapping[str, Any]]:
+        """Returns the training images as they are, in order, on the model's device: all, or about as many as asked."""
         batches = getattr(self.trainer.datamodule, "batches", None)  # type: ignore[attr-defined]
         if batches is None:
-            raise ConfigError("a downstream model needs a DownstreamDataModule (or one with batches('train', device))")
-        return batches("train", self.device)  # type: ignore[no-any-return]
+            raise ConfigError(
+                "a downstream model needs a DownstreamDataModule (or one with batches('train', device, limit))"
+            )
+        return batches("train", self.device, limit)  # type: ignore[no-any-return]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vimlight.backbone import Backbone, Features
 from vimlight.errors import ConfigError
 from vimlight.plugins import PLUGINS, Plugin, attach, create_plugin
+from vimlight.prefix_cache import FrozenPart
 from vimlight.training import SupervisedModule, check_types, choose_readout, collect_features
 from vimlight.zoo import Zoo
 from vimlight.zoo.card import describe
@@ -66,6 +67,10 @@ class MidstreamModule(SupervisedModule):
         """Returns the plug-in and the head."""
         return {"plugin": self.plugin, "head": self.head}
 
+    def frozen_part(self) -> FrozenPart:
+        """Returns the backbone up to the plug-in's first block."""
+        return FrozenPart(self.backbone, self.readout, [self.plugin])
+
     def features(self, images: Tensor) -> Features:
         """Returns features, or maps, of images `(N, 3, H, W)` with the plug-in attached."""
         with attach(self.backbone, self.plugin):
@@ -100,7 +105,7 @@ class MidstreamModule(SupervisedModule):
             return
         self.eval()
         limit = _IMAGES_FOR_STATISTICS[self.task.reads]
-        found = collect_features(self.features, batches("train", self.device), limit)
+        found = collect_features(self.features, batches("train", self.device, limit), limit)
         self.train()
         start(*found)
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from vimlight.backbone import Backbone, Features, build_backbone
 from vimlight.backbone.readout import MAPS
+from vimlight.data import ImageDataModule
 from vimlight.errors import CheckpointError, ConfigError, FingerprintError
+from vimlight.prefix_cache import FrozenPart, PrefixCache
 from vimlight.tasks import TASKS, Task, create_task
 from vimlight.trainable import TrainableModule, check_class_names
 
@@ -28,6 +30,7 @@ class SupervisedModule(TrainableModule):
             out.
         kind: Kind of task that the data are made for; the command line takes it from the data.
         class_names: Names of the classes; the command line takes them from the data.
+        prefix_cache: Arguments of `PrefixCache`, to compute what comes before the first plug-in once for each image.
         **optimisation: Optimiser and schedule; see `TrainableModule`.
 
     Attributes:
@@ -42,9 +45,12 @@ class SupervisedModule(TrainableModule):
         task: str | dict[str, Any] | None = None,
         kind: str = "classification",
         class_names: Sequence[str] = (),
+        prefix_cache: dict[str, Any] | None = None,
         **optimisation: Any,
     ) -> None:
         super().__init__(**optimisation)
+        check_types("prefix_cache", PrefixCache.__init__, prefix_cache or {})
+        self.prefix_cache = None if prefix_cache is None else PrefixCache.of(prefix_cache)
         self.backbone = build_backbone(backbone)
         self.task = build_task(task, kind, class_names)
         metrics = self.task.metrics()
@@ -57,6 +63,10 @@ class SupervisedModule(TrainableModule):
     def forward(self, images: Tensor) -> Any:
         """Returns the head's outputs for images `(N, 3, H, W)`, such as logits `(N, C)`."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    def frozen_part(self) -> FrozenPart:
+        """Returns what of the model stays as it is while it is trained, for the prefix cache."""
+        raise NotImplementedError(f"{type(self).__name__} defines no frozen_part")
 
     def penalty(self) -> Tensor | float:
         """Returns what is added to the loss."""
@@ -88,16 +98,21 @@ class SupervisedModule(TrainableModule):
         return {**found, "size": batch["size"]} if "size" in batch else found
 
     def setup(self, stage: str) -> None:
-        """Shows the task all training targets, and refuses several processes where nothing takes gradient steps.
+        """Shows the task all training targets, and lets the data use the prefix cache.
 
         Raises:
-            ConfigError: If nothing does, or the data are made for another layout of targets.
+            ConfigError: If there are several processes and nothing takes gradient steps, the data are made for another
+                layout of targets, or they do not go with the prefix cache.
         """
         tables = getattr(getattr(self.trainer, "datamodule", None), "tables", None)
         if tables is not None:
             self.task.prepare(tables["train"].targets)
         if stage == "fit" and self.trainer.world_size > 1 and not self.trainable_parameters():
             raise ConfigError("nothing here takes gradient steps: several processes are no use; set trainer.devices: 1")
+        if self.prefix_cache is not None:
+            self.prefix_cache.serve(self)
+        elif isinstance(data := getattr(self.trainer, "datamodule", None), ImageDataModule):
+            data.keeper = None  # that of another model, if any
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights depend on: backbone, task and classes."""

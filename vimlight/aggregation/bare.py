@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vimlight.aggregation.base import AGGREGATORS, Aggregate, Mixture
 from vimlight.backbone import Features
-from vimlight.plugins import Attachment
+from vimlight.plugins import Attachment, Plugin
 
 __all__ = ["Bare"]
 
@@ -31,6 +31,10 @@ class Bare(Aggregate):
     def mixtures(self) -> list[Mixture]:
         """Returns the fresh plug-in's units."""
         return self.extra_mixtures()
+
+    def attached(self) -> list[Plugin]:
+        """Returns the fresh plug-in, if there is one."""
+        return super().attached()[len(self.modules_in_zoo) :]
 
     def forward(self, images: Tensor) -> Features:
         """Computes features of images `(N, 3, H, W)`."""

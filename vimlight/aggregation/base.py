@@ -152,6 +152,14 @@ class Aggregate(nn.Module):
         """
         return self.backbone.feature_shapes(self.readout)
 
+    def attached(self) -> list[Plugin]:
+        """Returns every plug-in that takes part in a pass, the fresh one included."""
+        return [*self.modules_in_zoo, *([self.extra] if self.extra is not None else [])]
+
+    def stream_names(self) -> list[str]:
+        """Returns names of whole passes that depend on nothing that is learned; see `KeptImages.recall`."""
+        return []
+
     def extra_slots(self) -> list[Slot]:
         """Returns the fresh plug-in's slots, none without one."""
         if self.extra is None:

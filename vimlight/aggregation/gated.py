@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from vimlight.aggregation.base import Aggregate, Mixture
 from vimlight.backbone import Backbone, Features, Site
+from vimlight.errors import PluginError
 from vimlight.plugins import Attachment, Plugin, Slot, Unit, WideUnit
 
-__all__ = ["GatedAggregate", "StaticGates", "masked_softmax"]
+__all__ = ["GatedAggregate", "PerImageGates", "StaticGates", "masked_softmax"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +103,42 @@ class GatedAggregate(Aggregate):
         return self
 
 
+class PerImageGates(GatedAggregate):
+    """Gates that are given for each image of a batch: how several tasks share one pass.
+
+    Args:
+        backbone: The frozen backbone.
+        modules: The zoo's modules.
+        **common: See `Aggregate`.
+
+    Attributes:
+        given: The gates of the images of the next pass, `(N, places, K)`.
+    """
+
+    def __init__(self, backbone: Backbone, modules: Sequence[Plugin], **common: Any) -> None:
+        super().__init__(backbone, modules, **common)
+        self.given: Tensor | None = None
+
+    def slots(self) -> list[Slot]:
+        """Returns what is done at each place: the fused units with the images' gates.
+
+        Raises:
+            PluginError: If no gates were given.
+        """
+        if self.given is None:
+            raise PluginError("the gates of the images must be given before the pass")
+        return [
+            Slot(
+                group.site,
+                group.unit_type.reads,
+                group.unit_type.writes,
+                partial(wide, gates=self.given[:, group.place, list(group.owners)]),
+                own=True,
+            )
+            for group, wide in self.grouped()
+        ]
+
+
 class StaticGates(GatedAggregate):
     """Gates that do not depend on the image; a subclass defines `gates`."""
 
@@ -117,6 +155,14 @@ class StaticGates(GatedAggregate):
             )
             for group, wide in self.grouped()
         ]
+
+    def without_zoo(self) -> StaticGates:
+        """Returns a copy that has the same gates, and shares what is learned of them, but neither backbone nor zoo."""
+        light = copy.copy(self)
+        # Before anything else: until then both have one dictionary of parts.
+        light._modules = {"gating": self.gating, "wides": nn.ModuleList(), "extra": None}
+        light.modules_in_zoo, light._groups = (), []
+        return light
 
     @torch.no_grad()
     def mixtures(self) -> list[Mixture]:

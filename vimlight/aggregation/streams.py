@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vimlight.aggregation.base import AGGREGATORS, Aggregate, SoftmaxLogits
-from vimlight.backbone import Backbone, Features
+from vimlight.backbone import Backbone, Features, KeptImages
 from vimlight.plugins import Attachment, Plugin, Slot
 
 __all__ = ["KStreams", "LogitEnsemble"]
@@ -49,6 +50,19 @@ class Streams(Aggregate):
         Returns:
             `(N, D)`, or a list of maps.
         """
+        if isinstance(images, KeptImages) and self.extra is None:
+            return images.recall(self._identities[index], partial(self._pass, index))
+        return self._pass(index, images)
+
+    def stream_names(self) -> list[str]:
+        """Returns what tells the passes of each module apart; none with a fresh plug-in, which changes them all."""
+        return self._identities if self.extra is None else []
+
+    @cached_property
+    def _identities(self) -> list[str]:
+        return [f"{self.readout} {module.identity()}" for module in self.modules_in_zoo]
+
+    def _pass(self, index: int, images: Tensor) -> Features:
         plugin = self.zoo[index]
         assert isinstance(plugin, Plugin)
         kind = plugin.unit_type

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vimlight.backbone.model import Backbone, build_backbone, create_backbone
+from vimlight.backbone.prefix import KeptImages, Prefix
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.backbone.readout import READOUTS, Features, check_readout
 from vimlight.backbone.sites import Layout, Site
@@ -11,7 +12,9 @@ __all__ = [
     "READOUTS",
     "Backbone",
     "Features",
+    "KeptImages",
     "Layout",
+    "Prefix",
     "Preprocessing",
     "Site",
     "build_backbone",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import vimlight.embedded  # noqa: F401  (registers the embedded image towers with timm)
+from vimlight.backbone.prefix import KeptImages, Prefix, Route, find_route, run_up_to
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.backbone.readout import MAPS, READOUTS, Features, check_readout, map_blocks, tap_blocks, tap_maps
 from vimlight.backbone.sites import Site, Sites, find_sites
@@ -34,6 +36,7 @@ class Backbone(nn.Module):
         model: The timm model.
         name: The name it was created by.
         preprocessing: What it expects of its images.
+        occupied: Depths of the sites that something is attached to at present, one entry for each attachment.
 
     Raises:
         BackboneError: If the model does not run on images of that size, or no place for plug-ins is found.
@@ -49,15 +52,17 @@ class Backbone(nn.Module):
         self.train()
         _call_fused_layers(model)
         self._sites = _sites(model, name, preprocessing.size)
+        self.occupied: list[int] = []
+        self._routes: dict[tuple[int, torch.device, torch.dtype], Route] = {}
         if not self._sites.blocks:
             children = ", ".join(f"{child} ({type(module).__name__})" for child, module in model.named_children())
             raise BackboneError(f"{name!r} has no blocks that plug-ins can attach to; its parts are: {children}")
 
-    def forward(self, images: Tensor, readout: str = "last") -> Features:
+    def forward(self, images: Tensor | Prefix | KeptImages, readout: str = "last") -> Features:
         """Computes features.
 
         Args:
-            images: Preprocessed images, `(N, 3, H, W)`.
+            images: Preprocessed images, `(N, 3, H, W)`, or what their first blocks gave; see `prefix`.
             readout: `"last"` for the model's own feature, `"layers"` for that and the mean of every block's output,
                 `"grid"` for that and the means of every block's output over the four quarters of the image; `"maps"`
                 for the outputs of four blocks or stages as maps, `"maps:3,5,7,11"` for those of these blocks.
@@ -70,18 +75,84 @@ class Backbone(nn.Module):
             BackboneError: If a block that should be read as a map has no grid of positions.
         """
         check_readout(readout)
+        if isinstance(images, KeptImages):
+            images = images.prefix(readout)
+        if isinstance(images, Prefix):
+            return self._go_on(images, readout)
         # Convolutions of few channels run about twice as fast on images whose channels come last in memory.
         images = images.contiguous(memory_format=torch.channels_last)
-        if readout not in READOUTS:
-            taps = self.taps(readout)
-            with tap_maps(self.model, taps) as found:
-                self.model(images)
-            return [found[site.name] for site in taps]
-        if not READOUTS[readout]:
-            return cast(Tensor, self.model(images))
-        with tap_blocks(self.model, self.blocks, READOUTS[readout]) as pooled:
+        with self._reading(readout, self.blocks) as read:
             last = self.model(images)
-        return torch.cat([last, *pooled], dim=1)
+        return self._features(last, read, readout)
+
+    def _reading(self, readout: str, blocks: Sequence[Site]) -> AbstractContextManager[dict[str, Tensor]]:
+        """Returns a context that collects what a readout takes from some of the blocks, by the block's name."""
+        if readout not in READOUTS:
+            return tap_maps(self.model, [site for site in self.taps(readout) if site in blocks])
+        return tap_blocks(self.model, blocks, READOUTS[readout]) if READOUTS[readout] else nullcontext({})
+
+    def _features(self, last: Tensor, read: dict[str, Tensor], readout: str) -> Features:
+        if readout not in READOUTS:
+            return [read[site.name] for site in self.taps(readout)]
+        return torch.cat([last, *read.values()], dim=1) if read else last
+
+    @torch.no_grad()
+    def prefix(self, images: Tensor, depth: int, readout: str = "last") -> Prefix:
+        """Runs the first blocks alone: what is computed once for many passes that differ in later blocks only.
+
+        Args:
+            images: Preprocessed images, `(N, 3, H, W)`.
+            depth: How many blocks; of all blocks the features themselves are what is left.
+            readout: What will be read out; see `forward`.
+
+        Returns:
+            What `forward` takes in place of the images, as long as nothing is attached to the first blocks.
+
+        Raises:
+            BackboneError: If the backbone has no such block, or cannot go on from there.
+        """
+        check_readout(readout)
+        if not 0 < depth <= len(self.blocks):
+            raise BackboneError(f"depth must lie between 1 and the {len(self.blocks)} blocks, got {depth}")
+        if depth < len(self.blocks):
+            self.route(depth)
+        images = images.contiguous(memory_format=torch.channels_last)
+        with self._reading(readout, self.blocks[:depth]) as read:
+            if depth == len(self.blocks):
+                tokens = cast(Tensor, self.model(images))
+            else:
+                tokens = run_up_to(self.model, self.blocks[depth].input_module, images)
+        return Prefix(depth, tokens, read, readout)
+
+    def route(self, depth: int) -> Route:
+        """Returns the way from a block to the features, found and checked at the first use.
+
+        Args:
+            depth: Number of the block.
+
+        Raises:
+            BackboneError: If the model does more between its blocks than to hand one tensor on.
+        """
+        first = next(self.model.parameters())
+        key = (depth, first.device, first.dtype)
+        if key not in self._routes:
+            self._routes[key] = find_route(self.model, self.blocks[depth].input_module, self.preprocessing.size)
+        return self._routes[key]
+
+    def _go_on(self, prefix: Prefix, readout: str) -> Features:
+        if prefix.readout != readout:
+            raise BackboneError(f"the first blocks were run for the readout {prefix.readout!r}, not for {readout!r}")
+        if min(self.occupied, default=prefix.depth) < prefix.depth:
+            raise BackboneError(
+                f"something is attached to block {min(self.occupied)}, but the first {prefix.depth} blocks were run "
+                "before; give the images themselves"
+            )
+        if prefix.depth == len(self.blocks):
+            return self._features(prefix.tokens, prefix.read, readout)
+        route = self.route(prefix.depth)
+        with self._reading(readout, self.blocks[prefix.depth :]) as read:
+            last = route(prefix.tokens)
+        return self._features(last, {**prefix.read, **read}, readout)
 
     def train(self, mode: bool = True) -> Backbone:
         """Keeps every part in eval mode, whatever is asked."""

@@ -70,7 +70,7 @@ def map_blocks(blocks: Sequence[Site], shapes: Sequence[tuple[int, int]], readou
 
 
 @contextmanager
-def tap_blocks(model: nn.Module, blocks: Sequence[Site], cells: int) -> Iterator[list[Tensor]]:
+def tap_blocks(model: nn.Module, blocks: Sequence[Site], cells: int) -> Iterator[dict[str, Tensor]]:
     """Collects the pooled output of each block during the forward passes inside the context.
 
     Hooks see what earlier hooks left, so plug-ins that were attached before are included.
@@ -81,14 +81,17 @@ def tap_blocks(model: nn.Module, blocks: Sequence[Site], cells: int) -> Iterator
         cells: As in `pool`.
 
     Yields:
-        A list that receives one `(N, P)` tensor a block, in the order of the forward pass.
+        A mapping that receives `(N, P)` by the block's name, in the order of the forward pass.
     """
-    pooled: list[Tensor] = []
+    pooled: dict[str, Tensor] = {}
 
-    def tap(layout: Layout) -> Any:
-        return lambda module, args, output: pooled.append(pool(output, layout, cells))
+    def tap(site: Site) -> Any:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            pooled[site.name] = pool(output, site.layout, cells)
 
-    with _taps(model, [(site, tap(site.layout)) for site in blocks]):
+        return hook
+
+    with _taps(model, [(site, tap(site)) for site in blocks]):
         yield pooled
 
 

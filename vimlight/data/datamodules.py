@@ -7,8 +7,9 @@ augmentation of training images, normalisation for the backbone.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from vimlight.data.loading import Batch, BatchDataset, batch_loader, raise_worker_error
+from vimlight.data.loading import Batch, BatchDataset, Keeper, batch_loader, chunk_loader, raise_worker_error
 from vimlight.data.sampling import FewShot, few_images, few_shot, random_subset, set_apart, shuffled
 from vimlight.data.sources import load_source
 from vimlight.data.sources.image_folder import existing_folder, image_files
@@ -58,6 +59,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         test_limit: Largest number of test images, the same ones for every `seed`.
         preprocessing: The backbone's preprocessing, where no trainer brings a model that has it.
 
+    Attributes:
+        augmentation: What is done to training images, if anything.
+        keeper: Where there is one, batches bring what it keeps of the images in place of the images.
+
     Raises:
         ConfigError: If a number is out of range.
         UnknownNameError: If there is no such augmentation or way to resize.
@@ -91,6 +96,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.skip_corrupt = skip_corrupt
         self.test_limit = None if test_limit is None else _at_least(1, "test_limit", test_limit)
         self.augmentation = augmentation(augment)
+        self.keeper: Keeper | None = None
         self._preprocessing = preprocessing
         self._draws: tuple[int, Tensor] | None = None
 
@@ -190,15 +196,15 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         table = self.tables["train"]
         sampler = DistributedSampler[int](cast(Any, table), world, rank, shuffle=True, seed=self.seed)
-        return self._loader(table, sampler)
+        return self._loader(table, sampler, kept=self._keeps("train", self.augmentation is not None))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Loads the validation images in order."""
-        return self._loader(self.tables["val"])
+        return self._loader(self.tables["val"], kept=self._keeps("val"))
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Loads the test images in order."""
-        return self._loader(self.tables["test"])
+        return self._loader(self.tables["test"], kept=self._keeps("test"))
 
     @property
     def predict_table(self) -> Table:
@@ -214,22 +220,48 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Loads the images of `predict_table` in order."""
         return self._loader(self.predict_table, layout=self.predict_layout)
 
-    def batches(self, split: str, device: torch.device | str = "cpu") -> Iterator[Batch]:
+    def batches(self, split: str, device: torch.device | str = "cpu", limit: int | None = None) -> Iterator[Batch]:
         """Yields the batches of a split as a model sees them in evaluation, without a trainer: in order, not augmented.
 
         Args:
             split: `"train"`, `"val"` or `"test"`.
             device: Where the batches are prepared and left.
+            limit: How many images are wanted; the batch that completes them is the last.
 
         Raises:
             UnknownNameError: If there is no such split.
         """
         if split not in self.tables:
             raise unknown_name("split", split, self.tables)
-        for batch in self._loader(self.tables[split]):
+        size = len(self.tables[split])
+        visited = size if limit is None else min(size, math.ceil(limit / self.batch_size) * self.batch_size)
+        for batch in self._loader(self.tables[split], kept=self._keeps(split)):
             raise_worker_error(batch)
-            batch.pop("index")
-            yield self._prepare(cast(Batch, move_data_to_device(batch, torch.device(device))))
+            rows = batch.pop("index")
+            yield self._prepare(cast(Batch, move_data_to_device(batch, torch.device(device))), split, rows, visited)
+            if rows[-1] + 1 >= visited:
+                return
+
+    def read(
+        self, split: str, chunks: Iterable[Sequence[int]], view: int | None = None, device: torch.device | str = "cpu"
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Reads images of some rows, as a model sees them.
+
+        Args:
+            split: `"train"`, `"val"` or `"test"`.
+            chunks: The rows, batch by batch.
+            view: Which augmentation the images get, where they get one: that of the epoch of this number.
+            device: Where the images are prepared and left.
+
+        Yields:
+            The rows and the images `(N, 3, H, W)` of each batch.
+        """
+        dataset = BatchDataset(self.tables[split], self.preprocessing, self.layout, squash=self.squash)
+        for batch in chunk_loader(dataset, chunks, self.num_workers):
+            raise_worker_error(batch)
+            rows = batch.pop("index")
+            moved = cast(Batch, move_data_to_device(batch, torch.device(device)))
+            yield rows.tolist(), self._prepare(moved, split, rows, view=view)["image"]
 
     def arrays(self, split: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Returns a whole split, for small ones with tensors for targets: images `(N, 3, H, W)` float32 and targets."""
@@ -249,10 +281,27 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Makes the images the backbone's input, and augments those for training; targets follow their images."""
         rows = batch.pop("index")
-        training = self.trainer is not None and self.trainer.training
-        return self._prepare(batch, self._epoch_draws()[rows] if training and self.augmentation else None)
+        split, view = "val", None
+        if self.trainer is not None and self.trainer.training:
+            split, view = "train", self._view() if self.augmentation else None
+        elif self.trainer is not None and self.trainer.testing:
+            split = "test"
+        return self._prepare(batch, split, rows, view=view)
 
-    def _prepare(self, batch: Batch, draws: Tensor | None = None) -> Batch:
+    def _prepare(
+        self, batch: Batch, split: str, rows: Any, visited: int | None = None, view: int | None = None
+    ) -> Batch:
+        """Makes images the backbone's input; those that are kept are replaced, behind what targets need them for."""
+        kept = batch.pop("kept")
+        if "image" in batch:
+            batch = self._fitted(batch, None if view is None else self._draws_of(view)[rows])
+        if kept:
+            assert self.keeper is not None
+            visited = len(self.tables[split]) if visited is None else visited
+            batch["image"] = self.keeper.images(split, view, rows.tolist(), visited)
+        return batch
+
+    def _fitted(self, batch: Batch, draws: Tensor | None) -> Batch:
         preprocessing, target = self.preprocessing, batch["target"]
         predicting = self.trainer is not None and self.trainer.predicting
         layout = self.predict_layout if predicting else self.layout
@@ -267,20 +316,34 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             target = layout.warp(target, self.augmentation.matrices(draws), preprocessing.size)
         return {**batch, "image": normalise(images, preprocessing), "target": target}
 
-    def _epoch_draws(self) -> Tensor:
-        """Returns the epoch's random numbers for each training image, `(N, Augmentation.DRAWS)`."""
+    def _view(self) -> int:
+        """Returns which augmentation the training images get in this epoch."""
         epoch = self.trainer.current_epoch if self.trainer else 0
-        if self._draws is None or self._draws[0] != epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._draws = (epoch, torch.rand(len(self.tables["train"]), Augmentation.DRAWS, generator=generator))
+        return epoch % self.keeper.views if self.keeper is not None and self.keeper.views else epoch
+
+    def _draws_of(self, view: int) -> Tensor:
+        """Returns a view's random numbers for each training image, `(N, Augmentation.DRAWS)`."""
+        if self._draws is None or self._draws[0] != view:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + view)
+            self._draws = (view, torch.rand(len(self.tables["train"]), Augmentation.DRAWS, generator=generator))
         return self._draws[1]
 
+    def _keeps(self, split: str, augmented: bool = False) -> bool:
+        return self.keeper is not None and self.keeper.keeps(split, augmented)
+
     def _loader(
-        self, table: Table, sampler: DistributedSampler[int] | None = None, layout: TargetLayout | None = None
+        self,
+        table: Table,
+        sampler: DistributedSampler[int] | None = None,
+        layout: TargetLayout | None = None,
+        kept: bool = False,
     ) -> DataLoader[Batch]:
         pin_memory = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        dataset = BatchDataset(table, self.preprocessing, layout or self.layout, squash=self.squash)
-        return batch_loader(dataset, self.batch_size, self.num_workers, sampler, pin_memory)
+        layout = layout or self.layout
+        dataset = BatchDataset(table, self.preprocessing, layout, squash=self.squash, kept=kept)
+        # What is in memory is not worth a process.
+        workers = 0 if kept and not layout.spatial else self.num_workers
+        return batch_loader(dataset, self.batch_size, workers, sampler, pin_memory)
 
 
 class MidstreamDataModule(ImageDataModule):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,11 +15,39 @@ from vimlight.data.transforms import Preprocessing, frame_of, reframe
 from vimlight.errors import DataError
 from vimlight.tasks.targets import LABELS, TargetLayout
 
-__all__ = ["Batch", "BatchDataset", "batch_loader", "raise_worker_error"]
+__all__ = ["Batch", "BatchDataset", "Keeper", "batch_loader", "chunk_loader", "raise_worker_error"]
 
 Batch = dict[str, Any]
 """`"image"` `(N, 3, H, W)`, `"target"` as its layout has it, `"id"` list of N names, `"size"` `(N, 2)` int64: height
 and width of the images before they became the input."""
+
+
+class Keeper(Protocol):
+    """Keeps what a frozen model made of images, so that batches bring that and images need not be read again.
+
+    Attributes:
+        views: How many different augmentations of a training image there are; none for ever new ones.
+    """
+
+    views: int | None
+
+    def keeps(self, split: str, augmented: bool) -> bool:
+        """Tells whether the images of a split are kept.
+
+        Args:
+            split: `"train"`, `"val"` or `"test"`.
+            augmented: Whether they are to be augmented.
+        """
+
+    def images(self, split: str, view: int | None, rows: Sequence[int], visited: int) -> Any:
+        """Returns what stands for the images of some rows.
+
+        Args:
+            split: As in `keeps`.
+            view: Number of the augmentation; none for images as they are.
+            rows: The rows.
+            visited: How many rows, from the first on, this pass over the split comes to see.
+        """
 
 
 class BatchDataset(Dataset[Batch]):
@@ -33,15 +61,23 @@ class BatchDataset(Dataset[Batch]):
         preprocessing: The input that images of different sizes are made to fit.
         layout: The layout of the targets.
         squash: Whether images are resized without regard to their proportions; see `frame_of`.
+        kept: Whether something is kept in place of the images, which are then read only where targets lie in them.
     """
 
     def __init__(
-        self, table: Table, preprocessing: Preprocessing, layout: TargetLayout = LABELS, *, squash: bool = False
+        self,
+        table: Table,
+        preprocessing: Preprocessing,
+        layout: TargetLayout = LABELS,
+        *,
+        squash: bool = False,
+        kept: bool = False,
     ) -> None:
         self._table = table
         self._preprocessing = preprocessing
         self._layout = layout
         self._squash = squash
+        self._kept = kept
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -57,6 +93,11 @@ class BatchDataset(Dataset[Batch]):
         Raises:
             DataError: If an image cannot be read.
         """
+        rows = np.asarray(indices)
+        ids = [self._table.ids[index] for index in indices]
+        if self._kept and not self._layout.spatial:
+            targets = self._layout.collate(self._table.targets_of(indices))
+            return {"target": targets, "id": ids, "index": rows, "kept": True}
         try:
             images, targets = self._table.images(indices), self._table.targets_of(indices)
         except DataError as error:
@@ -64,10 +105,8 @@ class BatchDataset(Dataset[Batch]):
                 raise
             # Raised in a worker, the error would arrive with the worker's traceback for a text.
             return {"error": str(error)}
-        rows = np.asarray(indices)
-        ids = [self._table.ids[index] for index in indices]
         sizes = torch.tensor([image.shape[-2:] for image in images])
-        about = {"id": ids, "index": rows, "size": sizes}
+        about = {"id": ids, "index": rows, "size": sizes, "kept": self._kept}
         if isinstance(images, torch.Tensor):
             return {"image": images, "target": self._layout.collate(targets), **about}
         fitted = [self._fit(*pair) for pair in zip(images, targets, strict=True)]
@@ -106,6 +145,15 @@ def batch_loader(
         pin_memory=pin_memory,
         collate_fn=_whole,
         generator=generator,
+    )
+
+
+def chunk_loader(dataset: BatchDataset, chunks: Iterable[Sequence[int]], num_workers: int) -> DataLoader[Batch]:
+    """Builds a loader of batches of the given rows."""
+    generator = torch.Generator().manual_seed(0)
+    sampler: Any = chunks  # asked for one batch after the other; it need not know how many there are
+    return DataLoader(
+        dataset, batch_sampler=sampler, num_workers=num_workers, collate_fn=_whole, generator=generator
     )
 
 

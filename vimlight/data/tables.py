@@ -6,9 +6,10 @@ images are read one batch at a time. Images are RGB in uint8 until they reach th
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,9 @@ __all__ = ["FileTable", "ItemTable", "Source", "Subset", "Table", "TensorTable",
 
 Targets = Any
 """N targets in the layout of the task: a tensor, or a sequence that gives one at a time, reading it when asked."""
+
+# How many images are looked at where they can only be told apart by decoding them.
+_LOOKED_AT = 16
 
 
 class Table(ABC):
@@ -76,6 +80,24 @@ class Table(ABC):
         """Returns a view of some of the rows, in the given order."""
         return Subset(self, torch.as_tensor(indices, dtype=torch.long))
 
+    def digest(self, rows: Sequence[int] | None = None) -> str:
+        """Returns a SHA-256 that is another one for other images: over the ids, and over as much of them as is cheap.
+
+        Args:
+            rows: Which rows, in order; all of them if left out.
+        """
+        chosen = range(len(self)) if rows is None else rows
+        digest = hashlib.sha256("\0".join(self.ids[row] for row in chosen).encode())
+        for stamp in self._stamps(chosen):
+            digest.update(stamp)
+        return digest.hexdigest()
+
+    def _stamps(self, rows: Sequence[int]) -> Iterator[bytes]:
+        """Yields what tells the images of some rows from others: here the pixels of a few."""
+        for row in rows[:: max(1, len(rows) // _LOOKED_AT)]:
+            pixels = self.image(row)
+            yield f"{tuple(pixels.shape)}".encode() + pixels.contiguous().numpy().tobytes()
+
     def readable(self) -> Table:
         """Returns a view of the images that can be decoded, with a warning that counts the others.
 
@@ -124,6 +146,11 @@ class TensorTable(Table):
         """Returns images, `(len(indices), 3, H, W)` uint8."""
         return self._pixels[torch.as_tensor(indices, dtype=torch.long)].expand(-1, 3, -1, -1)
 
+    def _stamps(self, rows: Sequence[int]) -> Iterator[bytes]:
+        yield f"{tuple(self._pixels.shape[1:])}".encode()
+        for part in torch.as_tensor(rows, dtype=torch.long).split(1024):
+            yield self._pixels[part].numpy().tobytes()
+
     def readable(self) -> Table:
         """Returns the table itself: what is in memory was read."""
         return self
@@ -157,6 +184,14 @@ class FileTable(Table):
                 return rgb_tensor(image)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"cannot read image {path}: {error}; mend it, or set skip_corrupt: true") from error
+
+    def _stamps(self, rows: Sequence[int]) -> Iterator[bytes]:
+        for row in rows:
+            try:
+                status = self._paths[row].stat()
+            except OSError as error:
+                raise DataError(f"cannot read image {self._paths[row]}: {error}") from error
+            yield f"{status.st_size} {status.st_mtime_ns} ".encode()
 
 
 class ItemTable(Table):
@@ -207,6 +242,9 @@ class Subset(Table):
     def images(self, indices: Sequence[int]) -> list[Tensor] | Tensor:
         """Returns images, each `(3, H, W)` uint8."""
         return self._table.images(self._indices[torch.as_tensor(indices, dtype=torch.long)].tolist())
+
+    def _stamps(self, rows: Sequence[int]) -> Iterator[bytes]:
+        return self._table._stamps(self._indices[torch.as_tensor(rows, dtype=torch.long)].tolist())
 
     def readable(self) -> Table:
         """Returns a view of the images that can be decoded; see `Table.readable`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -45,9 +45,11 @@ class Attachment:
     """
 
     @uncompiled
-    def __init__(self, backbone: Backbone, slots: Iterable[Slot]) -> None:
+    def __init__(self, backbone: Backbone, slots: Sequence[Slot]) -> None:
         self._seen: list[list[Tensor]] = []
         self._hooks = Hooks()
+        self._backbone, self._depths = backbone, [depth_of(slot.site, backbone) for slot in slots]
+        backbone.occupied.extend(self._depths)
         # A forward pass that fails half-way must not keep what was read alive.
         self._hooks.after(backbone.model, self._forget, always=True)
         try:
@@ -65,9 +67,13 @@ class Attachment:
         """Detaches."""
         self.detach()
 
+    @uncompiled
     def detach(self) -> None:
         """Removes every hook; the backbone computes what it did before, bit for bit."""
         self._hooks.remove()
+        for depth in self._depths:
+            self._backbone.occupied.remove(depth)
+        self._depths = []
 
     def _attach(self, model: nn.Module, slot: Slot) -> None:
         site = slot.site
@@ -149,6 +155,11 @@ def check_fit(backbone: Backbone, plugin: Plugin) -> None:
         raise PluginError(
             f"{backbone.name!r} has no site {missing[0]!r} (and {len(missing) - 1} more of the plug-in's)"
         )
+
+
+def depth_of(site: Site, backbone: Backbone) -> int:
+    """Returns the number of the block that a site belongs to; what lies outside the blocks counts as the very first."""
+    return site.depth if 0 <= site.depth < len(backbone.blocks) else 0
 
 
 def _part(output: Tensor, site: Site) -> Tensor:

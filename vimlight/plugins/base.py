@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from vimlight.backbone import Backbone, Layout, Preprocessing, Site
 from vimlight.errors import PluginError, unknown_name
 from vimlight.registry import Registry
+from vimlight.tensor_file import sha256_of
 
 __all__ = ["PLUGINS", "Blocks", "Plugin", "Tap", "Unit", "WideUnit", "create_plugin", "list_plugins", "widen"]
 
@@ -216,6 +218,12 @@ class Plugin(nn.Module):
     def site_names(self) -> tuple[str, ...]:
         """Names of the sites, in order."""
         return tuple(site.name for site in self.sites)
+
+    def identity(self) -> str:
+        """Returns a SHA-256 over what the plug-in is and over its tensors: equal for copies, whatever their names."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        about = f"{self.kind} {sorted(self.settings.items())} {self.site_names} {sha256_of(tensors)}"
+        return hashlib.sha256(about.encode()).hexdigest()
 
     def extra_repr(self) -> str:
         """Returns the type and its settings for `repr`."""
