@@ -68,7 +68,7 @@ def test_sums_in_place_are_sums(backbone, images, shake, kind):
     gates = torch.tensor([0.2, -0.5, 1.0], requires_grad=True)
     results = []
     for widen, own in ((plugins[0].unit_type.widen, True), (LoopedUnits, False)):
-        with Attachment(backbone, slots(plugins, gates, widen, own)):
+        with Attachment(backbone, list(slots(plugins, gates, widen, own))):
             features = backbone(images)
         results.append((features.detach(), *torch.autograd.grad(features.square().mean(), gates)))
     for fast, plain in zip(*results, strict=True):
