@@ -20,7 +20,12 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 # Those of the room `transmiter` are run by its own tests.
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path.parent.name != "transmiter")
 BACKBONE = json.dumps({"name": "vit_tiny_patch16_224", **VIT})
-SMALL = [f"--model.backbone={BACKBONE}", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
+SMALL = [
+    f"--model.backbone={BACKBONE}",
+    "--trainer.max_epochs=1",
+    "--trainer.check_val_every_n_epoch=1",
+    "--trainer.enable_progress_bar=false",
+]
 SCENES = "--data.dataset_args={task: %s, train: %d, test: 16, size: 32}"
 # So low a threshold that something is found after one epoch.
 DETECTION = "{kind: detection, width: 32, levels: 2, convs: 1, score_threshold: 0.001}"
