@@ -336,7 +336,7 @@ def test_mistakes(tmp_path, backbone, data, zoo):
 
 def test_training_images_are_needed_in_order(tmp_path, backbone, data, zoo):
     model = downstream(backbone, data, zoo)
-    images, targets = data.arrays("train")
+    images, targets = digits(preprocessing=backbone.preprocessing).arrays("train")
     batches = [{"image": images, "target": targets, "id": [""] * len(images)}]
     with pytest.raises(ConfigError, match="needs a DownstreamDataModule"):
         trainer(tmp_path).fit(model, batches)
