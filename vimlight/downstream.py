@@ -295,14 +295,17 @@ class DownstreamModule(SupervisedModule):
 
     def _count(self, limit: int | None = None) -> int:
         """Returns the number of training images that are looked at."""
-        count = len(self.trainer.datamodule.tables["train"])  # type: ignore[attr-defined]
+        count = len(self._data().tables["train"])
         return count if limit is None else min(count, limit)
 
     def _images(self, limit: int | None = None) -> Iterable[Mapping[str, Any]]:
         """Returns the training images as they are, in order, on the model's device: all, or about as many as asked."""
-        batches = getattr(self.trainer.datamodule, "batches", None)  # type: ignore[attr-defined]
-        if batches is None:
+        return self._data().batches("train", self.device, limit)  # type: ignore[no-any-return]
+
+    def _data(self) -> Any:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not hasattr(data, "batches"):
             raise ConfigError(
                 "a downstream model needs a DownstreamDataModule (or one with batches('train', device, limit))"
             )
-        return batches("train", self.device, limit)  # type: ignore[no-any-return]
+        return data
