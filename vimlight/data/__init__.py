@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vimlight.data.datamodules import DownstreamDataModule, ImageDataModule, MidstreamDataModule
+from vimlight.data.datamodules import DownstreamDataModule, MidstreamDataModule
+from vimlight.data.image_data import ImageDataModule
 from vimlight.data.sampling import FewShot, few_shot, random_subset, set_apart
 from vimlight.data.sources import SOURCES, list_sources, load_source
 from vimlight.data.tables import FileTable, ItemTable, Source, Table, TensorTable
