@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
@@ -16,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree
 
 from vimlight.errors import ExportError
+from vimlight.quiet import quiet
 
 __all__ = ["CARD", "can_run_onnx", "deviation", "onnx_bytes", "program_bytes", "run_onnx", "run_program", "trace"]
 
@@ -156,16 +155,7 @@ def _leaves(outputs: Any) -> list[Tensor]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the exporters' progress and hints to themselves; what goes wrong is raised."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        # Torch prints the half of a graph that it could trace.
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    """Keeps the exporters' progress and hints to themselves."""
+    # Torch prints the half of a graph that it could trace.
+    with quiet("torch.onnx", "torch.export", "torch.fx", "onnxscript"), redirect_stderr(io.StringIO()):
+        yield

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import timm
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from vimlight.quiet import quiet
 
 __all__ = ["Hardware", "in_parallel", "precision_here", "quiet_trainer", "quietly"]
 
@@ -107,17 +107,6 @@ def precision_here(precision: str) -> str:
     return "bf16-mixed" if has_instructions() else "32-true"
 
 
-@contextmanager
-def quietly() -> Iterator[None]:
+def quietly() -> AbstractContextManager[None]:
     """Silences what Lightning says about each of many small runs."""
-    loggers: Sequence[logging.Logger] = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    return quiet("lightning.pytorch", "lightning.fabric")
