@@ -90,12 +90,12 @@ class SupervisedModule(TrainableModule):
 
         Returns:
             The ids, the predictions as the task makes them (such as probabilities `(N, C)`), the same in words, and the
-            sizes of the images before they became the input, `(N, 2)`, if the batch has them.
+            sizes of the images before they became the input, `(N, 2)`; of the input, if the batch does not say.
         """
         images = batch["image"]
         predictions = self.task.predictions(self(images), _size(images))
-        found = {"id": batch["id"], "prediction": predictions, "label": self.task.labels(predictions)}
-        return {**found, "size": batch["size"]} if "size" in batch else found
+        sizes = batch.get("size", torch.tensor([_size(images)] * len(images)))
+        return {"id": batch["id"], "prediction": predictions, "label": self.task.labels(predictions), "size": sizes}
 
     def setup(self, stage: str) -> None:
         """Shows the task all training targets, and lets the data use the prefix cache.

@@ -95,9 +95,8 @@ class PredictionWriter(BasePredictionWriter):
             dataloader_idx: Number of the loader.
         """
         task, ids = _task(pl_module), [str(name) for name in prediction["id"]]
-        # What was read from a cache has no image any more.
-        shape = batch["image"].shape[-2:] if "image" in batch else (0, 0)
-        given = prediction["size"].tolist() if "size" in prediction else [shape] * len(ids)
+        # Predictions for what was cached of images do not lie in an image.
+        given = prediction["size"].tolist() if "size" in prediction else [(0, 0)] * len(ids)
         sizes = [(int(height), int(width)) for height, width in given]
         items = prediction.pop("prediction")
         prediction["rows"] = task.rows(ids, items, sizes)
