@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +23,9 @@ from benchmarks import tasks
 from vimlight.atomic import write_whole
 from vimlight.cli import guarded
 from vimlight.commands.options import Parser
-from vimlight.comparison.kinds import KindPlan, KindTask, Score, score_all, scores_of, train_modules
+from vimlight.comparison.kinds import KindPlan, KindTask, gains_of, score_all, train_modules
 from vimlight.report.plots import gain_matrix, png
+from vimlight.report.tables import Statistic
 
 __all__ = ["gains_of", "main", "plan"]
 
@@ -40,19 +40,6 @@ DOWNSTREAM = tuple(task for task in tasks.DOWNSTREAM if task.task.get("head") !=
 def plan() -> KindPlan:
     """Returns what is compared."""
     return dataclasses.replace(tasks.plan(), midstream=(*tasks.plan().midstream, *MORE), downstream=DOWNSTREAM)
-
-
-def gains_of(scores: Sequence[Score], task: str, module: str) -> list[float]:
-    """Returns the gain of a module on a task for each seed.
-
-    Args:
-        scores: All scores.
-        task: Name of the downstream task.
-        module: Name of the module.
-    """
-    sign = 1 if next(score for score in scores if score.task == task).mode == "max" else -1
-    bare, alone = scores_of(scores, task, "none"), scores_of(scores, task, module)
-    return [sign * (alone[seed] - bare[seed]) for seed in bare]
 
 
 def main(arguments: Sequence[str] | None = None, chosen: KindPlan | None = None) -> None:
@@ -79,8 +66,8 @@ def main(arguments: Sequence[str] | None = None, chosen: KindPlan | None = None)
     _print(names, columns, gains)
     text = json.dumps([dataclasses.asdict(score) for score in scores], indent=1, allow_nan=False)
     write_whole(folder / "gain.json", text + "\n", overwrite=options.overwrite)
-    means = [[statistics.fmean(values) for values in row] for row in gains]
-    spreads = [[_spread(values) for values in row] for row in gains]
+    found = [[Statistic(dict(enumerate(values))) for values in row] for row in gains]
+    means, spreads = [[one.mean for one in row] for row in found], [[one.std for one in row] for row in found]
     figure = gain_matrix(means, spreads, names, columns, "Gain of a module over the bare backbone, test scores")
     write_whole(folder / "gain.png", png(figure), overwrite=options.overwrite)
 
@@ -90,12 +77,8 @@ def _print(names: Sequence[str], columns: Sequence[str], gains: Sequence[Sequenc
     for name in ("module", *columns):
         table.add_column(name, justify="left" if name == "module" else "right", no_wrap=True)
     for name, row in zip(names, gains, strict=True):
-        table.add_row(name, *(f"{statistics.fmean(values):+.3f} ± {_spread(values):.3f}" for values in row))
+        table.add_row(name, *(tasks.mean_and_spread(values, signed=True) for values in row))
     Console(width=200).print(table)
-
-
-def _spread(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +22,10 @@ from rich.table import Table
 from vimlight.atomic import write_whole
 from vimlight.cli import guarded
 from vimlight.commands.options import Parser
-from vimlight.comparison.kinds import KindPlan, KindTask, Score, score_all, scores_of, train_modules
+from vimlight.comparison.kinds import KindPlan, KindTask, Score, gains_of, score_all, scores_of, train_modules
+from vimlight.report.tables import Statistic
 
-__all__ = ["main", "plan"]
+__all__ = ["main", "mean_and_spread", "plan"]
 
 FPN = {"head": "semantic_fpn", "width": 64}
 BOXES = {"width": 64, "levels": 2}
@@ -67,18 +67,16 @@ def table(scores: Sequence[Score], tasks: Sequence[KindTask]) -> Table:
         found.add_column(name, justify="left" if name in ("task", "metric") else "right", no_wrap=True)
     for task in tasks:
         about = next(score for score in scores if score.task == task.name)
-        frozen, vim = (scores_of(scores, task.name, name) for name in ("none", "zoo"))
-        sign = 1 if about.mode == "max" else -1
-        gains = [sign * (vim[seed] - frozen[seed]) for seed in frozen]
-        arrow = "↑" if about.mode == "max" else "↓"
-        cells = [_text(list(values.values())) for values in (frozen, vim)]
-        found.add_row(task.name, f"{about.metric} {arrow}", *cells, _text(gains, signed=True))
+        cells = [mean_and_spread(list(scores_of(scores, task.name, name).values())) for name in ("none", "zoo")]
+        gain = mean_and_spread(gains_of(scores, task.name, "zoo"), signed=True)
+        found.add_row(task.name, f"{about.metric} {'↑' if about.mode == 'max' else '↓'}", *cells, gain)
     return found
 
 
-def _text(values: Sequence[float], *, signed: bool = False) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):{'+' if signed else ''}.3f} ± {spread:.3f}"
+def mean_and_spread(values: Sequence[float], *, signed: bool = False) -> str:
+    """Returns mean and standard deviation as a text."""
+    found = Statistic(dict(enumerate(values)))
+    return f"{found.mean:{'+' if signed else ''}.3f} ± {found.std:.3f}"
 
 
 def main(arguments: Sequence[str] | None = None, chosen: KindPlan | None = None) -> None:

@@ -24,7 +24,7 @@ from vimlight.midstream import MidstreamModule
 from vimlight.tasks import create_task
 from vimlight.zoo import Zoo
 
-__all__ = ["KindPlan", "KindTask", "Score", "score_all", "scores_of", "train_modules"]
+__all__ = ["KindPlan", "KindTask", "Score", "gains_of", "score_all", "scores_of", "train_modules"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +159,19 @@ def score_all(plan: KindPlan, zoo: Zoo, sets: Mapping[str, Sequence[str]]) -> li
 def scores_of(scores: Sequence[Score], task: str, modules: str) -> dict[int, float]:
     """Returns the scores of one task and set of modules by seed."""
     return {score.seed: score.value for score in scores if (score.task, score.modules) == (task, modules)}
+
+
+def gains_of(scores: Sequence[Score], task: str, modules: str) -> list[float]:
+    """Returns what a set of modules gains on a task over the bare backbone, for each seed; positive where it helps.
+
+    Args:
+        scores: All scores.
+        task: Name of the downstream task.
+        modules: What was aggregated; see `Score`.
+    """
+    sign = 1 if next(score for score in scores if score.task == task).mode == "max" else -1
+    bare, aggregated = scores_of(scores, task, "none"), scores_of(scores, task, modules)
+    return [sign * (aggregated[seed] - bare[seed]) for seed in bare]
 
 
 def _scores(plan: KindPlan, zoo: Path, task: KindTask, seed: int, sets: Mapping[str, Sequence[str]]) -> list[Score]:
