@@ -32,6 +32,30 @@ def untouched_rng():
     assert before[2] == random.getstate(), "Python's global random state moved"
 
 
+@pytest.fixture(scope="session")
+def vit():
+    """A vision transformer of 2 blocks, 32 channels, a class token and a 4 x 4 grid."""
+    torch.manual_seed(0)
+    from vimlight.backbone import create_backbone
+
+    return create_backbone("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
+
+
+@pytest.fixture(scope="session")
+def cnn():
+    """An EfficientNet of 5 blocks, whose last maps are smaller than a grid of quarters."""
+    torch.manual_seed(0)
+    from vimlight.backbone import create_backbone
+
+    return create_backbone("test_efficientnet", img_size=32)
+
+
+@pytest.fixture(params=["vit", "cnn"])
+def backbone(request):
+    """Both, one after the other."""
+    return request.getfixturevalue(request.param)
+
+
 def pytest_collection_modifyitems(items):
     """Skips the tests marked `cuda` where there is no CUDA device."""
     if not torch.cuda.is_available():

@@ -5,28 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vimlight.backbone import create_backbone
 from vimlight.plugins import create_plugin
-
-
-@pytest.fixture(scope="session")
-def vit():
-    """A vision transformer of 2 blocks, 32 channels, a class token and a 4 x 4 grid."""
-    torch.manual_seed(0)
-    return create_backbone("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
-
-
-@pytest.fixture(scope="session")
-def cnn():
-    """An EfficientNet of 5 blocks."""
-    torch.manual_seed(0)
-    return create_backbone("test_efficientnet", img_size=32)
-
-
-@pytest.fixture(params=["vit", "cnn"])
-def backbone(request):
-    """Both, one after the other."""
-    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
