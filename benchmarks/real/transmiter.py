@@ -10,9 +10,9 @@ texts the mean over the ImageNet names. Images are encoded once, those for train
 on where it stopped.
 
 How images are shown (dark on white, as ImageNet shows goods), their size, the softening and the prompt were chosen by
-the zero-shot accuracy on training images; loss, batch and learning rate of the extraction on training images that no
-run trains or validates on. Everything else is chosen on validation images of base classes: the epoch of fine-tuning and
-of TransMiter+, and the weights of the safe mixture.
+the zero-shot accuracy on training images; loss, batch and learning rate of the extraction on training images that the
+run at hand does not use. Everything else is chosen on validation images of base classes: the epoch of fine-tuning and
+of TransMiter+, and the weights of the safe mixture; the pull of the alignment on images left out of it, without labels.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,20 +59,18 @@ def main() -> None:
     parser.add_argument("--out", default="real_transmiter", help="folder for caches and results")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them (default: 0)")
+    parser.add_argument("--published", action="store_true", help="extract as published: divergence, learning rate 1e-3")
     parser.add_argument("--overwrite", action="store_true", help="replace results.json")
     options = parser.parse_args(sys.argv[1:])
     folder, seeds = Path(options.out), range(options.first_seed, options.first_seed + options.seeds)
     pools = zero_shot_features(folder)
-    plan = TransferPlan(
-        held_out=(),
-        weak=WEAK,
-        strong=STRONG,
-        num_logits=1024,
-        adapted=Adapted(method={"name": "clip_adapter", "alpha": 0.5}, lr=1e-3, epochs=100, few_epochs=40,
-                        extraction_epochs=60, extraction_batch=32, extraction_loss="regression", extraction_lr=1e-4,
-                        refinement_lr=1e-4),
-        precision="32-true",
+    adapted = Adapted(
+        method={"name": "clip_adapter", "alpha": 0.5}, lr=1e-3, epochs=100, few_epochs=40, extraction_epochs=60,
+        extraction_batch=32, extraction_loss="regression", extraction_lr=1e-4, refinement_lr=1e-4,
     )  # fmt: skip
+    if options.published:
+        adapted = replace(adapted, extraction_batch=128, extraction_loss="divergence", extraction_lr=1e-3)
+    plan = TransferPlan((), weak=WEAK, strong=STRONG, num_logits=1024, adapted=adapted, precision="32-true")
     jobs = [
         (f"{name} classes, seed {seed}", partial(one_run, plan, pools, base, name, seed, folder))
         for seed in seeds
