@@ -81,7 +81,7 @@ def in_order(monkeypatch):
         def __init__(self, table, world, rank, shuffle, seed):
             super().__init__(table, world, rank, shuffle=False)
 
-    monkeypatch.setattr("vimlight.data.datamodules.DistributedSampler", InOrder)
+    monkeypatch.setattr("vimlight.data.image_data.DistributedSampler", InOrder)
 
 
 def fit(root, model, data, epochs=3, **options):
