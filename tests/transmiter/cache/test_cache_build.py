@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from vimlight.transmiter import LogitCache, check_paired
 from vimlight.transmiter.cache.build import CacheSettings, build_cache
 from vimlight.transmiter.cache.encode import encode_images
 from vimlight.transmiter.cache.heads import Vocabulary
-from vimlight.transmiter.cache.images import ImageViews
+from vimlight.transmiter.cache.images import ImageViews, read_ahead
 from vimlight.transmiter.models import load_model
 
 TEMPLATES = ["a {}.", "many {}"]
@@ -106,6 +107,19 @@ def test_the_number_of_workers_changes_nothing(tmp_path, small, small_parts, wor
     build_cache(tmp_path / "one", small, shapes())
     build_cache(tmp_path / "other", small, shapes(num_workers=workers))
     assert files(tmp_path / "one") == files(tmp_path / "other")
+
+
+def test_worker_processes_end_without_an_error(small):
+    table = shapes().tables["train"]
+    rows = range(len(table))
+    batches = read_ahead(table, small.image_input, rows, batch_size=8, num_workers=2, device=torch.device("cpu"))
+    read = list(next(batches)["index"])
+    workers = multiprocessing.active_children()
+    read += [row for batch in batches for row in batch["index"]]
+    for worker in workers:
+        worker.join(timeout=20)
+    assert read == list(rows)
+    assert [worker.exitcode for worker in workers] == [0, 0]
 
 
 def test_two_models_make_a_pair(tmp_path, small):

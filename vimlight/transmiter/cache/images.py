@@ -151,7 +151,9 @@ def read_ahead(
     pin = device.type == "cuda"
     # Any sequence of row numbers serves as a sampler.
     loader = batch_loader(dataset, batch_size, num_workers, cast(Sampler[int], rows), pin_memory=pin)
-    return _ahead(_moved(loader, device))
+    batches = _moved(loader, device)
+    # Processes read ahead by themselves; forked from a pool's thread they would also end with an error.
+    return batches if num_workers else _ahead(batches)
 
 
 def _normalised(images: Tensor, image_input: ImageInput) -> Tensor:
