@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import tasks
@@ -25,13 +24,13 @@ from vimlight.cli import guarded
 from vimlight.commands.options import Parser
 from vimlight.comparison.kinds import KindPlan, KindTask, gains_of, score_all, train_modules
 from vimlight.report.plots import gain_matrix, png
-from vimlight.report.tables import Statistic
+from vimlight.report.tables import Statistic, print_whole
 
 __all__ = ["gains_of", "main", "plan"]
 
 MORE = (
-    KindTask("letters", "letters", {"kind": "classification"}, epochs=1, lr=4e-3, batch_size=32),
-    KindTask("textures", "textures", {"kind": "classification"}, epochs=1, lr=4e-3, batch_size=32),
+    KindTask("letters", "letters", {"kind": "classification"}, **tasks.ONCE),
+    KindTask("textures", "textures", {"kind": "classification"}, **tasks.ONCE),
 )
 # Dense tasks with their heads in closed form: a fit costs seconds, not minutes.
 DOWNSTREAM = tuple(task for task in tasks.DOWNSTREAM if task.task.get("head") != "semantic_fpn" and task.epochs < 20)
@@ -39,7 +38,7 @@ DOWNSTREAM = tuple(task for task in tasks.DOWNSTREAM if task.task.get("head") !=
 
 def plan() -> KindPlan:
     """Returns what is compared."""
-    return dataclasses.replace(tasks.plan(), midstream=(*tasks.plan().midstream, *MORE), downstream=DOWNSTREAM)
+    return KindPlan((*tasks.MIDSTREAM, *MORE), DOWNSTREAM)
 
 
 def main(arguments: Sequence[str] | None = None, chosen: KindPlan | None = None) -> None:
@@ -78,7 +77,7 @@ def _print(names: Sequence[str], columns: Sequence[str], gains: Sequence[Sequenc
         table.add_column(name, justify="left" if name == "module" else "right", no_wrap=True)
     for name, row in zip(names, gains, strict=True):
         table.add_row(name, *(tasks.mean_and_spread(values, signed=True) for values in row))
-    Console(width=200).print(table)
+    print_whole(table)
 
 
 if __name__ == "__main__":

@@ -16,27 +16,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from vimlight.atomic import write_whole
 from vimlight.cli import guarded
 from vimlight.commands.options import Parser
 from vimlight.comparison.kinds import KindPlan, KindTask, Score, gains_of, score_all, scores_of, train_modules
-from vimlight.report.tables import Statistic
+from vimlight.report.tables import Statistic, print_whole
 
 __all__ = ["main", "mean_and_spread", "plan"]
 
 FPN = {"head": "semantic_fpn", "width": 64}
 BOXES = {"width": 64, "levels": 2}
+ONCE = {"epochs": 1, "lr": 4e-3, "batch_size": 32}
+# After one epoch these heads still say background everywhere, and so the module has learnt nothing of shapes.
+OFTEN = {**ONCE, "epochs": 5}
 MIDSTREAM = (
-    KindTask("shapes", "shapes", {"kind": "classification"}),
-    KindTask("attributes", "attributes", {"kind": "multilabel"}),
-    KindTask("segments", "segments", {"kind": "segmentation", **FPN}),
-    KindTask("depth", "depth", {"kind": "depth", **FPN}),
-    KindTask("objects", "objects", {"kind": "detection", **BOXES}),
-    KindTask("geometry", "geometry", {"kind": "regression"}),
-    KindTask("amounts", "amounts", {"kind": "ordinal"}),
+    KindTask("shapes", "shapes", {"kind": "classification"}, **ONCE),
+    KindTask("attributes", "attributes", {"kind": "multilabel"}, **ONCE),
+    KindTask("segments", "segments", {"kind": "segmentation", **FPN}, **OFTEN),
+    KindTask("depth", "depth", {"kind": "depth", **FPN}, **ONCE),
+    KindTask("objects", "objects", {"kind": "detection", **BOXES}, **OFTEN),
+    KindTask("geometry", "geometry", {"kind": "regression"}, **ONCE),
+    KindTask("amounts", "amounts", {"kind": "ordinal"}, **ONCE),
 )
 # Heads that are trained by gradient take more and smaller steps than gates beside a head in closed form.
 TRAINED = {"epochs": 40, "lr": 4e-3, "batch_size": 16}
@@ -56,8 +58,7 @@ DOWNSTREAM = (
 
 def plan() -> KindPlan:
     """Returns what is compared."""
-    midstream = tuple(dataclasses.replace(task, epochs=1, lr=4e-3, batch_size=32) for task in MIDSTREAM)
-    return KindPlan(midstream, DOWNSTREAM)
+    return KindPlan(MIDSTREAM, DOWNSTREAM)
 
 
 def table(scores: Sequence[Score], tasks: Sequence[KindTask]) -> Table:
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None, chosen: KindPlan | None = None)
     settings, folder = chosen or plan(), Path(options.out)
     zoo = train_modules(settings, folder / "zoo")
     scores = score_all(settings, zoo, {"none": [], "zoo": zoo.names()})
-    Console().print(table(scores, settings.downstream), soft_wrap=True)
+    print_whole(table(scores, settings.downstream))
     text = json.dumps([dataclasses.asdict(score) for score in scores], indent=1, allow_nan=False)
     write_whole(folder / "tasks.json", text + "\n", overwrite=options.overwrite)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vimlight.report.tables import MISSING, Statistic
+from vimlight.report.tables import MISSING, Statistic, print_whole, whole_width
 from vimlight.transmiter.evaluation import promise
 from vimlight.transmiter.methods.safe import PROMISED
 from vimlight.transmiter.protocols import PROTOCOLS
@@ -117,15 +117,12 @@ class EvaluationTable:
         from rich.text import Text
 
         console = console or Console()
-        endless = console.options.update(max_width=10_000)
         last = 1 + len(self.columns)
         parts = [range(1, len(self.header()))]
-        if console.measure(self.rich(self.title, parts[0]), options=endless).maximum > console.width:
+        if whole_width(self.rich(self.title, parts[0]), console) > console.width:
             parts = [range(1, last), range(last, len(self.header()))]
         for place, numbers in enumerate(parts):
-            table = self.rich("" if place else self.title, numbers)
-            table.width = console.measure(table, options=endless).maximum
-            console.print(table, crop=False, soft_wrap=True)
+            print_whole(self.rich("" if place else self.title, numbers), console)
         for remark in self.remarks:
             console.print(Text(remark), soft_wrap=True)
 

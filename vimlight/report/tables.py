@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["Column", "MethodFacts", "ResultsTable", "Statistic", "summarise"]
+__all__ = ["Column", "MethodFacts", "ResultsTable", "Statistic", "print_whole", "summarise", "whole_width"]
 
 MISSING = "—"
 AVERAGE = "average"
@@ -159,19 +159,16 @@ class ResultsTable:
         from rich.console import Console
 
         console = console or Console()
-        endless = console.options.update(max_width=10_000)
         results, everything = len(self.columns), range(1, len(self.header()))
         parts = [(title, list(everything))]
-        if console.measure(self.rich(title, everything), options=endless).maximum > console.width:
+        if whole_width(self.rich(title, everything), console) > console.width:
             by_shots: dict[str, list[int]] = {}
             for number, column in enumerate(self.columns, start=1):
                 by_shots.setdefault(column.shots_text, []).append(number)
             by_shots.update({"costs": list(everything)[results:]} if self.facts else {})
             parts = [(f"{title}: {part}" if title else part, numbers) for part, numbers in by_shots.items()]
         for name, numbers in parts:
-            table = self.rich(name, numbers)
-            table.width = console.measure(table, options=endless).maximum
-            console.print(table, crop=False, soft_wrap=True)
+            print_whole(self.rich(name, numbers), console)
 
     def rich(self, title: str, numbers: Iterable[int]) -> Table:
         """Returns some columns as a table for a terminal; `print` shows all of them.
@@ -273,6 +270,25 @@ class ResultsTable:
         scale, digits = (100, 1) if self.percent else (1, 3)
         spread = "" if math.isnan(cell.std) else f" ± {scale * cell.std:.{digits}f}"
         return f"{scale * cell.mean:{'+' if self.signed else ''}.{digits}f}{spread}"
+
+
+def print_whole(table: Table, console: Console | None = None) -> None:
+    """Prints a table with nothing cut off, however narrow the terminal is.
+
+    Args:
+        table: The table.
+        console: Where to print; the terminal if left out.
+    """
+    from rich.console import Console
+
+    console = console or Console()
+    table.width = whole_width(table, console)
+    console.print(table, crop=False, soft_wrap=True)
+
+
+def whole_width(table: Table, console: Console) -> int:
+    """Returns how many columns of a terminal a table takes where nothing is cut off."""
+    return console.measure(table, options=console.options.update(max_width=10_000)).maximum
 
 
 def summarise(
