@@ -54,16 +54,22 @@ def transfer(
         shutil.rmtree(folder)
 
 
-def write_logits(folder: Path, rows: int, num_logits: int) -> None:
+def write_logits(
+    folder: Path,
+    rows: int,
+    num_logits: int,
+    models: Sequence[str] = ("source", "target"),
+    labels: Tensor | None = None,
+) -> None:
     """Writes paired caches of random logits, block by block, so that writing takes no more memory than reading."""
     names = tuple(f"class {index}" for index in range(num_logits))
-    for seed, model in enumerate(("source", "target")):
+    for seed, model in enumerate(models):
         manifest = Manifest(model, "train", names[:CLASSES], names[CLASSES:], rows=rows, views=1, dtype="float32")
         rng = np.random.default_rng(seed)
         blocks = (
             rng.standard_normal((min(4096, rows - at), 1, num_logits), dtype=np.float32) for at in range(0, rows, 4096)
         )
-        assemble(folder / model, manifest, blocks, [str(row) for row in range(rows)], None, None, False)
+        assemble(folder / model, manifest, blocks, [str(row) for row in range(rows)], labels, None, False)
 
 
 def bare(folder: Path) -> Tensor:

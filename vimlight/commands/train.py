@@ -20,6 +20,7 @@ from vimlight.errors import CheckpointError, ConfigError
 from vimlight.midstream import MidstreamModule
 from vimlight.report.callbacks import RunReport
 from vimlight.report.predictions import PredictionWriter
+from vimlight.report.waiting import WaitMeter
 from vimlight.trainable import TrainableModule, read_checkpoint
 from vimlight.training import SupervisedModule
 from vimlight.transmiter.adapter_module import AdapterModule
@@ -44,6 +45,7 @@ _CLASSES = (
     pl.Trainer,
     PredictionWriter,
     RunReport,
+    WaitMeter,
 )
 
 
@@ -115,6 +117,7 @@ class TrainingCLI(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_lightning_class_args(RunReport, "report")
+        parser.add_lightning_class_args(WaitMeter, "waiting")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments, which come from `vimlight.cli` rather than from `sys.argv`."""
