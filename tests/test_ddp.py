@@ -15,46 +15,56 @@ import torch
 SCRIPT = """
 import sys
 from functools import partial
+from pathlib import Path
 import torch
 from torch.optim import SGD
 from vimlight.report.predictions import PredictionWriter
 from tiny_training import midstream, downstream, digits, scenes, tiny_backbone, trainer
 
 torch.set_num_threads(1)
-stage, devices, root = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-backbone = tiny_backbone()
+devices, root = int(sys.argv[1]), Path(sys.argv[2])
 batch_size = 8 // devices
-if stage == "masks":
-    data = scenes("segments", train=40, batch_size=batch_size)
-    model = midstream(backbone, data, f"{root}/zoo", name="module", task={"kind": "segmentation", "head": "linear"},
-                      optimizer=partial(SGD, lr=0.002))
-elif stage == "midstream":
-    data = scenes(train=40, batch_size=batch_size)
-    model = midstream(backbone, data, f"{root}/zoo", name="module", optimizer=partial(SGD, lr=0.002))
-elif stage == "detection":
+slow, slower = partial(SGD, lr=0.002), partial(SGD, lr=0.001)
+masks = {"kind": "segmentation", "head": "linear"}
+boxes = {"kind": "detection", "width": 32, "levels": 2, "convs": 1, "score_threshold": 0.0}
+
+
+def prepare(stage, zoo):
+    backbone = tiny_backbone()
+    if stage == "downstream":
+        data = digits(shots=4, batch_size=batch_size)
+        extra = {"aggregator": "none", "head": "linear", "extra_module": "lora"}
+        return data, downstream(backbone, data, zoo, optimizer=slower, **extra)
     # Of an odd number of test images one is seen twice.
-    data = scenes("objects", train=40, batch_size=batch_size, test_limit=13)
-    model = midstream(backbone, data, f"{root}/zoo", name="module", optimizer=partial(SGD, lr=0.002),
-                      task={"kind": "detection", "width": 32, "levels": 2, "convs": 1, "score_threshold": 0.0})
-else:
-    data = digits(shots=4, batch_size=batch_size)
-    model = downstream(backbone, data, f"{root}/zoo", aggregator="none", head="linear", extra_module="lora",
-                       optimizer=partial(SGD, lr=0.001))
-# Whole global batches alone: what is left over is shared out by repeating images.
-options = {"strategy": "ddp", "limit_train_batches": 4}
-writer = PredictionWriter(f"{root}/out.json")
-fit = trainer(root, epochs=2, callbacks=[writer], **{**options, "devices": devices})
-fit.fit(model, datamodule=data)
-metric = fit.callback_metrics[f"val/{model.task.monitor}"]
-tested = fit.test(model, datamodule=data, verbose=False)[0] if stage == "detection" else {}
-if stage == "detection":
-    fit.predict(model, datamodule=data, return_predictions=False)
-if fit.is_global_zero:
-    torch.save({"state": model.state_dict(), "metric": metric, "tested": tested}, f"{root}/result.pt")
+    data = {
+        "midstream": lambda: scenes(train=40, batch_size=batch_size),
+        "masks": lambda: scenes("segments", train=40, batch_size=batch_size),
+        "detection": lambda: scenes("objects", train=40, batch_size=batch_size, test_limit=13),
+    }[stage]()
+    task = {"masks": {"task": masks}, "detection": {"task": boxes}}.get(stage, {})
+    return data, midstream(backbone, data, zoo, name="module", optimizer=slow, **task)
+
+
+for stage in sys.argv[3:]:
+    place = root / stage
+    place.mkdir(exist_ok=True)
+    data, model = prepare(stage, str(place / "zoo"))
+    # Whole global batches alone: what is left over is shared out by repeating images.
+    options = {"strategy": "ddp", "limit_train_batches": 4, "devices": devices}
+    fit = trainer(str(place), epochs=2, callbacks=[PredictionWriter(str(place / "out.json"))], **options)
+    fit.fit(model, datamodule=data)
+    metric = fit.callback_metrics[f"val/{model.task.monitor}"]
+    tested = {}
+    if stage == "detection":
+        tested = fit.test(model, datamodule=data, verbose=False)[0]
+        fit.predict(model, datamodule=data, return_predictions=False)
+    if fit.is_global_zero:
+        torch.save({"state": model.state_dict(), "metric": metric, "tested": tested}, place / "result.pt")
 """
+STAGES = ("midstream", "masks", "downstream", "detection")
 
 
-def train(stage, devices, root):
+def train(devices, root):
     root.mkdir()
     script = root / "script.py"
     script.write_text(SCRIPT)
@@ -72,25 +82,26 @@ def train(stage, devices, root):
     clean = {
         key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "LOCAL_", "NODE_", "WORLD"))
     }
-    command = [sys.executable, "-W", "ignore", str(script), stage, str(devices), str(root)]
+    command = [sys.executable, "-W", "ignore", str(script), str(devices), str(root), *STAGES]
     done = subprocess.run(command, env={**clean, **own}, cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    return torch.load(root / "result.pt", weights_only=True)
+    return {stage: torch.load(root / stage / "result.pt", weights_only=True) for stage in STAGES}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["midstream", "masks", "downstream", "detection"])
-def test_two_processes_train_the_same_module(tmp_path, stage):
-    one, two = train(stage, 1, tmp_path / "one"), train(stage, 2, tmp_path / "two")
-    assert one["state"].keys() == two["state"].keys()
-    for name, value in one["state"].items():
-        torch.testing.assert_close(two["state"][name], value, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(two["metric"], one["metric"], rtol=1e-3, atol=1e-4)
-    if stage == "detection":
-        assert one["tested"]["test/map"] == pytest.approx(two["tested"]["test/map"], rel=1e-3)
-        rows = [json.loads((tmp_path / run / "out.json").read_text()) for run in ("one", "two")]
-        assert [row["image_id"] for row in rows[0]] == [row["image_id"] for row in rows[1]]
-        assert len({row["image_id"] for row in rows[0]}) == 13
-    if stage != "downstream":
-        files = [{path.name for path in (tmp_path / run / "zoo").iterdir()} for run in ("one", "two")]
-        assert files[0] == files[1] == {"module.safetensors", "module.head.safetensors"}
+def test_two_processes_train_the_same_modules(tmp_path):
+    runs = train(1, tmp_path / "one"), train(2, tmp_path / "two")
+    for stage in STAGES:
+        one, two = (run[stage] for run in runs)
+        assert one["state"].keys() == two["state"].keys()
+        for name, value in one["state"].items():
+            torch.testing.assert_close(two["state"][name], value, rtol=1e-4, atol=1e-6, msg=f"{stage}: {name}")
+        torch.testing.assert_close(two["metric"], one["metric"], rtol=1e-3, atol=1e-4)
+        if stage != "downstream":
+            files = [{path.name for path in (tmp_path / run / stage / "zoo").iterdir()} for run in ("one", "two")]
+            assert files[0] == files[1] == {"module.safetensors", "module.head.safetensors"}
+    scores = [run["detection"]["tested"]["test/map"] for run in runs]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-3)
+    rows = [json.loads((tmp_path / run / "detection" / "out.json").read_text()) for run in ("one", "two")]
+    assert [row["image_id"] for row in rows[0]] == [row["image_id"] for row in rows[1]]
+    assert len({row["image_id"] for row in rows[0]}) == 13

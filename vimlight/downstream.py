@@ -15,7 +15,7 @@ from vimlight.backbone import Backbone
 from vimlight.errors import CheckpointError, ConfigError, ZooError, unknown_name
 from vimlight.midstream import build_plugin
 from vimlight.prefix_cache import FrozenPart
-from vimlight.tasks import SOLVERS, EnsembleHead
+from vimlight.tasks import SOLVERS, EnsembleHead, Examples
 from vimlight.training import (
     SupervisedModule,
     check_types,
@@ -158,8 +158,8 @@ class DownstreamModule(SupervisedModule):
         if not self.closed_form:
             return super().training_step(batch, batch_index)
         images = batch["image"]
-        vectors, columns = examples_of(self.task, self.aggregator(images), batch["target"], len(images))
-        loss = self._solver_loss(vectors, columns, self.aggregator.gates)
+        examples = examples_of(self.task, self.aggregator(images), batch["target"], len(images))
+        loss = self._solver_loss(examples, self.aggregator.gates)
         self.log("train/left_out_error", loss, prog_bar=True, batch_size=len(images))
         return loss.float() + self.penalty()
 
@@ -205,7 +205,7 @@ class DownstreamModule(SupervisedModule):
         with self.trainer.precision_plugin.forward_context():
             if self.task.closed_form:
                 examples = collect_examples(self.aggregator, self._images(), self.task, self._count())
-                head.solve(*examples, self.task, self.head_kind if self.closed_form else "ridge")
+                head.solve(examples, self.task, self.head_kind if self.closed_form else "ridge")
             elif hasattr(head, "start"):
                 count = self._count(_IMAGES_TO_START)
                 head.start(*collect_features(self.aggregator, self._images(count), count))
@@ -283,14 +283,15 @@ class DownstreamModule(SupervisedModule):
     def _left_out_error(self, model: Aggregate) -> float:
         count = self._count(self.ranking_limit)
         examples = collect_examples(model, self._images(count), self.task, count)
-        return float(self._solver_loss(*examples, model.gates.detach()))
+        return float(self._solver_loss(examples, model.gates.detach()))
 
-    def _solver_loss(self, vectors: Tensor, columns: Tensor, gates: Tensor) -> Tensor:
+    def _solver_loss(self, examples: Examples, gates: Tensor) -> Tensor:
         """Returns the leave-one-out error of a head in closed form; of streams, that of their mixture."""
         solve = SOLVERS[self.head_kind if self.closed_form else "ridge"]
+        vectors, columns, images = examples
         if vectors.dim() == 2:
-            return solve(vectors, columns).loss
-        left_out = torch.stack([solve(stream, columns).left_out for stream in vectors.unbind(1)], dim=-1)
+            return solve(vectors, columns, images=images).loss
+        left_out = torch.stack([solve(x, columns, images=images).left_out for x in vectors.unbind(1)], dim=-1)
         return (left_out @ gates[0].to(left_out.dtype) - columns).square().mean()
 
     def _count(self, limit: int | None = None) -> int:

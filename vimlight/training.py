@@ -13,7 +13,7 @@ from vimlight.backbone.readout import MAPS
 from vimlight.data import ImageDataModule
 from vimlight.errors import CheckpointError, ConfigError, FingerprintError
 from vimlight.prefix_cache import FrozenPart, PrefixCache
-from vimlight.tasks import TASKS, Task, create_task
+from vimlight.tasks import TASKS, Examples, Task, create_task
 from vimlight.trainable import TrainableModule, check_class_names
 
 __all__ = ["SupervisedModule", "build_task", "check_types", "collect_features"]
@@ -293,9 +293,7 @@ def _joined(parts: Sequence[Any]) -> Any:
 
 
 @torch.no_grad()
-def collect_examples(
-    compute: Compute, batches: Iterable[Mapping[str, Any]], task: Task, images: int
-) -> tuple[Tensor, Tensor]:
+def collect_examples(compute: Compute, batches: Iterable[Mapping[str, Any]], task: Task, images: int) -> Examples:
     """Runs a model over batches and keeps what a head in closed form is fitted to.
 
     Args:
@@ -303,22 +301,18 @@ def collect_examples(
         batches: Batches of images and targets.
         task: The task.
         images: Stop once this many images were seen.
-
-    Returns:
-        Vectors `(M, D)`, or `(M, K, D)` of K streams, and columns `(M, C)`; see `Task.examples`.
     """
-    vectors, columns, seen = [], [], 0
+    found, seen = [], 0
     for batch in batches:
-        x, y = examples_of(task, compute(batch["image"]), batch["target"], images)
-        vectors.append(x)
-        columns.append(y)
+        vectors, columns, numbers = examples_of(task, compute(batch["image"]), batch["target"], images)
+        found.append(Examples(vectors, columns, numbers + seen))
         seen += len(batch["image"])
         if seen >= images:
             break
-    return torch.cat(vectors), torch.cat(columns)
+    return Examples(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-def examples_of(task: Task, features: Features, targets: Any, images: int) -> tuple[Tensor, Tensor]:
+def examples_of(task: Task, features: Features, targets: Any, images: int) -> Examples:
     """Returns the examples of a batch; of features of K streams, vectors `(M, K, D)`."""
     first = features if isinstance(features, Tensor) else features[0]
     streams = first.dim() in (3, 5)
@@ -327,4 +321,4 @@ def examples_of(task: Task, features: Features, targets: Any, images: int) -> tu
     levels = [features] if isinstance(features, Tensor) else features
     apart = zip(*(level.unbind(dim=1) for level in levels), strict=True)
     found = [task.examples(x[0] if isinstance(features, Tensor) else list(x), targets, images) for x in apart]
-    return torch.stack([x for x, _ in found], dim=1), found[0][1]
+    return found[0]._replace(vectors=torch.stack([examples.vectors for examples in found], dim=1))

@@ -45,7 +45,9 @@ def test_gains_are_positive_where_a_module_helps():
 
 
 @pytest.mark.slow
-def test_both_print_and_write(tmp_path, capsys):
+def test_both_print_and_write(tmp_path, capsys, monkeypatch):
+    # Starting processes takes longer than the jobs; other tests see that they run side by side.
+    monkeypatch.setattr("vimlight.comparison.kinds.in_parallel", lambda stage, jobs: [job() for _, job in jobs])
     plan = tiny((
         KindTask("regression", "odd_geometry", {"kind": "regression"}, shots=10, epochs=2),
         KindTask("depth", "odd_depth", {"kind": "depth", "head": "linear"}, shots=4, epochs=2),

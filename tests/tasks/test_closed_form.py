@@ -61,6 +61,39 @@ def test_left_out_scores_are_those_of_fits_without_the_image(solver, count, widt
     torch.testing.assert_close(solution.left_out, expected, rtol=1e-6, atol=1e-6)
 
 
+@CASES
+def test_rows_of_one_image_are_left_out_together(count, width, classes):
+    features, targets = blobs(count, width, classes)
+    y = one_hot(targets, classes)
+    # Images of one to four rows, neither in order nor side by side.
+    images = torch.arange(count)[torch.randperm(count, generator=torch.Generator().manual_seed(1))] // 4 * 7
+    images[:3] = 1000 + torch.arange(3)
+    leaf = features.clone().requires_grad_()
+    solution = SOLVERS["ridge"](leaf, y, images=images)
+    x = (features.double() - solution.mean) / solution.scale
+    penalty = solution.strength * x.square().sum(dim=1).mean()
+    for image in images.unique():
+        keep = images != image
+        mean, centre = x[keep].mean(dim=0), y[keep].mean(dim=0)
+        centred = x[keep] - mean
+        inverse = torch.linalg.inv(centred.T @ centred + penalty * torch.eye(width).double())
+        expected = (x[~keep] - mean) @ inverse @ centred.T @ (y[keep] - centre) + centre
+        torch.testing.assert_close(solution.left_out[~keep].detach(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(solution.loss, (solution.left_out - y).square().mean())
+    solution.loss.backward()
+    assert leaf.grad.abs().sum() > 0
+
+
+def test_positions_of_one_image_cannot_vouch_for_each_other():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.arange(20).repeat_interleave(8)
+    # Features that tell the images apart and nothing else, and one answer for all rows of an image.
+    features = torch.randn(20, 40, generator=generator)[images] + 0.1 * torch.randn(160, 40, generator=generator)
+    y = torch.randn(20, 1, generator=generator).double()[images]
+    assert SOLVERS["ridge"](features, y).loss < 0.2 * y.var()
+    assert SOLVERS["ridge"](features, y, images=images).loss > 0.9 * y.var()
+
+
 @SOLVER
 @CASES
 def test_the_strength_with_the_least_left_out_error_is_taken(solver, count, width, classes):
@@ -149,6 +182,8 @@ def test_what_cannot_be_fitted_is_said():
         SOLVERS["ridge"](features[:1], y[:1])
     with pytest.raises(ConfigError, match="exactly one label an image; use 'ridge'"):
         SOLVERS["lda"](features, torch.ones_like(y))
+    with pytest.raises(ConfigError, match="'lda' needs one example an image; use 'ridge'"):
+        SOLVERS["lda"](features, y, images=torch.zeros(8))
     with pytest.raises(DataError, match="of class 3 it got 1"):
         SOLVERS["lda"](features[:7], y[:7])
     features[5, 2] = float("nan")
@@ -163,7 +198,7 @@ def test_a_solver_from_outside_the_package_fits_a_head():
     from vimlight.tasks import AffineHead, Solution
 
     @SOLVERS.register("constant")
-    def constant(features, targets, strengths=None):
+    def constant(features, targets, strengths=None, *, images=None):
         mean = targets.double().mean(dim=0)
         zeros = torch.zeros(targets.shape[1], features.shape[1])
         left_out = mean.expand(len(features), -1)

@@ -95,11 +95,11 @@ def test_shares_of_classes_around_positions():
 def test_examples_are_positions_with_their_surroundings(images):
     task, targets = create_task({"kind": "segmentation", "head": "linear"}, NAMES), masks(size=16)
     maps = [torch.randn(4, 5, 8, 8), torch.randn(4, 3, 4, 4)]
-    vectors, columns = task.examples(maps, targets, images)
+    vectors, columns, numbers = task.examples(maps, targets, images)
     assert vectors.shape[0] == columns.shape[0] == (4 * 64 if images == 4 else 4 * 4) - (0 if images != 4 else 8)
     torch.testing.assert_close(columns.sum(dim=1), torch.ones(len(columns)))
-    joined = join_maps(maps).movedim(1, -1).flatten(0, 2)
-    assert all((joined == vector).all(dim=1).any() for vector in vectors[:5])
+    joined = join_maps(maps).movedim(1, -1).flatten(1, 2)
+    assert all((joined[image] == vector).all(dim=1).any() for vector, image in zip(vectors, numbers, strict=True))
 
 
 def test_a_linear_head_is_the_closed_form_at_every_position():
@@ -109,7 +109,7 @@ def test_a_linear_head_is_the_closed_form_at_every_position():
     coarse = targets[:, ::2, ::2]
     head = task.create_head([(3, 4, 4)])
     assert isinstance(head, LinearMaps)
-    head.solve(*task.examples([features], coarse, 6), task, "ridge")
+    head.solve(task.examples([features], coarse, 6), task, "ridge")
     right = task.predictions(head([features]), (4, 4)) == coarse
     assert right[coarse != IGNORE].float().mean() > 0.8
 

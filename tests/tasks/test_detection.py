@@ -73,9 +73,10 @@ def test_examples_say_what_lies_at_each_position():
     task = create_task("detection", NAMES)
     maps = [torch.zeros(2, 5, 8, 8), torch.arange(2 * 5 * 16, dtype=torch.float32).reshape(2, 5, 4, 4)]
     objects = target([[0, 0, 0.5, 0.5], [0, 0, 0.25, 0.25], [0.5, 0.5, 1, 1]], [0, 1, 2], [False, False, True])
-    vectors, columns = task.examples(maps, [objects, target([], [])], images=2)
+    vectors, columns, numbers = task.examples(maps, [objects, target([], [])], images=2)
     # Of the first image all but the four positions in the crowd, of the second all.
     assert vectors.shape == (28, 5)
+    assert numbers.tolist() == [0] * 12 + [1] * 16
     assert columns.sum(dim=0).tolist() == [3, 1, 0]
     corner = columns[(vectors == maps[1][0, :, 0, 0]).all(dim=1)]
     assert corner.tolist() == [[0, 1, 0]]

@@ -55,7 +55,7 @@ def test_a_regression_head_in_closed_form_predicts_the_numbers():
     head = task.create_head([(6,)])
     head.start(features, targets)
     torch.testing.assert_close(task.predictions(head(features)).mean(dim=0), targets.mean(dim=0))
-    head.solve(*task.examples(features[:60], targets[:60], 60), task, "ridge")
+    head.solve(task.examples(features[:60], targets[:60], 60), task, "ridge")
     with torch.no_grad():
         error = (task.predictions(head(features[60:])) - targets[60:]).abs() / task.spread
     assert error.max() < 0.05

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vimlight.errors import ConfigError, UnknownNameError
-from vimlight.tasks import SOLVERS, AffineHead, EnsembleHead, create_task, list_tasks
+from vimlight.tasks import SOLVERS, AffineHead, EnsembleHead, Examples, create_task, list_tasks
 
 NAMES = ["ant", "bee", "cat"]
 # What holds for every kind stands in `test_kinds.py`.
@@ -112,7 +112,7 @@ def test_an_ensemble_mixes_its_heads():
     task, ensemble = create_task("classification", NAMES), EnsembleHead([AffineHead(8, 3), AffineHead(8, 3)])
     features, targets = noisy("classification", 60, 1.0, seed=1)
     streams = torch.stack([features, torch.randn(60, 8)], dim=1)
-    ensemble.solve(streams, task.columns(targets), task, "ridge")
+    ensemble.solve(Examples(streams, task.columns(targets), torch.arange(60)), task, "ridge")
     alone = AffineHead(8, 3)
     alone.fit(features, targets, task, "ridge")
     with torch.no_grad():

@@ -21,25 +21,28 @@ from tiny_training import trainer
 from vimlight.transmiter import CacheDataModule, ExtractionModule, RefinementModule
 
 torch.set_num_threads(1)
-stage, devices, root, caches = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+devices, root, caches = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 options = {"batch_size": 16 // devices}
-common = {"optimizer": partial(SGD, lr=0.02), "out": f"{root}/out.safetensors"}
-if stage == "extraction":
-    data = CacheDataModule(f"{caches}/weak", tuned=f"{caches}/weak_tuned", **options)
-    # Noise is drawn by each process.
-    model = ExtractionModule(data.class_names, data.aux_names, noise=0.0, basis="learned", **common)
-else:
-    data = CacheDataModule(f"{caches}/strong", shots=8, val_shots=8, **options)
-    model = RefinementModule(None, data.class_names, data.aux_names, **common)
-fit = trainer(root, epochs=3, strategy="ddp", devices=devices)
-fit.fit(model, datamodule=data)
-if fit.is_global_zero:
-    choice = list(getattr(model, "choice", None) or [])
-    torch.save({"state": model.state_dict(), "choice": choice}, f"{root}/result.pt")
+for stage in sys.argv[4:]:
+    place = f"{root}/{stage}"
+    common = {"optimizer": partial(SGD, lr=0.02), "out": f"{place}/out.safetensors"}
+    if stage == "extraction":
+        data = CacheDataModule(f"{caches}/weak", tuned=f"{caches}/weak_tuned", **options)
+        # Noise is drawn by each process.
+        model = ExtractionModule(data.class_names, data.aux_names, noise=0.0, basis="learned", **common)
+    else:
+        data = CacheDataModule(f"{caches}/strong", shots=8, val_shots=8, **options)
+        model = RefinementModule(None, data.class_names, data.aux_names, **common)
+    fit = trainer(place, epochs=3, strategy="ddp", devices=devices)
+    fit.fit(model, datamodule=data)
+    if fit.is_global_zero:
+        choice = list(getattr(model, "choice", None) or [])
+        torch.save({"state": model.state_dict(), "choice": choice}, f"{place}/result.pt")
 """
+STAGES = ("extraction", "refinement")
 
 
-def train(stage, devices, root, caches):
+def train(devices, root, caches):
     root.mkdir()
     script = root / "script.py"
     script.write_text(SCRIPT)
@@ -56,20 +59,21 @@ def train(stage, devices, root, caches):
         key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "LOCAL_", "NODE_", "WORLD"))
     }
     # Lightning starts the second process itself.
-    command = [sys.executable, "-W", "ignore", str(script), stage, str(devices), str(root), str(caches)]
+    command = [sys.executable, "-W", "ignore", str(script), str(devices), str(root), str(caches), *STAGES]
     done = subprocess.run(command, env={**clean, **own}, cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    return torch.load(root / "result.pt", weights_only=True)
+    return {stage: torch.load(root / stage / "result.pt", weights_only=True) for stage in STAGES}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["extraction", "refinement"])
-def test_two_processes_train_the_same_adapter(tmp_path, stage):
+def test_two_processes_train_the_same_adapters(tmp_path):
     write_pair(tmp_path / "caches")
-    one, two = (train(stage, devices, tmp_path / str(devices), tmp_path / "caches") for devices in (1, 2))
-    assert one["state"].keys() == two["state"].keys()
-    for name, value in one["state"].items():
-        torch.testing.assert_close(two["state"][name], value, rtol=1e-4, atol=1e-6)
-    assert one["choice"] == pytest.approx(two["choice"], rel=1e-4)
-    assert bool(one["choice"]) == (stage == "refinement")
-    assert [path.name for path in (tmp_path / "2").glob("*.safetensors")] == ["out.safetensors"]
+    runs = [train(devices, tmp_path / str(devices), tmp_path / "caches") for devices in (1, 2)]
+    for stage in STAGES:
+        one, two = (run[stage] for run in runs)
+        assert one["state"].keys() == two["state"].keys()
+        for name, value in one["state"].items():
+            torch.testing.assert_close(two["state"][name], value, rtol=1e-4, atol=1e-6, msg=f"{stage}: {name}")
+        assert one["choice"] == pytest.approx(two["choice"], rel=1e-4)
+        assert bool(one["choice"]) == (stage == "refinement")
+        assert [path.name for path in (tmp_path / "2" / stage).glob("*.safetensors")] == ["out.safetensors"]

@@ -7,7 +7,7 @@ one file with a function under `@SOLVERS.register(name)`.
 from __future__ import annotations
 
 from vimlight.tasks.base import TASKS, Task, create_task, list_tasks
-from vimlight.tasks.closed_form import SOLVERS, Solution
+from vimlight.tasks.closed_form import SOLVERS, Examples, Solution
 from vimlight.tasks.heads import AffineHead, EnsembleHead
 from vimlight.tasks.targets import Frame, TargetLayout
 
@@ -16,6 +16,7 @@ __all__ = [
     "TASKS",
     "AffineHead",
     "EnsembleHead",
+    "Examples",
     "Frame",
     "Solution",
     "TargetLayout",

@@ -29,12 +29,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.registry import Registry
+from vimlight.tasks.closed_form import Examples
 from vimlight.tasks.heads import AffineHead
 from vimlight.tasks.targets import LABELS, Batched, TargetLayout
 
@@ -150,7 +152,7 @@ class Task(ABC):
         """
         raise ConfigError(f"a {self.kind} task has no head in closed form")
 
-    def examples(self, features: Features, targets: Batched, images: int) -> tuple[Tensor, Tensor]:
+    def examples(self, features: Features, targets: Batched, images: int) -> Examples:
         """Returns what heads in closed form and rankings of modules are fitted to.
 
         Args:
@@ -158,13 +160,10 @@ class Task(ABC):
             targets: Their targets.
             images: From how many images examples will be put together in all; of many, a task of maps takes few
                 positions each.
-
-        Returns:
-            Vectors `(M, D)` and columns `(M, C)`.
         """
-        return features, self.columns(targets)
+        return Examples(features, self.columns(targets), torch.arange(len(features), device=features.device))
 
-    def calibrate(self, left_out: Tensor, columns: Tensor) -> tuple[float | Tensor, float]:
+    def calibrate(self, left_out: Tensor, columns: Tensor) -> tuple[float | Tensor, float | Tensor]:
         """Returns how scores from a closed form become outputs: `factor * (scores - middle)`.
 
         Args:
@@ -172,7 +171,7 @@ class Task(ABC):
             columns: What they were fitted to, `(M, C)`.
 
         Returns:
-            Factor, one for all or one for each column, and middle; 1 and 0 where outputs are what was fitted.
+            Factor and middle, one for all or one for each column; 1 and 0 where outputs are what was fitted.
         """
         return 1.0, 0.0
 

@@ -1,13 +1,15 @@
 """Heads in closed form: ridge regression and discriminant analysis, their strength chosen by leaving one out.
 
 With few labels a closed form beats a head trained by gradient steps by a wide margin, and leave-one-out errors, which
-cost no second fit, choose its strength and compare whole models without touching validation data.
+cost no second fit, choose its strength and compare whole models without touching validation data. What is left out is
+an image with all its examples: positions of one image know each other's answers.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +17,21 @@ from torch import Tensor
 from vimlight.errors import DataError
 from vimlight.registry import Registry
 
-__all__ = ["SOLVERS", "Solution", "Solver", "ridge", "standardise"]
+__all__ = ["SOLVERS", "Examples", "Solution", "Solver", "ridge", "standardise"]
+
+
+class Examples(NamedTuple):
+    """What heads in closed form and rankings of modules are fitted to.
+
+    Attributes:
+        vectors: `(M, D)`, or `(M, K, D)` of K streams.
+        columns: What an affine map of them should say, `(M, C)`.
+        images: The image that each is of, `(M,)` int64; an image of vectors is one example, one of maps has several.
+    """
+
+    vectors: Tensor
+    columns: Tensor
+    images: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +44,7 @@ class Solution:
         mean: Mean of the features, `(D,)`.
         scale: Scale of the features, `(D,)`; the head computes `weight @ ((x - mean) / scale) + bias`.
         strength: The chosen strength of the regularisation.
-        left_out: Scores of each image from the fit without it, `(N, C)`.
+        left_out: Scores of each example from the fit without its image, `(N, C)`.
         loss: Mean squared leave-one-out error against the targets, the criterion of the choice.
     """
 
@@ -41,13 +57,16 @@ class Solution:
     loss: Tensor
 
 
-Solver = Callable[[Tensor, Tensor], Solution]
+Solver = Callable[..., Solution]
+"""From features, targets and, as `images`, the image of each row (by default its own) to a solution."""
 _SMALLEST = 1e-9
 SOLVERS: Registry[Solver] = Registry("closed-form head", "vimlight.tasks")
 
 
 @SOLVERS.register("ridge")
-def ridge(features: Tensor, targets: Tensor, strengths: Sequence[float] | None = None) -> Solution:
+def ridge(
+    features: Tensor, targets: Tensor, strengths: Sequence[float] | None = None, *, images: Tensor | None = None
+) -> Solution:
     """Ridge regression of the targets on standardised features, with an intercept.
 
     One eigendecomposition serves all strengths. Differentiable in the features, at the chosen strength.
@@ -57,6 +76,8 @@ def ridge(features: Tensor, targets: Tensor, strengths: Sequence[float] | None =
         targets: `(N, C)`: one column a class, for example 1 and 0.
         strengths: Candidates, as multiples of the mean diagonal of the features' Gram matrix; half decades from 1e-4 to
             1e3 if left out.
+        images: The image that each row is of, `(N,)` int64; by default each has one of its own. Rows of one image are
+            left out together.
 
     Returns:
         The solution with the smallest leave-one-out squared error.
@@ -71,27 +92,66 @@ def ridge(features: Tensor, targets: Tensor, strengths: Sequence[float] | None =
     # that can be inverted.
     unit = (x.detach().square().sum() / len(x)).clamp_min(_SMALLEST)
     grid = strengths if strengths is not None else [10 ** (k / 2) for k in range(-8, 7)]
-    strength = _best_strength(x.detach(), y - centre, [value * unit for value in grid])
+    blocks = _Blocks(torch.arange(len(x), device=x.device) if images is None else images.to(x.device))
+    strength = _best_strength(x.detach(), y - centre, [value * unit for value in grid], blocks)
     # The chosen fit is computed anew without eigenvectors, whose gradients are unstable.
-    weight, errors, slack = _fit(x, y - centre, strength)
-    residuals = errors / (slack - 1 / len(x)).clamp_min(_SMALLEST)[:, None]
+    weight, errors, slack = _fit(x, y - centre, strength, blocks)
+    residuals = blocks.left_out(errors, slack)
     return Solution(weight, centre, mean, scale, float(strength / unit), y - residuals, residuals.square().mean())
 
 
-def _fit(x: Tensor, y: Tensor, strength: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns weights `(C, D)`, errors `(N, C)` and, for each image, 1 less its weight in its own prediction `(N,)`."""
+class _Blocks:
+    """The rows of each image side by side, padded where others have more.
+
+    Args:
+        images: The image of each row, `(N,)`.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        _, image, counts = torch.unique(images, return_inverse=True, return_counts=True)
+        self.real = torch.arange(int(counts.max()), device=images.device) < counts[:, None]
+        self.rows = torch.zeros_like(self.real, dtype=torch.int64)
+        self.rows[self.real] = image.argsort(stable=True)
+        self.both = self.real[:, :, None] & self.real[:, None, :]
+        self.unit = torch.eye(self.rows.shape[1], dtype=torch.float64, device=images.device)
+        self.count = len(images)
+
+    def products(self, left: Tensor, right: Tensor) -> Tensor:
+        """Returns the products of the rows of each image with each other, `(G, m, m)`."""
+        return left[self.rows] @ right[self.rows].mT
+
+    def left_out(self, errors: Tensor, slack: Tensor) -> Tensor:
+        """Returns the errors `(N, C)` of each row from the fit without its image.
+
+        Args:
+            errors: Errors of the fit to all rows, `(N, C)`.
+            slack: For each image, the identity less what its rows weigh in their own predictions, the intercept not
+                counted, `(G, m, m)`.
+        """
+        slack = torch.where(self.both, slack - 1 / self.count, self.unit)
+        if slack.shape[1] == 1:
+            found = errors[self.rows] / slack.clamp_min(_SMALLEST)
+        else:
+            found = torch.linalg.solve(slack + _SMALLEST * self.unit, errors[self.rows])
+        in_order: Tensor = found[self.real][self.rows[self.real].argsort()]
+        return in_order
+
+
+def _fit(x: Tensor, y: Tensor, strength: Tensor, blocks: _Blocks) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns weights `(C, D)`, errors `(N, C)` and the slack of each image; see `_Blocks.left_out`."""
     count, width = x.shape
     # Of examples and features, the smaller number decides on the cost.
     if count <= width:
         inverse = torch.linalg.inv(x @ x.T + strength * torch.eye(count, dtype=x.dtype, device=x.device))
         dual = inverse @ y
-        return dual.T @ x, strength * dual, strength * inverse.diagonal()
+        own = inverse[blocks.rows[:, :, None], blocks.rows[:, None, :]]
+        return dual.T @ x, strength * dual, strength * own
     inverse = torch.linalg.inv(x.T @ x + strength * torch.eye(width, dtype=x.dtype, device=x.device))
     weight = inverse @ (x.T @ y)
-    return weight.T, y - x @ weight, 1 - ((x @ inverse) * x).sum(dim=1)
+    return weight.T, y - x @ weight, blocks.unit - blocks.products(x @ inverse, x)
 
 
-def _best_strength(x: Tensor, y: Tensor, strengths: Sequence[Tensor]) -> Tensor:
+def _best_strength(x: Tensor, y: Tensor, strengths: Sequence[Tensor], blocks: _Blocks) -> Tensor:
     """Returns the strength with the smallest leave-one-out squared error; one eigendecomposition serves all."""
     few = len(x) <= x.shape[1]
     values, vectors = torch.linalg.eigh(x @ x.T if few else x.T @ x)
@@ -99,13 +159,11 @@ def _best_strength(x: Tensor, y: Tensor, strengths: Sequence[Tensor]) -> Tensor:
     if not few:
         # From directions of features to those of examples; directions without any spread count for nothing.
         vectors = (x @ vectors) / values.sqrt().clamp_min(_SMALLEST)
-    rotated, squared = vectors.T @ y, vectors.square()
-    losses = []
+    rotated, losses = vectors.T @ y, []
     for strength in strengths:
         fitted = values / (values + strength)
-        residuals = y - vectors @ (fitted[:, None] * rotated)
-        slack = 1 - squared @ fitted - 1 / len(y)
-        losses.append((residuals / slack.clamp_min(_SMALLEST)[:, None]).square().mean())
+        slack = blocks.unit - blocks.products(vectors * fitted, vectors)
+        losses.append(blocks.left_out(y - vectors @ (fitted[:, None] * rotated), slack).square().mean())
     return strengths[int(torch.stack(losses).argmin())]
 
 

@@ -17,6 +17,7 @@ from vimlight.errors import ConfigError
 from vimlight.tasks.base import TASKS, Shapes, Task
 from vimlight.tasks.box_layout import BOXES
 from vimlight.tasks.box_metrics import box_metrics
+from vimlight.tasks.closed_form import Examples
 from vimlight.tasks.fcos import FCOS, decode, fcos_loss
 
 __all__ = ["Detection"]
@@ -102,7 +103,7 @@ class Detection(Task):
         """Modules can be ranked by how well the last map tells the objects at its positions."""
         return True
 
-    def examples(self, features: Sequence[Tensor], targets: Sequence[Objects], images: int) -> tuple[Tensor, Tensor]:
+    def examples(self, features: Sequence[Tensor], targets: Sequence[Objects], images: int) -> Examples:
         """Returns vectors of the last map and which class the smallest object there has, `(M, C)`, 0 without one.
 
         Positions are spread over the map, as many of each image as keep the whole small; crowds are left out.
@@ -111,12 +112,13 @@ class Detection(Task):
         height, width = maps.shape[2:]
         cells = _spread(height * width, max(1, _EXAMPLES // images), maps.device)
         places = torch.stack([(cells % width + 0.5) / width, (cells // width + 0.5) / height], dim=1)
-        vectors, columns = [], []
-        for image, target in zip(maps.flatten(2), targets, strict=True):
+        vectors, columns, numbers = [], [], []
+        for number, (image, target) in enumerate(zip(maps.flatten(2), targets, strict=True)):
             shown, known = _shown(places, target, self.num_outputs)
             vectors.append(image[:, cells].T[known])
             columns.append(shown[known])
-        return torch.cat(vectors), torch.cat(columns)
+            numbers.append(torch.full((len(columns[-1]),), number, device=maps.device))
+        return Examples(torch.cat(vectors), torch.cat(columns), torch.cat(numbers))
 
     def rows(
         self, ids: Sequence[str], predictions: Sequence[Objects], sizes: Sequence[tuple[int, int]]

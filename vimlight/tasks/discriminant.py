@@ -16,7 +16,9 @@ _SMALLEST = 1e-9
 
 
 @SOLVERS.register("lda")
-def lda(features: Tensor, targets: Tensor, strengths: Sequence[float] | None = None) -> Solution:
+def lda(
+    features: Tensor, targets: Tensor, strengths: Sequence[float] | None = None, *, images: Tensor | None = None
+) -> Solution:
     """Linear discriminant analysis with a shared covariance that is shrunk towards a multiple of the identity.
 
     The scores are logarithms of class probabilities up to a constant, `mu_c' P x - mu_c' P mu_c / 2` with
@@ -29,14 +31,17 @@ def lda(features: Tensor, targets: Tensor, strengths: Sequence[float] | None = N
         targets: One-hot rows `(N, C)` with at least two images a class.
         strengths: Candidates, as multiples of the mean eigenvalue of the scatter; half decades from 1e-3 to 1e3 if left
             out.
+        images: The image that each row is of; each needs one of its own, as by default.
 
     Returns:
         The solution with the smallest leave-one-out error of its (softmax) probabilities.
 
     Raises:
         DataError: If a class has fewer than two images or a feature is not finite.
-        ConfigError: If an image has several labels or none.
+        ConfigError: If an image has several labels or none, or several rows.
     """
+    if images is not None and len(images.unique()) < len(images):
+        raise ConfigError("head 'lda' needs one example an image; use 'ridge'")
     x, mean, scale = standardise(features)
     y = targets.to(x.dtype)
     _check(y)

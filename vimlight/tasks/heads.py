@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vimlight.errors import ConfigError
-from vimlight.tasks.closed_form import SOLVERS, Solution
+from vimlight.tasks.closed_form import SOLVERS, Examples, Solution
 
 if TYPE_CHECKING:
     from vimlight.tasks.base import Task
@@ -63,15 +63,14 @@ class AffineHead(nn.Module):
 
     def fit(self, features: Tensor, targets: Any, task: Task, solver: str) -> Solution:
         """Sets the head in closed form for features and targets; see `solve`."""
-        return self.solve(*task.examples(features, targets, len(targets)), task, solver)
+        return self.solve(task.examples(features, targets, len(targets)), task, solver)
 
     @torch.no_grad()
-    def solve(self, vectors: Tensor, columns: Tensor, task: Task, solver: str) -> Solution:
-        """Sets the head in closed form; the outputs are calibrated on examples left out.
+    def solve(self, examples: Examples, task: Task, solver: str) -> Solution:
+        """Sets the head in closed form; the outputs are calibrated on images left out.
 
         Args:
-            vectors: `(M, D)`.
-            columns: `(M, C)`; see `Task.examples`.
+            examples: What it is fitted to.
             task: The task.
             solver: Name in `SOLVERS`.
 
@@ -82,10 +81,11 @@ class AffineHead(nn.Module):
             ConfigError: If the vectors are of another width.
             DataError: If there are too few examples or a feature is not finite.
         """
-        if vectors.shape[1] != self.weight.shape[1]:
-            raise ConfigError(f"the head takes {self.weight.shape[1]} features, got {vectors.shape[1]}")
-        solution = SOLVERS[solver](vectors, columns)
-        factor, middle = task.calibrate(solution.left_out, columns)
+        width = examples.vectors.shape[1]
+        if width != self.weight.shape[1]:
+            raise ConfigError(f"the head takes {self.weight.shape[1]} features, got {width}")
+        solution = SOLVERS[solver](examples.vectors, examples.columns, images=examples.images)
+        factor, middle = task.calibrate(solution.left_out, examples.columns)
         self.weight.copy_(solution.weight * torch.as_tensor(factor, device=self.weight.device).reshape(-1, 1))
         self.bias.copy_((solution.bias - middle) * factor)
         self.mean.copy_(solution.mean)
@@ -131,11 +131,11 @@ class ScaledOutputs(nn.Module):
             self.spread.copy_(spread)
 
     @torch.no_grad()
-    def solve(self, vectors: Tensor, columns: Tensor, task: Task, solver: str) -> Solution:
+    def solve(self, examples: Examples, task: Task, solver: str) -> Solution:
         """Sets the head in closed form, which knows middle and spread itself; see `AffineHead.solve`."""
         self.middle.zero_()
         self.spread.fill_(1)
-        solution: Solution = self.body.solve(vectors, columns, task, solver)  # type: ignore[operator]  # can be solved
+        solution: Solution = self.body.solve(examples, task, solver)  # type: ignore[operator]  # can be solved
         return solution
 
 
@@ -174,11 +174,11 @@ class EnsembleHead(nn.Module):
             if start is not None:
                 start(stream, targets)
 
-    def solve(self, vectors: Tensor, columns: Tensor, task: Task, solver: str) -> list[Solution]:
+    def solve(self, examples: Examples, task: Task, solver: str) -> list[Solution]:
         """Sets each head in closed form; see `AffineHead.solve`. Vectors are `(M, K, D)`."""
         return [
-            head.solve(stream, columns, task, solver)  # type: ignore[operator]  # heads that can be solved
-            for head, stream in zip(self.heads, vectors.unbind(1), strict=True)
+            head.solve(examples._replace(vectors=stream), task, solver)  # type: ignore[operator]  # can be solved
+            for head, stream in zip(self.heads, examples.vectors.unbind(1), strict=True)
         ]
 
 

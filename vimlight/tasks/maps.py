@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.registry import Registry
 from vimlight.tasks.base import Shapes, Task
+from vimlight.tasks.closed_form import Examples
 from vimlight.tasks.heads import AffineHead, start_of
 from vimlight.tasks.semantic_fpn import SemanticFPN
 
@@ -65,7 +66,7 @@ class MapTask(Task):
         """Modules of a zoo are ranked by what their maps tell of each position's surroundings."""
         return True
 
-    def examples(self, features: Any, targets: Any, images: int) -> tuple[Tensor, Tensor]:
+    def examples(self, features: Any, targets: Any, images: int) -> Examples:
         """Returns the features of some positions and the targets pooled around them.
 
         The positions are those of `common_grid`, some of each image, drawn from a fixed seed; positions around which
@@ -78,7 +79,7 @@ class MapTask(Task):
         few = min(places, max(_FEWEST, _EXAMPLES // max(1, images)))
         order = torch.rand(count, places, generator=torch.Generator().manual_seed(0)).argsort(dim=1)[:, :few]
         rows = torch.zeros(count, places, dtype=torch.bool).scatter_(1, order, True).to(known.device) & known[..., 0]
-        return vectors[rows], columns[rows]
+        return Examples(vectors[rows], columns[rows], rows.nonzero()[:, 0])
 
     @abstractmethod
     def pooled(self, targets: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
