@@ -347,5 +347,14 @@ def test_too_few_images_in_a_batch_are_named(tmp_path, backbone, zoo):
         fitted(tmp_path, backbone, digits(batch_size=1), zoo)
 
 
+def test_a_single_image_left_over_takes_no_step(tmp_path, backbone, zoo):
+    data = digits(shots=1, batch_size=9)
+    model = downstream(backbone, data, zoo, start="equal")
+    fit = trainer(tmp_path, epochs=1)
+    fit.fit(model, datamodule=data)
+    assert fit.num_training_batches == 2
+    assert torch.isfinite(fit.callback_metrics["train/left_out_error"])
+
+
 def test_only_the_zoo_is_listed(zoo):
     assert Zoo(zoo).names() == list(STRENGTHS)

@@ -158,6 +158,9 @@ class DownstreamModule(SupervisedModule):
         if not self.closed_form:
             return super().training_step(batch, batch_index)
         images = batch["image"]
+        if len(images) < min(2, self._data().batch_size):
+            # What is left over of an epoch may be one image, and there is no leaving out of one.
+            return None
         examples = examples_of(self.task, self.aggregator(images), batch["target"], len(images))
         loss = self._solver_loss(examples, self.aggregator.gates)
         self.log("train/left_out_error", loss, prog_bar=True, batch_size=len(images))

@@ -180,6 +180,8 @@ def test_what_cannot_be_fitted_is_said():
     y = one_hot(targets, 4)
     with pytest.raises(DataError, match="at least 2 images, got 1"):
         SOLVERS["ridge"](features[:1], y[:1])
+    with pytest.raises(DataError, match="at least 2 images, got 1"):
+        SOLVERS["ridge"](features, y, images=torch.zeros(8))
     with pytest.raises(ConfigError, match="exactly one label an image; use 'ridge'"):
         SOLVERS["lda"](features, torch.ones_like(y))
     with pytest.raises(ConfigError, match="'lda' needs one example an image; use 'ridge'"):

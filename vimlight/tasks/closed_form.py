@@ -105,10 +105,15 @@ class _Blocks:
 
     Args:
         images: The image of each row, `(N,)`.
+
+    Raises:
+        DataError: If there are fewer than two.
     """
 
     def __init__(self, images: Tensor) -> None:
         _, image, counts = torch.unique(images, return_inverse=True, return_counts=True)
+        if len(counts) < 2:
+            raise DataError(f"a closed-form head needs at least 2 images, got {len(counts)}")
         self.real = torch.arange(int(counts.max()), device=images.device) < counts[:, None]
         self.rows = torch.zeros_like(self.real, dtype=torch.int64)
         self.rows[self.real] = image.argsort(stable=True)
@@ -118,6 +123,9 @@ class _Blocks:
 
     def products(self, left: Tensor, right: Tensor) -> Tensor:
         """Returns the products of the rows of each image with each other, `(G, m, m)`."""
+        if len(self.unit) == 1:
+            # Of many images with one row each, copies would take more memory than all else.
+            return (left * right).sum(dim=1)[self.rows, None]
         return left[self.rows] @ right[self.rows].mT
 
     def left_out(self, errors: Tensor, slack: Tensor) -> Tensor:
