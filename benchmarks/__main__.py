@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 
 from benchmarks.bench import BENCHMARKS, Bench
+from benchmarks.memory import keep_heap
 from benchmarks.show import machine, plot, show
 from vimlight.errors import VimlightError
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    found: dict[str, Any] = {**machine(device), "quick": options.quick, "benchmarks": {}}
+    found: dict[str, Any] = {**machine(device), "heap_kept": keep_heap(), "quick": options.quick, "benchmarks": {}}
     results = []
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         for name in options.names or BENCHMARKS:
