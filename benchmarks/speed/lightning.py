@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader
 from benchmarks.bench import BENCHMARKS, Bench
 from benchmarks.models import backbone_for, images_for
 from benchmarks.results import Comparison
+from vimlight.comparison.processes import quietly
 from vimlight.midstream import MidstreamModule
 
 _CLASSES = tuple("abcdefghij")
@@ -50,9 +50,7 @@ def lightning(
         enable_model_summary=False,
         default_root_dir=bench.scratch,
     )
-    with warnings.catch_warnings():
-        # Of few workers and of what is logged without a logger.
-        warnings.simplefilter("ignore")
+    with quietly():
         trainer.fit(watched, DataLoader([data] * (steps + 1), batch_size=None))
     # The first rounds warm up.
     rows = bench.rows(alternation.rounds[2:], "plain loop", {"Lightning": bars["ratio"]})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from benchmarks.models import backbone_for, images_for
 from benchmarks.results import Comparison
 from benchmarks.speed.reading import write_images
 from vimlight.backbone import Backbone, Prefix
+from vimlight.comparison.processes import quietly
 from vimlight.data import MidstreamDataModule
 from vimlight.midstream import MidstreamModule
 
@@ -125,9 +125,7 @@ class Epochs(pl.Callback):
             num_sanity_val_steps=0,
             default_root_dir=self._bench.scratch,
         )
-        with warnings.catch_warnings():
-            # Of few workers and of what is logged without a logger.
-            warnings.simplefilter("ignore")
+        with quietly():
             trainer.fit(self._make(), datamodule=self._data)
         return self._end[0] - self._start[0], self._end[1] - self._start[1]
 
