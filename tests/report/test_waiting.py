@@ -50,7 +50,7 @@ def fit(path, data, model):
     return meter, trainer
 
 
-@pytest.mark.parametrize(("data", "model", "low", "high"), [(0.05, 0.0, 0.6, 1.0), (0.0, 0.05, 0.0, 0.25)])
+@pytest.mark.parametrize(("data", "model", "low", "high"), [(0.15, 0.0, 0.6, 1.0), (0.0, 0.15, 0.0, 0.3)])
 def test_the_part_that_waits_is_named(tmp_path, caplog, data, model, low, high):
     with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
         meter, trainer = fit(tmp_path, data, model)
