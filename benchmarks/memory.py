@@ -27,8 +27,8 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 def keep_heap() -> bool:
     """Lets the C library keep memory that is freed, where it can be told to.
 
-    Left alone it returns large blocks to the system after some passes and not after others, and mapping them anew takes
-    a tenth of a ViT's time, whatever is compared.
+    Left alone it returns large blocks to the system after some passes and not after others, and mapping them anew can
+    take longer than what is measured.
 
     Returns:
         Whether it does.

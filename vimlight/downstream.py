@@ -158,7 +158,7 @@ class DownstreamModule(SupervisedModule):
         if not self.closed_form:
             return super().training_step(batch, batch_index)
         images = batch["image"]
-        if len(images) < min(2, self._data().batch_size):
+        if len(images) < 2 and batch_index > 0:
             # What is left over of an epoch may be one image, and there is no leaving out of one.
             return None
         examples = examples_of(self.task, self.aggregator(images), batch["target"], len(images))
