@@ -9,8 +9,6 @@ and writes `gain.json` and `gain.png`. A gain is the difference of the test scor
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,8 +61,7 @@ def main(arguments: Sequence[str] | None = None, chosen: KindPlan | None = None)
     columns = [task.name for task in settings.downstream]
     gains = [[gains_of(scores, task, module) for task in columns] for module in names]
     _print(names, columns, gains)
-    text = json.dumps([dataclasses.asdict(score) for score in scores], indent=1, allow_nan=False)
-    write_whole(folder / "gain.json", text + "\n", overwrite=options.overwrite)
+    tasks.write_scores(folder / "gain.json", scores, options.overwrite)
     found = [[Statistic(dict(enumerate(values))) for values in row] for row in gains]
     means, spreads = [[one.mean for one in row] for row in found], [[one.std for one in row] for row in found]
     figure = gain_matrix(means, spreads, names, columns, "Gain of a module over the bare backbone, test scores")

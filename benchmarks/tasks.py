@@ -24,7 +24,7 @@ from vimlight.commands.options import Parser
 from vimlight.comparison.kinds import KindPlan, KindTask, Score, gains_of, score_all, scores_of, train_modules
 from vimlight.report.tables import Statistic, print_whole
 
-__all__ = ["main", "mean_and_spread", "plan"]
+__all__ = ["main", "mean_and_spread", "plan", "write_scores"]
 
 FPN = {"head": "semantic_fpn", "width": 64}
 BOXES = {"width": 64, "levels": 2}
@@ -80,6 +80,12 @@ def mean_and_spread(values: Sequence[float], *, signed: bool = False) -> str:
     return f"{found.mean:{'+' if signed else ''}.3f} ± {found.std:.3f}"
 
 
+def write_scores(file: Path, scores: Sequence[Score], overwrite: bool) -> None:
+    """Writes scores as JSON."""
+    text = json.dumps([dataclasses.asdict(score) for score in scores], indent=1, allow_nan=False)
+    write_whole(file, text + "\n", overwrite=overwrite)
+
+
 def main(arguments: Sequence[str] | None = None, chosen: KindPlan | None = None) -> None:
     """Trains the zoo, compares, prints the table and writes the scores.
 
@@ -98,8 +104,7 @@ def main(arguments: Sequence[str] | None = None, chosen: KindPlan | None = None)
     zoo = train_modules(settings, folder / "zoo")
     scores = score_all(settings, zoo, {"none": [], "zoo": zoo.names()})
     print_whole(table(scores, settings.downstream))
-    text = json.dumps([dataclasses.asdict(score) for score in scores], indent=1, allow_nan=False)
-    write_whole(folder / "tasks.json", text + "\n", overwrite=options.overwrite)
+    write_scores(folder / "tasks.json", scores, options.overwrite)
 
 
 if __name__ == "__main__":
