@@ -164,8 +164,12 @@ def modules(tmp_path, monkeypatch):
     return tmp_path
 
 
+def export(name):
+    main(["zoo", "export", "peft", name, "--zoo", "zoo", "--to", "adapter", "--backbone", VIT])
+
+
 def test_a_module_goes_to_peft_and_comes_back(modules, capsys):
-    run("zoo export peft my-lora --zoo zoo --to adapter")
+    export("my-lora")
     assert capsys.readouterr().out.splitlines()[-1].startswith("adapter\tlora of 2 layers for 'vit_tiny_patch16_224'")
     assert {path.name for path in Path("adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     main(["zoo", "import", "peft", "adapter", "--backbone", VIT, "--out", "other", "--name", "back"])
@@ -180,7 +184,7 @@ def test_a_file_of_petl_becomes_a_module(modules, capsys):
 
 
 def test_single_modules_and_their_mistakes(modules, capsys):
-    run("zoo export peft my-lora --zoo zoo --to adapter")
+    export("my-lora")
     before = set(modules.rglob("*"))
 
     def said(line, *words):
@@ -206,5 +210,10 @@ def test_single_modules_and_their_mistakes(modules, capsys):
     assert "holds one adapter; name one module of ['my-convpass', 'my-lora']" in text
     assert "exists; an adapter is written to a new folder" in said("zoo export peft my-lora --zoo zoo --to adapter")
     assert "this format can only be read" in said("zoo export petl my-convpass --zoo zoo --to new.pt")
+    text = said("zoo export peft my-lora --zoo zoo --to new")
+    assert "'blocks.0.attn.qkv', which is not so in 'vit_tiny_patch16_224' as it comes; describe the" in text
+    assert "--backbone is no option of modelscope" in said("zoo export modelscope --zoo zoo --to x.pt --backbone a")
+    assert "--backbone is no option of a copy" in said("zoo export my-lora --zoo zoo --to copies --backbone a")
+    assert "is neither a name nor YAML" in said("zoo export peft my-lora --zoo zoo --to new --backbone", "{name: [")
     assert "did you mean 'my-lora'" in said("zoo export peft my-lor --zoo zoo --to new")
     assert "unknown module" in said("zoo export my-lor --zoo zoo --to new")

@@ -21,6 +21,7 @@ from vimlight.zoo import Zoo
 
 peft = pytest.importorskip("peft")
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+CONVNEXT = {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,8 @@ def adapted(model, folder, **config):
     adapter = peft.get_peft_model(copy.deepcopy(model), peft.LoraConfig(**config)).eval()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for name, parameter in adapter.named_parameters():
-            if "lora_" in name or "modules_to_save" in name:
+        for parameter in adapter.parameters():
+            if parameter.requires_grad:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
     adapter.save_pretrained(folder)
     return adapter
@@ -77,6 +78,11 @@ CONFIGS = {
     "with exceptions": {"r": 2, "target_modules": ["proj"], "exclude_modules": ["patch_embed.proj"]},
     "dropout": {"r": 2, "lora_dropout": 0.3, "target_modules": ["fc2"]},
     "the patch embedding": {"r": 2, "target_modules": ["patch_embed.proj"]},
+    "biases of the layers": {"r": 2, "lora_alpha": 6, "bias": "lora_only", "target_modules": ["qkv", "proj"]},
+    "biases and scales": {"r": 2, "bias": "lora_only", "target_modules": ["fc1", "qkv"], "alpha_pattern": {"fc1": 3}},
+    "biases of factors": {"r": 2, "lora_bias": True, "target_modules": ["qkv", "patch_embed.proj"]},
+    "both biases": {"r": 2, "lora_bias": True, "bias": "lora_only", "target_modules": ["fc2"]},
+    "one block": {"r": 2, "target_modules": ["qkv"], "layers_to_transform": 1, "layers_pattern": ["layers", "blocks"]},
 }
 
 
@@ -100,20 +106,41 @@ def test_convolutions(cnn, images, tmp_path, targets):
     with attach(cnn, plugin):
         close(cnn(images), adapter(images))
     Zoo(tmp_path / "zoo").add("convolutions", plugin)
-    write(Zoo(tmp_path / "zoo"), "convolutions", tmp_path / "again")
+    write(Zoo(tmp_path / "zoo"), "convolutions", tmp_path / "again", cnn)
     close(loaded(cnn, tmp_path / "again")(images), adapter(images))
 
 
+WHOLE = {
+    "the classifier": ("vit_tiny_patch16_224", VIT, ["qkv"], ["head"]),
+    "and the last norm": ("vit_tiny_patch16_224", VIT, ["qkv"], ["norm", "head"]),
+    "and a norm behind pooling": ("vit_tiny_patch16_224", {**VIT, "global_pool": "avg"}, ["fc1"], ["fc_norm", "head"]),
+    "a classifier inside": ("convnext_atto", CONVNEXT, ["fc1"], ["head.fc"]),
+    "with its norm around": ("convnext_atto", CONVNEXT, ["fc1"], ["head"]),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
 @torch.no_grad()
-def test_a_classifier_becomes_the_head(vit, images, tmp_path):
-    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **VIT).eval()
-    model.load_state_dict(vit.model.state_dict(), strict=False)
-    adapter = adapted(model, tmp_path / "adapter", r=2, target_modules=["qkv"], modules_to_save=["head"])
-    plugin, _, tensors = read(tmp_path / "adapter", vit)
-    head = AffineHead(32, 3)
+def test_what_was_trained_along_whole_becomes_the_head(images, tmp_path, case):
+    name, arguments, targets, saved = WHOLE[case]
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=3, **arguments).eval()
+    backbone = create_backbone(name, **arguments)
+    backbone.model.load_state_dict(model.state_dict(), strict=False)
+    adapter = adapted(model, tmp_path / "adapter", r=2, target_modules=targets, modules_to_save=saved)
+    plugin, _, tensors = read(tmp_path / "adapter", backbone)
+    head = AffineHead(tensors["weight"].shape[1], 3)
     head.load_state_dict(tensors)
-    with attach(vit, plugin):
-        close(head(vit(images)), adapter(images))
+    with attach(backbone, plugin):
+        close(head(backbone(images)), adapter(images))
+
+
+def test_a_norm_that_is_not_in_front_of_the_classifier_is_refused(vit, tmp_path):
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **VIT).eval()
+    for number, saved in enumerate((["0.norm1", "head"], ["norm"])):
+        adapted(model, tmp_path / str(number), r=2, target_modules=["qkv"], modules_to_save=saved)
+        with pytest.raises(CheckpointError, match=r"norm.?' along whole; a module can keep only the"):
+            read(tmp_path / str(number), vit)
 
 
 def loaded(backbone, folder):
@@ -132,6 +159,8 @@ MODULES = {
     "of several ranks": {"rank": 2, "alpha": 3.0, "places": ["q", "v", "proj", "fc1", "fc2"]},
     "whole layer and part": {"rank": 2, "places": ["qkv", "k"]},
     "one block": {"rank": 2, "blocks": [1]},
+    "biases": {"rank": 2, "alpha": 3.0, "bias": True},
+    "biases of whole layers": {"rank": 2, "bias": True, "places": ["qkv", "fc1", "patch_embed"]},
 }
 
 
@@ -141,7 +170,7 @@ def test_peft_loads_what_a_zoo_wrote(vit, images, tmp_path, name):
     zoo, plugin = Zoo(tmp_path / "zoo"), trained(vit, **MODULES[name])
     card = {"task": "classification", "classes": ["a", "b"], "license": "apache-2.0"}
     zoo.add("mine", plugin, card, head={"weight": torch.ones(2, 2)})
-    (fact,) = write(zoo, "mine", tmp_path / "adapter")
+    (fact,) = write(zoo, "mine", tmp_path / "adapter", vit)
     assert "its head stays in the zoo" in fact.text
     with attach(vit, plugin):
         wanted = vit(images)
@@ -159,7 +188,7 @@ def test_from_peft_and_back_is_exact(vit, tmp_path):
         adapted(vit.model, first, target_modules=["qkv", "fc1"], **config)
         zoo = Zoo(tmp_path / f"zoo{number}")
         zoo.add("mine", *read(first, vit))
-        write(zoo, "mine", second)
+        write(zoo, "mine", second, vit)
         one, other = (load_file(folder / "adapter_model.safetensors") for folder in (first, second))
         assert one.keys() == other.keys()
         alphas = [json.loads((f / "adapter_config.json").read_text())["lora_alpha"] for f in (first, second)]
@@ -180,8 +209,18 @@ def changed(folder, **changes):
 REFUSED = {
     "another kind": ({"peft_type": "IA3"}, "is of an adapter of the type 'IA3'; only 'LORA' can be read"),
     "DoRA": ({"use_dora": True}, "sets 'use_dora' to True, which a lora module cannot hold"),
-    "biases": ({"bias": "lora_only"}, "sets 'bias' to 'lora_only': trained biases"),
-    "biases of factors": ({"lora_bias": True}, "sets 'lora_bias' to True"),
+    "biases": ({"bias": "all"}, "sets 'bias' to 'all': biases of layers without factors have no place in a module"),
+    "no biases": ({"bias": "lora_only"}, "holds none; to read the adapter without trained biases set 'bias' to 'none'"),
+    "biases of factors": ({"lora_bias": True}, "the bias of lora_B of 'blocks.0.attn.qkv' has the shape None, at odds"),
+    "parameters": ({"target_parameters": ["qkv.weight"]}, "sets 'target_parameters' to"),
+    "no scale": ({"lora_alpha": 0}, "an alpha must be a number other than 0, not 0"),
+    "no scale of a layer": ({"alpha_pattern": {"qkv": 0.0}}, "an alpha must be a number other than 0, not 0.0"),
+    "numbers of layers": ({"layers_to_transform": ["1"]}, "layers_to_transform must be whole numbers, not .'1'."),
+    "other layers": (
+        {"layers_to_transform": [1], "layers_pattern": "blocks"},
+        "holds factors of 'blocks.0.attn.qkv', which target_modules does not name",
+    ),
+    "too many layers": ({"target_modules": "all-linear", "modules_to_save": ["head"]}, "that 'head' was trained along"),
     "replication": ({"layer_replication": [[0, 1]]}, "sets 'layer_replication'"),
     "what is not known": ({"future": 3}, "sets 'future' to 3, which a lora module cannot hold"),
     "moved weights": ({"init_lora_weights": "pissa"}, "sets 'init_lora_weights' to 'pissa', which changes the base"),
@@ -193,7 +232,7 @@ REFUSED = {
     "targets": ({"target_modules": 3}, "layers must be a text or a list of texts, not 3"),
     "fewer targets": ({"target_modules": ["0.attn.qkv"]}, "factors of 'blocks.1.attn.qkv', which target_modules"),
     "more targets": ({"target_modules": ["qkv", "fc1"]}, "lacks the factors of 'blocks.0.mlp.fc1' and of 1 more"),
-    "another module": ({"modules_to_save": ["norm"]}, "trained 'norm' along whole; a module can keep only the"),
+    "another module": ({"modules_to_save": ["norm"]}, "says that 'norm' was trained along whole, but adapter_model"),
 }
 
 
@@ -227,6 +266,14 @@ TENSORS = {
     "one factor": (lambda t: {k: v for k, v in t.items() if k != FIRST}, "only one of the two factors of 'blocks.0"),
     "nothing": (lambda t: {"x": torch.ones(1)}, "holds no LoRA factors, such as"),
     "more": (lambda t: {**t, "base_model.model.cls_token": torch.ones(1)}, "holds 'cls_token', which is no part of"),
+    "stray bias": (
+        lambda t: {**t, FIRST.replace("lora_A.weight", "base_layer.bias"): torch.ones(96)},
+        "holds a bias of 'blocks.0.attn.qkv', which adapter_config.json or the layer does not have",
+    ),
+    "bias of a factor": (
+        lambda t: {**t, FIRST.replace("lora_A.weight", "lora_B.bias"): torch.ones(96)},
+        r"the bias of lora_B of 'blocks.0.attn.qkv' has the shape \(96,\), at odds with 'lora_bias'",
+    ),
     "shape": (lambda t: {**t, FIRST: torch.ones(2, 31)}, r"lora_A of 'blocks.0.attn.qkv' has the shape \(2, 31\)"),
     "whole numbers": (lambda t: {**t, FIRST: torch.ones(2, 32, dtype=torch.int8)}, "holds torch.int8, not floating"),
     "layer": (
@@ -282,7 +329,7 @@ def test_malformed_files_are_refused_by_name(vit, folder):
 def test_what_a_zoo_wrote_belongs_to_its_backbone_and_is_not_altered(vit, cnn, tmp_path):
     zoo, folder = Zoo(tmp_path / "zoo"), tmp_path / "adapter"
     zoo.add("mine", trained(vit))
-    write(zoo, "mine", folder)
+    write(zoo, "mine", folder, vit)
     with pytest.raises(FingerprintError, match="was exported for 'vit_tiny_patch16_224' with the fingerprint"):
         read(folder, cnn)
     file = folder / "adapter_model.safetensors"
@@ -298,7 +345,7 @@ def test_what_peft_has_no_words_for_is_not_written(vit, tmp_path):
     zoo.add("mine", create_plugin("convpass", vit))
     zoo.add("lora", create_plugin("lora", vit))
     with pytest.raises(CheckpointError, match="module 'mine' is a convpass; PEFT's LoRA adapters hold lora"):
-        write(zoo, "mine", tmp_path / "adapter")
+        write(zoo, "mine", tmp_path / "adapter", vit)
     (tmp_path / "taken").mkdir()
     with pytest.raises(CheckpointError, match="exists; an adapter is written to a new folder"):
         write(zoo, "lora", tmp_path / "taken")

@@ -35,6 +35,7 @@ def test_merged_outputs_equal_the_attached_and_unmerging_restores_every_bit(back
     [
         ("lora", {"places": ["q", "k", "v", "proj", "fc1", "fc2"], "alpha": 4.0, "rank": 2}),
         ("lora", {"places": ["qkv"]}),
+        ("lora", {"places": ["q", "v", "fc1"], "alpha": 3.0, "bias": True}),
         ("ssf", {"blocks": "last:1"}),
         ("repadapter", {"scale": 0.5, "groups": 1}),
         ("repadapter", {"hidden": 12, "groups": 4, "places": ["fc2"]}),

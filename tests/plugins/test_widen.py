@@ -48,6 +48,17 @@ def test_the_fused_form_equals_the_loop_and_so_do_its_gradients(backbone, shake,
             torch.testing.assert_close(fused, looped, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("biases", [(True, True), (False, True)])
+@torch.no_grad()
+def test_low_rank_changes_with_biases_widen_with_and_without_others(backbone, shake, biases):
+    plugins = [shake(create_plugin("lora", backbone, rank=2, alpha=3.0, bias=bias), 0.2).eval() for bias in biases]
+    for site in plugins[0].sites:
+        units, x = [plugin.unit(site) for plugin in plugins], what_is_read(PLUGINS["lora"], site)
+        for gates in (torch.tensor([0.5, -2.0]), torch.randn(3, 2)):
+            fused, looped = PLUGINS["lora"].widen(units)(x, gates), LoopedUnits(units)(x, gates)
+            torch.testing.assert_close(fused, looped, rtol=1e-5, atol=1e-5)
+
+
 @EVERY_TYPE
 @torch.no_grad()
 def test_gates_of_zero_and_one_single_out_a_plugin(backbone, shake, kind):

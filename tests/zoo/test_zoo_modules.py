@@ -48,7 +48,7 @@ def test_places_blocks_and_settings_are_rebuilt(backbone, tmp_path):
     zoo.add("narrow", module)
     loaded = zoo.load("narrow", backbone)
     assert loaded.site_names == module.site_names
-    assert loaded.settings == {"rank": 3, "alpha": 6.0}
+    assert loaded.settings == {"rank": 3, "alpha": 6.0, "bias": False}
 
 
 def test_a_loaded_module_is_frozen_and_asleep(zoo, backbone):

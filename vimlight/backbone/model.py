@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from vimlight.errors import BackboneError, ConfigError, nearest, unknown_name
 __all__ = ["Backbone", "build_backbone", "create_backbone"]
 
 _REMOTE = ("hf-hub:", "hf_hub:", "local-dir:")
+_SWITCH = "qkv_bias_separate"
 
 
 class Backbone(nn.Module):
@@ -50,7 +51,7 @@ class Backbone(nn.Module):
         for parameter in model.parameters():
             parameter.requires_grad = False
         self.train()
-        _call_fused_layers(model)
+        self._switched = _call_fused_layers(model)
         self._sites = _sites(model, name, preprocessing.size)
         self.occupied: list[int] = []
         self._routes: dict[tuple[int, torch.device, torch.dtype], Route] = {}
@@ -168,6 +169,16 @@ class Backbone(nn.Module):
             raise BackboneError("the backbone is frozen for ever; train a plug-in instead")
         return self
 
+    @contextmanager
+    def plain(self) -> Iterator[nn.Module]:
+        """Lends the timm model as timm makes it, whose attention may use the weights of a layer without calling it."""
+        for module, switch in self._switched.items():
+            vars(module)[_SWITCH] = switch
+        try:
+            yield self.model
+        finally:
+            _call_fused_layers(self.model)
+
     @property
     def sites(self) -> tuple[Site, ...]:
         """The attention and MLP branches of transformer blocks; the blocks of models that have no such branches."""
@@ -244,11 +255,16 @@ class Backbone(nn.Module):
         return features
 
 
-def _call_fused_layers(model: nn.Module) -> None:
-    """Makes attention call its `qkv` layer where it would use the weight without a call, which hooks need."""
-    for module in model.modules():
-        if hasattr(module, "qkv_bias_separate"):
-            vars(module)["qkv_bias_separate"] = True
+def _call_fused_layers(model: nn.Module) -> dict[nn.Module, bool]:
+    """Makes attention call its `qkv` layer where it would use the weight without a call, which hooks need.
+
+    Returns:
+        The modules that were told to, with what they did before.
+    """
+    before = {module: bool(getattr(module, _SWITCH)) for module in model.modules() if hasattr(module, _SWITCH)}
+    for module in before:
+        vars(module)[_SWITCH] = True
+    return before
 
 
 def create_backbone(

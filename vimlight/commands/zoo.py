@@ -83,6 +83,9 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
     export.add_argument(
         "--to", metavar="FILE_OR_DIR", required=True, help="a new .safetensors file, a directory, or a format's file"
     )
+    export.add_argument(
+        "--backbone", metavar="NAME", help="peft: the module's backbone where its name does not say all, as for import"
+    )
     reading.add_argument("format", metavar="FORMAT", help="modelscope, peft or petl")
     reading.add_argument("file", metavar="FILE", help="the file or folder")
     reading.add_argument("--out", metavar="DIR", required=True, help="directory of the zoo; modelscope makes a new one")
@@ -156,8 +159,10 @@ def _export(options: argparse.Namespace) -> None:
     # A module may be called like a format, but no module goes into a format's file.
     own_file = first in FORMATS and FORMATS[first].suffix and target.suffix == FORMATS[first].suffix
     if own_file or (first not in zoo and (first in FORMATS or target.suffix in suffixes)):
-        _print_facts(FORMATS[first]().export_zoo(zoo.path, options.names[1:], target))
+        given = _given(options, FORMATS[first].options("export"), first)
+        _print_facts(FORMATS[first]().export_zoo(zoo.path, options.names[1:], target, **given))
         return
+    _given(options, [], "a copy")
     for file in zoo.export(options.names, target):
         print(file)
 
@@ -166,12 +171,18 @@ def _import(options: argparse.Namespace) -> None:
     from vimlight.interop import FORMATS
 
     kind = FORMATS[options.format]
-    given = {name: value for name in _OPTIONS if (value := getattr(options, name)) is not None}
-    foreign = [name for name in given if name not in kind.options()]
-    if foreign:
-        valid = ", ".join(f"--{name}" for name in kind.options())
-        raise ConfigError(f"--{foreign[0]} is no option of {options.format}, which takes {valid}")
+    given = _given(options, kind.options("import"), options.format)
     _print_facts(kind().import_zoo(Path(options.file).expanduser(), Path(options.out).expanduser(), **given))
+
+
+def _given(options: argparse.Namespace, known: Sequence[str], format_: str) -> dict[str, Any]:
+    """Returns the options of a format that were given; others than its own are a mistake."""
+    given = {name: value for name in _OPTIONS if (value := getattr(options, name, None)) is not None}
+    foreign = [name for name in given if name not in known]
+    if foreign:
+        valid = ", ".join(f"--{name}" for name in known) or "none"
+        raise ConfigError(f"--{foreign[0]} is no option of {format_}, which takes {valid}")
+    return given
 
 
 def _print_facts(facts: Iterable[Fact]) -> None:

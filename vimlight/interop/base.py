@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import yaml
@@ -18,7 +18,7 @@ from vimlight.plugins import Plugin
 from vimlight.registry import Registry
 from vimlight.zoo import Card, Zoo
 
-__all__ = ["FORMATS", "Fact", "Format", "Imported", "add_module", "affine_head"]
+__all__ = ["FORMATS", "Fact", "Format", "Imported", "add_module", "affine_head", "described"]
 
 
 class Fact(NamedTuple):
@@ -62,13 +62,14 @@ class Format(ABC):
             VimlightError: If the file is not as it should be, or what it would become exists.
         """
 
-    def export_zoo(self, zoo: Path, names: Sequence[str], to: Path) -> list[Fact]:
+    def export_zoo(self, zoo: Path, names: Sequence[str], to: Path, *_: Any, **options: Any) -> list[Fact]:
         """Writes modules of a zoo, with the backbone and the tasks kept beside them, to a new file of the format.
 
         Args:
             zoo: Directory of the zoo.
             names: Which modules; all if empty.
             to: The new file or folder.
+            **options: What the zoo does not say; a subclass names its own.
 
         Returns:
             What was written.
@@ -79,9 +80,11 @@ class Format(ABC):
         raise ConfigError(f"this format can only be read: {self.text}")
 
     @classmethod
-    def options(cls) -> list[str]:
-        """Returns the names of the options that `import_zoo` understands."""
-        return list(inspect.signature(cls.import_zoo).parameters)[3:]
+    def options(cls, way: Literal["import", "export"]) -> list[str]:
+        """Returns the names of the options that `import_zoo` or `export_zoo` understands."""
+        method, fixed = (cls.import_zoo, 3) if way == "import" else (cls.export_zoo, 4)
+        named = list(inspect.signature(method).parameters.values())[fixed:]
+        return [option.name for option in named if option.kind not in (option.VAR_POSITIONAL, option.VAR_KEYWORD)]
 
 
 FORMATS: Registry[type[Format]] = Registry("format", "vimlight.interop")
@@ -121,15 +124,27 @@ def add_module(out: Path, name: str, backbone: str | None, read: Callable[[Backb
         raise ConfigError("the file does not say which backbone it belongs to; name it with --backbone NAME")
     zoo = Zoo(out)
     zoo.check_new(name)
-    try:
-        asked = yaml.safe_load(backbone)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--backbone {backbone!r} is neither a name nor YAML of its arguments") from error
-    built = build_backbone(asked if isinstance(asked, dict) else backbone)
+    built = build_backbone(described(backbone))
     plugin, card, head = read(built)
     zoo.add(name, plugin, card, head)
     with_head = ", with its classifier as head" if head else ""
     return [Fact(name, f"{plugin.kind} at {len(plugin.sites)} places of {built.name}{with_head}", out)]
+
+
+def described(backbone: str) -> str | dict[str, Any]:
+    """Returns what an option says of a backbone: its name, or arguments of `create_backbone`.
+
+    Args:
+        backbone: The option's text.
+
+    Raises:
+        ConfigError: If it is no YAML.
+    """
+    try:
+        asked = yaml.safe_load(backbone)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--backbone {backbone!r} is neither a name nor YAML of its arguments") from error
+    return asked if isinstance(asked, dict) else backbone
 
 
 def affine_head(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:

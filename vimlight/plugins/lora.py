@@ -19,20 +19,21 @@ __all__ = ["Lora"]
 
 @PLUGINS.register("lora")
 class Lora(Unit):
-    """`(alpha / rank) B A x` beside a layer; of a fused `qkv`, each part has factors of its own.
+    """`(alpha / rank) (B A x + c)` beside a layer; of a fused `qkv`, each part has factors of its own.
 
-    A convolution gets a convolution of the same geometry for A and a 1x1 convolution for B. A is Kaiming-uniform, B is
-    zero.
+    A convolution gets a convolution of the same geometry for A and a 1x1 convolution for B. A is Kaiming-uniform, B and
+    c are zero.
 
     Args:
         site: Where the unit sits.
         rank: Rank of the change, at least 1.
         alpha: Numerator of its scale; the rank if left out, which makes the scale 1.
+        bias: Whether there is a c.
     """
 
     places = (("q", "v"), ("proj", "fc1", "fc2"), ("pointwise", "conv"))
 
-    def __init__(self, site: Site, rank: int = 8, alpha: float | None = None) -> None:
+    def __init__(self, site: Site, rank: int = 8, alpha: float | None = None, bias: bool = False) -> None:
         super().__init__(site)
         if rank < 1:
             raise PluginError(f"rank must be at least 1, got {rank}")
@@ -40,6 +41,7 @@ class Lora(Unit):
         kernel = site.convolution.kernel if site.convolution else ()
         self.down = nn.Parameter(torch.empty(rank, site.input_width, *kernel))
         self.up = nn.Parameter(torch.zeros(site.width, rank))
+        self.bias = nn.Parameter(torch.zeros(site.width)) if bias else None
         nn.init.kaiming_uniform_(self.down, a=5**0.5)
 
     @classmethod
@@ -51,7 +53,8 @@ class Lora(Unit):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns what is added to the layer's output."""
-        return _up(_down(x, self.down, self.site), self.up * self.scale, self.site)
+        bias = None if self.bias is None else self.bias * self.scale
+        return _up(_down(x, self.down, self.site), self.up * self.scale, bias, self.site)
 
     @classmethod
     def widen(cls, units: Sequence[Unit]) -> WideUnit:
@@ -60,11 +63,15 @@ class Lora(Unit):
 
     @torch.no_grad()
     def fold(self, layer: nn.Module) -> None:
-        """Adds `(alpha / rank) B A` to the layer's weight, or to its part of a fused weight."""
-        weight = cast(Tensor, layer.weight)
+        """Adds `(alpha / rank) B A` to the layer's weight and c to its bias, or to its part of a fused layer's."""
+        weight, bias = cast(Tensor, layer.weight), cast("Tensor | None", layer.bias)
         change = self.scale * (self.up @ self.down.flatten(1))
         rows = slice(*self.site.part) if self.site.part else slice(None)
         weight[rows] += change.view_as(weight[rows])
+        if self.bias is not None:
+            moved = weight.new_zeros(len(weight)) if bias is None else bias.clone()
+            moved[rows] += self.scale * self.bias
+            layer.bias = nn.Parameter(moved, requires_grad=False)
 
 
 class WideLora(WideUnit):
@@ -77,6 +84,7 @@ class WideLora(WideUnit):
     down: Tensor
     up: Tensor
     owner: Tensor
+    biases: Tensor | None
 
     def __init__(self, units: Sequence[Lora]) -> None:
         super().__init__()
@@ -86,11 +94,15 @@ class WideLora(WideUnit):
         self.register_buffer("down", torch.cat([unit.down.detach() for unit in units]))
         self.register_buffer("up", torch.cat([unit.up.detach() * unit.scale for unit in units], dim=1))
         self.register_buffer("owner", torch.cat(owners).to(self.down.device))
+        biases = [torch.zeros_like(unit.up[:, 0]) if unit.bias is None else unit.bias * unit.scale for unit in units]
+        some = any(unit.bias is not None for unit in units)
+        self.register_buffer("biases", torch.stack(biases).detach() if some else None)
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         """Returns the gated sum; see `WideUnit.forward`."""
-        hidden = _down(x, self.down, self.site)
-        return _up(hidden * spread(gates[..., self.owner], hidden, self.site.layout), self.up, self.site)
+        layout, hidden = self.site.layout, _down(x, self.down, self.site)
+        change = _up(hidden * spread(gates[..., self.owner], hidden, layout), self.up, None, self.site)
+        return change if self.biases is None else change + spread(gates @ self.biases, change, layout)
 
 
 def _down(x: Tensor, factor: Tensor, site: Site) -> Tensor:
@@ -100,5 +112,7 @@ def _down(x: Tensor, factor: Tensor, site: Site) -> Tensor:
     return F.conv2d(x, factor, stride=geometry.stride, padding=geometry.padding, dilation=geometry.dilation)
 
 
-def _up(hidden: Tensor, factor: Tensor, site: Site) -> Tensor:
-    return linear(hidden, factor) if site.convolution is None else F.conv2d(hidden, factor[:, :, None, None])
+def _up(hidden: Tensor, factor: Tensor, bias: Tensor | None, site: Site) -> Tensor:
+    if site.convolution is None:
+        return linear(hidden, factor, bias)
+    return F.conv2d(hidden, factor[:, :, None, None], bias)

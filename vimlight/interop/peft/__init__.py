@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vimlight.backbone import build_backbone, create_backbone
 from vimlight.errors import CheckpointError
-from vimlight.interop.base import FORMATS, Fact, Format, add_module
+from vimlight.interop.base import FORMATS, Fact, Format, add_module, described
 from vimlight.interop.peft.reading import read
 from vimlight.interop.peft.writing import write
 from vimlight.zoo import Zoo
@@ -37,9 +38,21 @@ class PeftFolder(Format):
         """
         return add_module(out, name or path.name, backbone, lambda built: read(path, built))
 
-    def export_zoo(self, zoo: Path, names: Sequence[str], to: Path) -> list[Fact]:
-        """Writes one `lora` module as an adapter; see `Format.export_zoo`."""
+    def export_zoo(
+        self, zoo: Path, names: Sequence[str], to: Path, *, backbone: str | None = None
+    ) -> list[Fact]:
+        """Writes one `lora` module as an adapter; see `Format.export_zoo`.
+
+        Args:
+            zoo: Directory of the zoo.
+            names: The module.
+            to: The new folder.
+            backbone: The module's backbone, where its name does not say all, as arguments of `create_backbone` in YAML;
+                its weights do not matter.
+        """
         chosen = list(names) or Zoo(zoo).names()
         if len(chosen) != 1:
             raise CheckpointError(f"a folder of PEFT's holds one adapter; name one module of {chosen}")
-        return write(Zoo(zoo), chosen[0], to)
+        asked = None if backbone is None else described(backbone)
+        made = None if asked is None else create_backbone(asked) if isinstance(asked, str) else build_backbone(asked)
+        return write(Zoo(zoo), chosen[0], to, made)

@@ -16,13 +16,15 @@ __all__ = ["CONFIG", "WEIGHTS", "LoraSettings", "read_settings"]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Keys that are read below, or change nothing of what an adapter computes once it is trained.
-_READ = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "target_modules", "exclude_modules")
+_READ = (
+    "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "target_modules", "exclude_modules",
+    "layers_to_transform", "layers_pattern", "modules_to_save", "bias", "lora_bias", "init_lora_weights",
+)  # fmt: skip
 _IDLE = (
     "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
-    "lora_dropout", "layers_to_transform", "layers_pattern", "megatron_core", "eva_config", "qalora_group_size",
+    "lora_dropout", "megatron_core", "eva_config", "qalora_group_size",
     # Of linear layers PEFT itself sets it to false; the tensors lie as in any other adapter.
     "fan_in_fan_out",
-    "modules_to_save", "bias", "init_lora_weights",
 )  # fmt: skip
 # Ways to start that leave the backbone's own weights alone; others move a part of them into the adapter.
 _STARTS = (True, False, "gaussian", "eva", "orthogonal")
@@ -40,7 +42,11 @@ class LoraSettings:
         rslora: Whether alpha is divided by the root of the rank rather than by the rank.
         targets: The layers, by a regular expression or by the ends of their names; nothing if that is not known.
         excluded: Layers that are left out, in the same way.
+        blocks: Numbers of the blocks whose layers are meant; all if left out.
+        lists: Names of the lists that those numbers count in; any list if there are none.
         saved: Modules that were trained along whole.
+        biases: Whether the layers' own biases were trained along.
+        shifts: Whether the second factors have biases of their own.
         base: What the config says of the base model.
     """
 
@@ -51,7 +57,11 @@ class LoraSettings:
     rslora: bool
     targets: str | Sequence[str] | None
     excluded: str | Sequence[str] | None
+    blocks: tuple[int, ...] | None
+    lists: tuple[str, ...]
     saved: tuple[str, ...]
+    biases: bool
+    shifts: bool
     base: str
 
     def rank_of(self, layer: str) -> int:
@@ -67,7 +77,16 @@ class LoraSettings:
         """Tells whether the config means a layer; nothing where that is not known."""
         if self.targets is None:
             return None
-        return _named(self.targets, layer) and not (self.excluded and _named(self.excluded, layer))
+        left_out = (self.excluded and _named(self.excluded, layer)) or _lies_in(self.saved, layer)
+        return _named(self.targets, layer) and self._in_blocks(layer) and not left_out
+
+    def _in_blocks(self, layer: str) -> bool:
+        if self.blocks is None:
+            return True
+        # As PEFT has it: a list that is named may be the model's own, any other is somebody's part.
+        patterns = [rf"(?:^|.*?\.){name}\.(\d+)\." for name in self.lists] or [r".*?\.[^.]*\.(\d+)\."]
+        found = next((match for pattern in patterns if (match := re.match(pattern, layer))), None)
+        return found is not None and int(found[1]) in self.blocks
 
 
 def read_settings(folder: Path) -> LoraSettings:
@@ -86,17 +105,20 @@ def read_settings(folder: Path) -> LoraSettings:
     _refuse_others(content)
     try:
         targets = content.get("target_modules")
-        # Which layers a choice of layers or "all-linear" means is PEFT's to know.
-        known = targets != "all-linear" and content.get("layers_to_transform") is None
         return LoraSettings(
             rank=_positive(content.get("r", 8)),
-            alpha=float(content.get("lora_alpha", 8)),
+            alpha=_alpha(content.get("lora_alpha", 8)),
             rank_pattern={key: _positive(value) for key, value in _pattern(content, "rank_pattern").items()},
-            alpha_pattern={key: float(value) for key, value in _pattern(content, "alpha_pattern").items()},
+            alpha_pattern={key: _alpha(value) for key, value in _pattern(content, "alpha_pattern").items()},
             rslora=bool(content.get("use_rslora", False)),
-            targets=_names(targets) if known else None,
+            # Which layers "all-linear" means is PEFT's to know.
+            targets=None if targets == "all-linear" else _names(targets),
             excluded=_names(content.get("exclude_modules")),
-            saved=tuple(content.get("modules_to_save") or ()),
+            blocks=_numbers(content.get("layers_to_transform")),
+            lists=_texts(content.get("layers_pattern")),
+            saved=_texts(content.get("modules_to_save")),
+            biases=content.get("bias", "none") != "none",
+            shifts=bool(content.get("lora_bias", False)),
             base=str(content.get("base_model_name_or_path") or ""),
         )
     except (TypeError, ValueError, AttributeError, re.error) as error:
@@ -124,8 +146,10 @@ def _refuse_others(content: Mapping[str, Any]) -> None:
     for key, value in content.items():
         if key not in _READ and key not in _IDLE and value not in (None, False, {}, [], ""):
             raise CheckpointError(f"{CONFIG} sets {key!r} to {value!r}, which a lora module cannot hold")
-    if content.get("bias", "none") != "none":
-        raise CheckpointError(f"{CONFIG} sets 'bias' to {content['bias']!r}: trained biases have no place in a module")
+    if content.get("bias", "none") not in ("none", "lora_only"):
+        raise CheckpointError(
+            f"{CONFIG} sets 'bias' to {content['bias']!r}: biases of layers without factors have no place in a module"
+        )
     start = content.get("init_lora_weights", True)
     if not isinstance(start, (bool, str)) or start not in _STARTS:
         raise CheckpointError(
@@ -160,6 +184,30 @@ def _names(value: Any) -> str | list[str] | None:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise TypeError(f"layers must be a text or a list of texts, not {value!r}")
     return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Returns texts that PEFT takes as one or as a list."""
+    names = _names(value)
+    return (names,) if isinstance(names, str) else tuple(names or ())
+
+
+def _numbers(value: Any) -> tuple[int, ...] | None:
+    """Returns the numbers of blocks, which PEFT takes as one or as a list; an empty list means all of them."""
+    numbers = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(number, int) for number in numbers):
+        raise TypeError(f"layers_to_transform must be whole numbers, not {value!r}")
+    return tuple(numbers) or None
+
+
+def _lies_in(names: Sequence[str], layer: str) -> bool:
+    return any(re.match(rf"(^|.*\.){name}($|\..*)", layer) for name in names)
+
+
+def _alpha(value: Any) -> float:
+    if not math.isfinite(value) or value == 0:
+        raise ValueError(f"an alpha must be a number other than 0, not {value!r}")
+    return float(value)
 
 
 def _positive(value: Any) -> int:

@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vimlight.backbone import Backbone, Site
-from vimlight.errors import CheckpointError, FingerprintError, ZooError, unknown_name
-from vimlight.interop.base import Imported, affine_head
-from vimlight.interop.peft.config import WEIGHTS, LoraSettings, read_settings
-from vimlight.interop.peft.factors import CARD, Factors, split
+from vimlight.errors import CheckpointError, FingerprintError, unknown_name
+from vimlight.interop.base import Imported
+from vimlight.interop.peft.config import CONFIG, WEIGHTS, LoraSettings, read_settings
+from vimlight.interop.peft.contents import Contents, read_tensors
+from vimlight.interop.peft.factors import Factors, split
+from vimlight.interop.peft.head import read_head
+from vimlight.interop.peft.plain import check_changes, uncalled
 from vimlight.plugins import Plugin
 from vimlight.plugins.lora import Lora
-from vimlight.tensor_file import opened, sha256_of, tensors_of
+from vimlight.tensor_file import sha256_of
 from vimlight.zoo.card import Card
 from vimlight.zoo.rebuild import rebuild
 
 __all__ = ["read"]
 
-_PREFIX = "base_model.model."
-_FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")
-
-
-class _File(NamedTuple):
-    layers: dict[str, Factors]
-    others: dict[str, Tensor]
-    card: Card | None
-
-
 def read(path: Path, backbone: Backbone) -> Imported:
     """Reads an adapter as a `lora` module, exactly; one that a zoo wrote comes back bit for bit, with its card.
 
     Layers of lower rank are filled up with zeros; where layers have scales of their own, the difference goes into the
-    up factor. A classifier that was trained along becomes the module's head.
+    up factor. A classifier that was trained along becomes the module's head. Layers that a plain timm model never calls
+    are left out if they did nothing, which is how PEFT leaves them.
 
     Args:
         path: The folder.
@@ -51,50 +44,24 @@ def read(path: Path, backbone: Backbone) -> Imported:
         FingerprintError: If a zoo wrote it for another backbone.
     """
     settings = read_settings(path)
-    file = _read_tensors(path)
+    file = read_tensors(path)
     if file.card is not None:
         return _restore(file.card, file.layers, backbone)
     sites = _sites(file.layers, backbone)
     _check_targets(settings, file.layers, backbone)
     for layer, factors in file.layers.items():
-        _check_shapes(layer, factors, sites[layer], settings.rank_of(layer))
-    plugin = _plugin(settings, file.layers, sites, backbone)
-    head = _head(settings, file.others, backbone)
-    about = {"base": settings.base, "rslora": settings.rslora, "ranks": _table(settings, file.layers)}
-    return Imported(plugin, {"text": "imported from an adapter of PEFT's", "extra": {"peft": about}}, head)
-
-
-def _read_tensors(folder: Path) -> _File:
-    file = folder / WEIGHTS
-    if not file.is_file() and (folder / "adapter_model.bin").is_file():
-        raise CheckpointError(
-            "adapter_model.bin is a pickle and is not read, since a pickle can run code; save the adapter again with "
-            "save_pretrained(..., safe_serialization=True)"
-        )
-    with opened(file, "an import", CheckpointError) as content:
-        tensors = tensors_of(content)
-        text = (content.metadata() or {}).get(CARD)
-    halves: dict[str, dict[str, Tensor]] = {}
-    others = {}
-    for key, tensor in tensors.items():
-        found = _FACTOR.fullmatch(key.removeprefix(_PREFIX))
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"{WEIGHTS}: tensor {key!r} holds {tensor.dtype}, not floating-point numbers")
-        if found:
-            # PEFT computes in single precision, whatever the file's.
-            halves.setdefault(found[1], {})[found[2]] = tensor.float()
-        else:
-            others[key.removeprefix(_PREFIX)] = tensor.float()
-    for layer, pair in halves.items():
-        if len(pair) < 2:
-            raise CheckpointError(f"{WEIGHTS} holds only one of the two factors of {layer!r}")
-    if not halves:
-        raise CheckpointError(f"{WEIGHTS} holds no LoRA factors, such as '{_PREFIX}blocks.0.attn.qkv.lora_A.weight'")
-    try:
-        card = None if text is None else Card.from_json(text)
-    except ZooError as error:
-        raise CheckpointError(f"{WEIGHTS}: {error}") from error
-    return _File({layer: Factors(pair["A"], pair["B"]) for layer, pair in halves.items()}, others, card)
+        _check_shapes(layer, factors, sites[layer], settings)
+    layers = _with_biases(settings, file, backbone)
+    check_changes(layers, sites, backbone)
+    idle = _idle(layers, backbone)
+    layers = {layer: factors for layer, factors in layers.items() if layer not in idle}
+    plugin = _plugin(settings, layers, {name: site for name, site in sites.items() if name in layers}, backbone)
+    head = read_head(settings.saved, file.others, backbone)
+    about = {"base": settings.base, "rslora": settings.rslora, "ranks": _table(settings, layers)}
+    text = "imported from an adapter of PEFT's"
+    if idle:
+        text += f"; its change of {len(idle)} layers, such as {idle[0]!r}, which timm's model never calls, was zero"
+    return Imported(plugin, {"text": text, "extra": {"peft": about}}, head)
 
 
 def _restore(card: Card, layers: Mapping[str, Factors], backbone: Backbone) -> Imported:
@@ -138,16 +105,53 @@ def _check_targets(settings: LoraSettings, layers: Mapping[str, Factors], backbo
         )
 
 
-def _check_shapes(layer: str, factors: Factors, site: Site, rank: int) -> None:
-    geometry = site.convolution
+def _check_shapes(layer: str, factors: Factors, site: Site, settings: LoraSettings) -> None:
+    geometry, rank = site.convolution, settings.rank_of(layer)
     kernel = geometry.kernel if geometry else ()
     wanted = (rank, site.input_width, *kernel), (site.width, rank, *(1 for _ in kernel))
     found = tuple(factors.down.shape), tuple(factors.up.shape)
     for name, (one, other) in zip("AB", zip(found, wanted, strict=True), strict=True):
         if one != other:
             raise CheckpointError(f"{WEIGHTS}: lora_{name} of {layer!r} has the shape {one}, but {other} is expected")
-    if geometry and geometry.dilation != (1, 1):
-        raise CheckpointError(f"{layer!r} is a dilated convolution, whose adapter PEFT does not dilate")
+    shift = None if factors.bias is None else tuple(factors.bias.shape)
+    if shift != ((site.width,) if settings.shifts else None):
+        raise CheckpointError(
+            f"{WEIGHTS}: the bias of lora_B of {layer!r} has the shape {shift}, at odds with 'lora_bias' in {CONFIG}"
+        )
+
+
+def _with_biases(settings: LoraSettings, file: Contents, backbone: Backbone) -> dict[str, Factors]:
+    """Adds how far the layers' own biases moved to the changes of the layers."""
+    return {layer: _with_bias(settings, layer, factors, file, backbone) for layer, factors in file.layers.items()}
+
+
+def _with_bias(settings: LoraSettings, layer: str, factors: Factors, file: Contents, backbone: Backbone) -> Factors:
+    own = cast("Tensor | None", backbone.model.get_submodule(layer).bias)
+    trained = file.biases.get(layer)
+    if not settings.biases or own is None:
+        if trained is not None:
+            raise CheckpointError(f"{WEIGHTS} holds a bias of {layer!r}, which {CONFIG} or the layer does not have")
+        return factors
+    if trained is None or trained.shape != own.shape:
+        found = "none" if trained is None else f"one of the shape {tuple(trained.shape)}"
+        raise CheckpointError(
+            f"{CONFIG} says that the bias of {layer!r} was trained, but {WEIGHTS} holds {found}; to read the adapter "
+            "without trained biases set 'bias' to 'none'"
+        )
+    moved = (trained - own.detach().float().cpu()) / settings.scale_of(layer)
+    return factors._replace(bias=moved if factors.bias is None else factors.bias + moved)
+
+
+def _idle(layers: Mapping[str, Factors], backbone: Backbone) -> list[str]:
+    """Returns the layers that a plain timm model never calls, if what they would do is nothing too."""
+    idle = uncalled(layers, backbone)
+    busy = [layer for layer in idle if layers[layer].does_something()]
+    if busy or len(idle) == len(layers):
+        raise CheckpointError(
+            f"the adapter changes {(busy or idle)[0]!r}, which timm's {backbone.name!r} never calls, so it does "
+            f"{'nothing there' if len(idle) < len(layers) else 'nothing'} in PEFT; train an adapter of other layers"
+        )
+    return idle
 
 
 def _plugin(
@@ -157,10 +161,11 @@ def _plugin(
     rank = max(settings.rank_of(layer) for layer in layers)
     common = Counter(scales.values()).most_common(1)[0][0]
     alpha = settings.alpha if common == settings.alpha / rank else common * rank
+    biased = any(factors.bias is not None for factors in layers.values())
     plugin = Plugin(
         "lora",
         list(sites.values()),
-        {"rank": rank, "alpha": alpha},
+        {"rank": rank, "alpha": alpha, "bias": biased},
         backbone.fingerprint,
         backbone.name,
         backbone.preprocessing,
@@ -172,22 +177,11 @@ def _plugin(
             missing = rank - factors.down.shape[0]
             up = factors.up.flatten(1)
             unit.down.copy_(torch.cat([factors.down, factors.down.new_zeros(missing, *factors.down.shape[1:])]))
-            unit.up.copy_(F.pad(up if scales[layer] == common else up * (scales[layer] / common), (0, missing)))
+            rescale = scales[layer] / common
+            unit.up.copy_(F.pad(up if rescale == 1 else up * rescale, (0, missing)))
+            if unit.bias is not None and factors.bias is not None:
+                unit.bias.copy_(factors.bias * rescale)
     return plugin.eval().requires_grad_(False)
-
-
-def _head(settings: LoraSettings, others: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor] | None:
-    classifier = cast("dict[str, Any]", backbone.model.pretrained_cfg).get("classifier")
-    for name in settings.saved:
-        if not isinstance(classifier, str) or not (classifier == name or classifier.endswith(f".{name}")):
-            raise CheckpointError(
-                f"the adapter trained {name!r} along whole; a module can keep only the classifier, {classifier!r}"
-            )
-    mine = [key for key in others if key.startswith(f"{classifier}.")]
-    found = {key.removeprefix(f"{classifier}."): others.pop(key) for key in mine}
-    if others:
-        raise CheckpointError(f"{WEIGHTS} holds {next(iter(others))!r}, which is no part of a LoRA module")
-    return affine_head(found, backbone) if found else None
 
 
 def _table(settings: LoraSettings, layers: Mapping[str, Factors]) -> dict[str, list[float]]:

@@ -10,29 +10,33 @@ from typing import Any
 from safetensors.torch import save
 
 from vimlight.atomic import publish_directory, temporary_directory
+from vimlight.backbone import Backbone, create_backbone
 from vimlight.errors import CheckpointError
 from vimlight.interop.base import Fact
 from vimlight.interop.peft.config import CONFIG, WEIGHTS
-from vimlight.interop.peft.factors import CARD, Factors, join
+from vimlight.interop.peft.factors import CARD, Factors, join, layer_of
+from vimlight.interop.peft.plain import check_changes, uncalled
 from vimlight.zoo import Card, Zoo
 
 __all__ = ["write"]
 
 
-def write(zoo: Zoo, name: str, to: Path) -> list[Fact]:
+def write(zoo: Zoo, name: str, to: Path, backbone: Backbone | None = None) -> list[Fact]:
     """Writes a module as an adapter that PEFT loads onto the same timm model; the folder appears whole or not at all.
 
     Args:
         zoo: The zoo.
         name: The module.
         to: A new folder.
+        backbone: A backbone of the module's architecture, whatever its weights; made by its name if left out.
 
     Returns:
         What was written.
 
     Raises:
         ZooError: If there is no such module or its file is damaged.
-        CheckpointError: If the module is no `lora`, or something is at `to` already.
+        CheckpointError: If the module is no `lora`, is of another architecture, would not do in PEFT what it does here,
+            or something is at `to` already.
     """
     card, tensors = zoo.read(name)
     if card.kind != "lora":
@@ -40,10 +44,12 @@ def write(zoo: Zoo, name: str, to: Path) -> list[Fact]:
     if to.exists():
         raise CheckpointError(f"{str(to)!r} exists; an adapter is written to a new folder")
     layers = join(card.sites, tensors)
+    _check(name, card, layers, backbone or create_backbone(card.backbone, img_size=_size(card)))
     content = {
-        f"base_model.model.{layer}.lora_{letter}.weight": tensor.contiguous()
+        f"base_model.model.{layer}.lora_{key}": tensor.contiguous()
         for layer, factors in layers.items()
-        for letter, tensor in zip("AB", factors, strict=True)
+        for key, tensor in zip(("A.weight", "B.weight", "B.bias"), factors, strict=True)
+        if tensor is not None
     }
     try:
         with temporary_directory(to) as copy:
@@ -54,6 +60,34 @@ def write(zoo: Zoo, name: str, to: Path) -> list[Fact]:
         raise CheckpointError(f"{str(to)!r} cannot be written: {error.strerror or error}") from error
     head = "; its head stays in the zoo" if card.head else ""
     return [Fact("adapter", f"lora of {len(layers)} layers for {card.backbone!r}{head}", to)]
+
+
+def _check(name: str, card: Card, layers: dict[str, Factors], backbone: Backbone) -> None:
+    """Checks that PEFT's adapter will do on a plain timm model what the module does here."""
+    both = next((site for site in card.sites if layer_of(site) != (site, "") and layer_of(site)[0] in card.sites), None)
+    if both is not None and card.settings.get("bias"):
+        raise CheckpointError(f"module {name!r} has a bias at {both!r} and one at the whole layer; PEFT has but one")
+    sites = {site.name: site for site in backbone.all_sites}
+    for layer, factors in layers.items():
+        site = sites.get(layer)
+        shape = None if site is None else (site.width, site.input_width)
+        if shape != (factors.up.shape[0], factors.down.shape[1]):
+            raise CheckpointError(
+                f"module {name!r} changes {layer!r}, which is not so in {backbone.name!r} as it comes; describe the "
+                "module's backbone with --backbone '{name: ..., img_size: ...}'"
+            )
+    check_changes(layers, sites, backbone)
+    idle = uncalled(layers, backbone)
+    if idle:
+        raise CheckpointError(
+            f"module {name!r} changes {idle[0]!r}, whose weights timm's {card.backbone!r} uses without calling it, so "
+            "PEFT's adapter would do nothing there; train one at other places, such as [proj, fc1, fc2]"
+        )
+
+
+def _size(card: Card) -> tuple[int, int] | None:
+    size = card.preprocessing.get("size")
+    return (int(size[0]), int(size[1])) if size else None
 
 
 def _config(card: Card, layers: dict[str, Factors]) -> dict[str, Any]:
@@ -74,6 +108,7 @@ def _config(card: Card, layers: dict[str, Factors]) -> dict[str, Any]:
         "target_modules": list(layers),
         "lora_dropout": 0.0,
         "bias": "none",
+        "lora_bias": bool(card.settings.get("bias")),
         "use_rslora": False,
         "fan_in_fan_out": False,
         "init_lora_weights": True,
