@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,40 @@ from torch.utils import _pytree
 from vimlight.errors import ExportError
 from vimlight.quiet import quiet
 
-__all__ = ["CARD", "can_run_onnx", "deviation", "onnx_bytes", "program_bytes", "run_onnx", "run_program", "trace"]
+__all__ = [
+    "CARD", "Packed", "can_run_onnx", "deviation", "onnx_bytes", "packed_onnx", "packed_program", "program_bytes",
+    "run_onnx", "run_program", "trace",
+]  # fmt: skip
 
 # Name of the card in a file's metadata.
 CARD = "vimlight.json"
 _LARGEST_BATCH = 1 << 16
-_LARGEST_ONNX = (1 << 31) - 1
+# A file's limit of 2 GiB, with room for the graph beside the weights.
+_LARGEST_ONNX = (1 << 31) - (1 << 24)
+
+
+class Packed(NamedTuple):
+    """The content of a file.
+
+    Attributes:
+        content: Its bytes.
+        run: From images to the answers of that content; nothing where it cannot be run here.
+    """
+
+    content: bytes
+    run: Callable[[Tensor], Any] | None
+
+
+def packed_onnx(program: ExportedProgram, card: str, output: str, opset: int | None = None) -> Packed:
+    """Returns an ONNX file with a card under `vimlight` in its metadata; see `onnx_bytes`."""
+    content = onnx_bytes(program, {"vimlight": card}, output, opset)
+    return Packed(content, partial(run_onnx, content) if can_run_onnx() else None)
+
+
+def packed_program(program: ExportedProgram, card: str) -> Packed:
+    """Returns a file for `torch.export.load` with a card; see `program_bytes`."""
+    content = program_bytes(program, card)
+    return Packed(content, partial(run_program, content))
 
 
 @torch.no_grad()
@@ -63,6 +92,9 @@ def program_bytes(program: ExportedProgram, card: str) -> bytes:
 def onnx_bytes(program: ExportedProgram, card: Mapping[str, str], output: str, opset: int | None = None) -> bytes:
     """Returns the content of an ONNX file with one input, a free batch dimension, and the card as its metadata.
 
+    The weights are inside, so that the file loads wherever it is moved to; torch's own `torch.onnx.export` writes them
+    to a second file beside it.
+
     Args:
         program: The traced module.
         card: Texts by key.
@@ -72,6 +104,12 @@ def onnx_bytes(program: ExportedProgram, card: Mapping[str, str], output: str, o
     Raises:
         ExportError: If the exporter is missing, refuses the program or the version, or the file would pass 2 GiB.
     """
+    size = sum(value.nbytes for value in _leaves([program.state_dict, program.constants]))
+    if size > _LARGEST_ONNX:
+        raise ExportError(
+            f"an ONNX file holds at most 2 GiB and the weights take {size / 2**30:.1f}; write a program of "
+            "torch.export instead (suffix .pt2)"
+        )
     count = len(program.graph_signature.user_outputs)
     names = [output, *(f"{output}_{number}" for number in range(1, count))]
     try:
@@ -90,8 +128,6 @@ def onnx_bytes(program: ExportedProgram, card: Mapping[str, str], output: str, o
     for value in (*graph.inputs, *graph.outputs):
         value.shape[0] = "batch"  # type: ignore[index]  # a shape of one dimension or more
     made.model.metadata_props.update(card)
-    if sum(tensor.nbytes for tensor in program.state_dict.values()) > _LARGEST_ONNX:
-        raise ExportError("an ONNX file holds at most 2 GiB, which the weights pass; use the format torch_export")
     content: bytes = made.model_proto.SerializeToString()
     return content
 

@@ -50,6 +50,8 @@ def test_an_onnx_file_with_its_card(vit, trained, tmp_path):
     file = tmp_path / "model.onnx"
     assert deployed.save(file, opset=18) < 1e-4
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["model.onnx"]
+    (tmp_path / "elsewhere").mkdir()
+    file = file.rename(tmp_path / "elsewhere" / "moved.onnx")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     assert json.loads(session.get_modelmeta().custom_metadata_map["vimlight"]) == deployed.card
     assert [given.name for given in session.get_outputs()] == ["predictions"]

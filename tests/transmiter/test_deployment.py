@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from tiny_pair import AUX, CLASSES, WIDTH, adapter, write_pair
 from torch.nn import functional as F
 
-from vimlight.errors import AdapterError, FingerprintError
+from vimlight.errors import AdapterError, ConfigError, ExportError, FingerprintError
+from vimlight.exported import CARD
 from vimlight.transmiter import GapRidge, TextHead, TransMiter, write_cache
 from vimlight.transmiter.basis import BASES
 from vimlight.transmiter.deployment import RefinedModel, deploy
@@ -68,20 +71,58 @@ def test_an_exported_program_computes_the_same(model, head, kind):
             torch.testing.assert_close(program(images(count)), whole(images(count)), rtol=0, atol=1e-4)
 
 
+def moved_alone(file, tmp_path):
+    """What was written, alone in a new directory."""
+    assert [entry.name for entry in file.parent.iterdir()] == [file.name]
+    (tmp_path / "elsewhere").mkdir()
+    return file.rename(tmp_path / "elsewhere" / file.name)
+
+
 @pytest.mark.slow
 @ALL
-def test_an_onnx_file_computes_the_same(model, head, kind, tmp_path):
+def test_an_onnx_file_loads_alone_and_computes_the_same(model, head, kind, tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     whole = RefinedModel(model.model.visual, head, made(kind)).eval()
-    program = torch.onnx.export(exported_with_dynamic_batch(whole), dynamo=True, verbose=False)
-    program.save(tmp_path / "model.onnx")
-    session = runtime.InferenceSession(tmp_path / "model.onnx")
-    (name,) = (given.name for given in session.get_inputs())
+    assert whole.save(tmp_path / "made" / "model.onnx", images(2)) < 1e-4
+    session = runtime.InferenceSession(moved_alone(tmp_path / "made" / "model.onnx", tmp_path))
+    assert [given.name for given in session.get_inputs()] == ["images"]
+    assert json.loads(session.get_modelmeta().custom_metadata_map["vimlight"])["outputs"] == "logits"
     for count in (1, 5):
-        (found,) = session.run(None, {name: images(count).numpy()})
+        (found,) = session.run(None, {"images": images(count).numpy()})
         with torch.no_grad():
             torch.testing.assert_close(torch.from_numpy(found), whole(images(count)), rtol=0, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def whole(model, head):
+    refining = adapter().describe(class_names=CLASSES, aux_names=AUX, model=NAME)
+    return RefinedModel(model.model.visual, head, refining).eval()
+
+
+def test_a_program_loads_alone_and_computes_the_same(whole, tmp_path):
+    assert whole.save(tmp_path / "made" / "model.pt2", images(2)) < 1e-4
+    extra = {CARD: ""}
+    program = torch.export.load(moved_alone(tmp_path / "made" / "model.pt2", tmp_path), extra_files=extra)
+    assert json.loads(extra[CARD]) == {"outputs": "logits", "classes": list(CLASSES), "model": NAME}
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(images(3)), whole(images(3)), rtol=0, atol=1e-4)
+
+
+def test_files_that_are_not_written(whole, tmp_path, monkeypatch):
+    with pytest.raises(ExportError, match=r"'model\.pth' must end in \.onnx, or in \.pt2 for a program of torch"):
+        whole.save(tmp_path / "model.pth", images(2))
+    (tmp_path / "model.onnx").write_bytes(b"kept")
+    with pytest.raises(ConfigError, match="exists; choose another path"):
+        whole.save(tmp_path / "model.onnx", images(2))
+    monkeypatch.setattr("vimlight.transmiter.deployment.deviation", lambda *_: float("nan"))
+    with pytest.raises(ExportError, match=r"the answers of 'model\.pt2' differ from the module's by nan"):
+        whole.save(tmp_path / "model.pt2", images(2))
+    monkeypatch.setattr("vimlight.exported._LARGEST_ONNX", 1000)
+    with pytest.raises(ExportError, match=r"at most 2 GiB and the weights take 0\.\d; write a program of torch\.exp"):
+        whole.save(tmp_path / "model.onnx", images(2), overwrite=True)
+    assert (tmp_path / "model.onnx").read_bytes() == b"kept"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
 
 
 @pytest.fixture

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from vimlight.errors import ExportError
-from vimlight.exported import can_run_onnx, onnx_bytes, program_bytes, run_onnx, run_program
+from vimlight.exported import Packed, packed_onnx, packed_program
 from vimlight.registry import Registry
 
 if TYPE_CHECKING:
     from vimlight.deployment.deployed import Deployed
 
 __all__ = ["FORMATS", "Format", "Packed", "format_of"]
-
-
-class Packed(NamedTuple):
-    """The content of a file.
-
-    Attributes:
-        content: Its bytes.
-        run: From images to the answers of that content; nothing where it cannot be run here.
-    """
-
-    content: bytes
-    run: Callable[[Tensor], Any] | None
 
 
 class Format(NamedTuple):
@@ -72,15 +57,13 @@ def format_of(path: Path, name: str | None) -> Format:
 
 
 def _onnx(deployed: Deployed, opset: int | None) -> Packed:
-    content = onnx_bytes(deployed.program, {"vimlight": deployed.card_text()}, deployed.card["outputs"], opset)
-    return Packed(content, partial(run_onnx, content) if can_run_onnx() else None)
+    return packed_onnx(deployed.program, deployed.card_text(), deployed.card["outputs"], opset)
 
 
 def _torch_export(deployed: Deployed, opset: int | None) -> Packed:
     if opset is not None:
         raise ExportError("an opset is ONNX's; leave it out for torch_export")
-    content = program_bytes(deployed.program, deployed.card_text())
-    return Packed(content, partial(run_program, content))
+    return packed_program(deployed.program, deployed.card_text())
 
 
 FORMATS.register("onnx")(Format(".onnx", "ONNX file", _onnx))

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vimlight.errors import AdapterError, FingerprintError
+from vimlight.atomic import refuse_existing, write_whole
+from vimlight.errors import AdapterError, ExportError, FingerprintError
+from vimlight.exported import deviation, packed_onnx, packed_program, trace
 from vimlight.transmiter.adapter import Adapter
 from vimlight.transmiter.cache import LogitCache, TextHead
 from vimlight.transmiter.models import ImageTextModel
 
 __all__ = ["RefinedModel", "deploy"]
 
+_TOLERANCE = 1e-4
+
 
 class RefinedModel(nn.Module):
     """The image tower of an image-text model, the text vectors of its classes, and an adapter.
 
-    It has no text tower and needs no tokeniser. For `torch.export.export` and `torch.onnx.export` it is an ordinary
-    module with one input, whose batch may be dynamic.
+    It has no text tower and needs no tokeniser. For `torch.export.export` it is an ordinary module with one input,
+    whose batch may be dynamic; `save` writes it as one file.
 
     Args:
         visual: From images `(N, 3, H, W)` to features `(N, E)`, such as `visual` of an open_clip model.
@@ -47,6 +55,42 @@ class RefinedModel(nn.Module):
         features = F.normalize(pooled[0] if isinstance(pooled, tuple) else pooled, dim=-1)
         logits = self.scale * features @ self.weights.T + self.bias
         return self.adapter.task_logits(logits, features)
+
+
+    @torch.no_grad()
+    def save(self, path: str | Path, images: Tensor, *, overwrite: bool = False) -> float | None:
+        """Writes the module as one file that runs alone, for batches of any size, with a card inside.
+
+        Args:
+            path: The file: `.onnx`, or `.pt2` for `torch.export.load`.
+            images: Two or more prepared images, `(N, 3, H, W)`, on which the file is tried out.
+            overwrite: Whether an existing file is replaced.
+
+        Returns:
+            The largest difference of the file's answers from the module's, of answers beyond 1 relative to the largest;
+            nothing where onnxruntime is missing.
+
+        Raises:
+            ConfigError: If the file exists and `overwrite` is false.
+            ExportError: If the suffix is another one, the module cannot be traced, an ONNX file cannot hold it, or the
+                file answers otherwise.
+        """
+        file = Path(path).expanduser()
+        if file.suffix not in (".onnx", ".pt2"):
+            raise ExportError(f"{file.name!r} must end in .onnx, or in .pt2 for a program of torch.export")
+        refuse_existing(file, overwrite)
+        program = trace(self, images)
+        card = self.adapter.card
+        facts = {"outputs": "logits", "classes": list(card.class_names), "model": card.model}
+        text = json.dumps(facts, ensure_ascii=False)
+        content, run = (
+            packed_onnx(program, text, "logits") if file.suffix == ".onnx" else packed_program(program, text)
+        )
+        difference = None if run is None else deviation(run(images), self(images))
+        if difference is not None and not difference <= _TOLERANCE:
+            raise ExportError(f"the answers of {file.name!r} differ from the module's by {difference:.1e}")
+        write_whole(file, content, overwrite=overwrite)
+        return difference
 
 
 def deploy(model: ImageTextModel | nn.Module, cache: LogitCache, adapter: Adapter) -> RefinedModel:
