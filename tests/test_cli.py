@@ -14,6 +14,7 @@ from tiny_training import VIT, fill, tiny_backbone
 
 from vimlight.backbone import create_backbone
 from vimlight.cli import main
+from vimlight.data import SOURCES, Source
 from vimlight.plugins import create_plugin
 from vimlight.zoo import Zoo
 
@@ -63,6 +64,17 @@ def refused(capsys, *words):
 
 def files():
     return {str(path) for path in Path().rglob("*") if path.is_file()}
+
+
+def test_a_data_set_that_fails_is_not_taken_for_one_without_classes(workplace, capsys):
+    @SOURCES.register("broken", replace=True)
+    def broken() -> Source:
+        return object().names
+
+    words = ["fit", "--config", "midstream.yaml", "--data.dataset=broken", "--data.dataset_args={}"]
+    said = refused(capsys, *words)
+    del SOURCES._entries["broken"]
+    assert "MidstreamDataModule.source failed: 'object' object has no attribute 'names'; --debug shows where" in said
 
 
 MISTAKES = {

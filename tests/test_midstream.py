@@ -248,6 +248,9 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, backbone, data):
             trainer(tmp_path).test(model, datamodule=data, ckpt_path=path, verbose=False)
 
     refused(FingerprintError, "was trained on the backbone with fingerprint", midstream(tiny_backbone(1), data))
+    last, *_, first = turned = data.class_names[::-1]
+    order = rf"another order than the data: class 0 is '{first}' there and '{last}' here; .*\.classes: \['{first}', '"
+    refused(CheckpointError, order, midstream(backbone, data, class_names=turned))
     others = ["other", *data.class_names[1:]]
     refused(
         CheckpointError, r"knows the classes \[.*the data has \['other'", midstream(backbone, data, class_names=others)

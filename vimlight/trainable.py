@@ -189,10 +189,19 @@ def check_class_names(found: Sequence[str], expected: Sequence[str]) -> None:
     Raises:
         CheckpointError: If they differ.
     """
-    if list(found) != list(expected):
+    if list(found) == list(expected):
+        return
+    if sorted(found) == sorted(expected):
+        place = next(place for place, names in enumerate(zip(found, expected, strict=True)) if names[0] != names[1])
         raise CheckpointError(
-            f"the checkpoint knows the classes {list(found)[:5]}..., the data has {list(expected)[:5]}..."
+            f"the checkpoint has the classes in another order than the data: class {place} is {found[place]!r} there "
+            f"and {expected[place]!r} here; give the data its order, data.dataset_args.classes: {_listed(found)}"
         )
+    raise CheckpointError(f"the checkpoint knows the classes {_listed(found)}, the data has {_listed(expected)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return "[" + ", ".join(map(repr, names[:20])) + (", ...]" if len(names) > 20 else "]")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -40,8 +40,11 @@ def test_voc_parts(tmp_path):
     assert (len(source.train), len(source.test)) == (2, 1)
     named = load_source("voc_detection", {"root": str(root), "classes": ["cat", "dog"], "test": None})
     assert named.class_names == ("cat", "dog")
-    with pytest.raises(UnknownNameError, match="class of object 1"):
-        load_source("voc_detection", {"root": str(root), "classes": ["cat"]})
+    with pytest.raises(UnknownNameError, match="unknown class of data set 'VOC' 'dgo'; did you mean 'dog'"):
+        load_source("voc_detection", {"root": str(root), "classes": ["dgo"]})
+    write_voc(tmp_path / "VOC", {"train": [[voc_object("dgo", (1, 1, 9, 9))]]})
+    with pytest.raises(UnknownNameError, match=r"class of object 1 in .*train_0.xml: 'dgo'; did you mean 'dog'"):
+        load_source("voc_detection", {"root": str(root)})
 
 
 def test_a_missing_part_is_named(coco, tmp_path):
@@ -57,7 +60,7 @@ def test_batches_hold_images_of_one_size_and_their_boxes(coco, workers):
         "coco_detection", coco, batch_size=4, num_workers=workers, preprocessing=Input(size=(32, 48)), val_fraction=0.2
     )
     batches = list(data.batches("train"))
-    assert sum(len(batch["id"]) for batch in batches) == 7
+    assert sum(len(batch["id"]) for batch in batches) == 6
     source = data.source
     for batch in batches:
         assert batch["image"].shape[1:] == (3, 32, 48)
@@ -76,6 +79,7 @@ def test_shots_are_counted_by_the_classes_that_images_show(coco):
     assert not {int(train[n]["image"]) for n in range(len(train))} & {int(val[n]["image"]) for n in range(len(val))}
 
 
-def test_without_a_test_part_some_images_are_set_apart(coco):
+def test_without_a_test_part_images_of_every_class_are_set_apart(coco):
     data = MidstreamDataModule("coco_detection", {**coco, "test": None}, preprocessing=Input())
-    assert {split: len(table) for split, table in data.tables.items()} == {"train": 6, "val": 1, "test": 2}
+    assert {split: len(table) for split, table in data.tables.items()} == {"train": 3, "val": 3, "test": 3}
+    assert all((table.targets.presence(3).sum(dim=0) > 0).all() for table in data.tables.values())

@@ -62,6 +62,26 @@ def test_set_apart_keeps_every_class_in_both_parts(untouched_rng):
     assert sorted([*rest.tolist(), *apart.tolist()]) == list(range(43))
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.8])
+def test_set_apart_keeps_every_label_of_several_in_both_parts(seed, fraction, untouched_rng):
+    targets = torch.zeros(60, 7, dtype=torch.long)
+    # The rarest labels are on two images each, which share one of them; some images have no label.
+    for label, rows in enumerate(([0, 1], [1, 2], [3, 4], range(4, 9), range(5, 20), range(0, 40), range(30, 50))):
+        targets[list(rows), label] = 1
+    rest, apart = set_apart(targets, fraction, seed)
+    for part in (rest, apart):
+        assert (targets[part].sum(dim=0) > 0).all()
+        assert (targets[part].sum(dim=1) == 0).any()
+    assert abs(len(apart) - fraction * len(targets)) <= 4
+    assert sorted([*rest.tolist(), *apart.tolist()]) == list(range(60))
+
+
+@pytest.mark.parametrize("targets", [torch.arange(5), torch.eye(5, dtype=torch.long)])
+def test_set_apart_leaves_no_part_empty(targets):
+    assert [len(part) for part in set_apart(targets, 0.2, 0)] == [4, 1]
+
+
 def test_random_subset_is_sorted_and_bounded():
     rows = random_subset(100, 10, 0)
     assert len(rows) == 10

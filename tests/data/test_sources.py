@@ -13,7 +13,7 @@ from tiny_data import write_idx, write_image
 
 from vimlight.data import SOURCES, Source, list_sources, load_source
 from vimlight.data.scenes import SCENE_TASKS
-from vimlight.errors import ConfigError, DataError, UnknownNameError
+from vimlight.errors import ConfigError, DataError, UnknownNameError, VimlightError
 from vimlight.tasks import TASKS
 
 RNG = np.random.default_rng(0)
@@ -65,7 +65,9 @@ def write_mask(path, values):
 
 
 def mask_folder(flowers):
-    return {"root": str(pairs(flowers, "masks", ".png", write_mask)), "classes": ["a", "b"]}
+    root = pairs(flowers, "masks", ".png", write_mask)
+    (root / "classes.txt").write_text("ground\nline\n")
+    return {"root": str(root)}
 
 
 def depth_folder(flowers):
@@ -137,6 +139,45 @@ def test_every_source_keeps_the_contract(name, flowers, untouched_rng):
     assert load_source(name, arguments).train.ids == source.train.ids
 
 
+def shown(source):
+    """Returns, for each part, the names of the classes that each image shows, by the image's id."""
+    layout, count = TASKS[source.kind].layout, len(source.class_names)
+
+    def names(table):
+        classes = layout.classes(table.targets, count)
+        flags = torch.nn.functional.one_hot(classes, count) if classes.ndim == 1 else classes
+        rows = [{source.class_names[index] for index in row.nonzero().flatten().tolist()} for row in flags]
+        return dict(zip(table.ids, rows, strict=True))
+
+    return [names(table) for table in (source.train, source.val, source.test) if table is not None]
+
+
+@pytest.mark.parametrize("name", list_sources())
+def test_every_source_lets_its_classes_be_ordered_and_chosen(name, flowers):
+    arguments = ARGUMENTS[name](flowers) if name in ARGUMENTS else {}
+    source = load_source(name, arguments)
+    if TASKS[source.kind].layout.classes(source.train.targets, len(source.class_names)) is None:
+        with pytest.raises(VimlightError, match=r"unknown class of data set .*'x'; valid: none"):
+            load_source(name, {**arguments, "classes": ["x"]})
+        return
+    turned = load_source(name, {**arguments, "classes": list(reversed(source.class_names))})
+    assert turned.class_names == tuple(reversed(source.class_names))
+    before = shown(source)
+    assert shown(turned) == before
+    everywhere = set.intersection(*(set().union(*part.values()) for part in before))
+    last = max(everywhere, key=source.class_names.index)
+    with pytest.raises(UnknownNameError, match=rf"unknown class of .*'{last}z'; did you mean .*'{last}'"):
+        load_source(name, {**arguments, "classes": [f"{last}z"]})
+    with pytest.raises(ConfigError, match="each once"):
+        load_source(name, {**arguments, "classes": [last, last]})
+    if len(set().union(*(names for part in before for names in part.values()))) > 1:
+        with pytest.warns(UserWarning, match=r"left out what is of the \d+ classes not chosen: '"):
+            one = load_source(name, {**arguments, "classes": [last]})
+        assert one.class_names == (last,)
+        for all_images, found in zip(before, shown(one), strict=True):
+            assert {image for image in found if found[image]} == {i for i in all_images if last in all_images[i]}
+
+
 def test_a_source_registers_from_outside():
     @SOURCES.register("outside", replace=True)
     def outside(count: int) -> Source:
@@ -151,7 +192,7 @@ def test_a_source_registers_from_outside():
     ("name", "arguments", "error", "text"),
     [
         ("digist", {}, UnknownNameError, r"unknown data set 'digist'; did you mean 'digits'"),
-        ("digits", {"shots": 3}, UnknownNameError, r"unknown argument of data set 'digits': 'shots'; valid: none"),
+        ("digits", {"shots": 3}, UnknownNameError, r"unknown argument of data set 'digits': 'shots'; valid: classes"),
         ("image_folder", {"rot": "x"}, UnknownNameError, r"'image_folder': 'rot'; did you mean 'root'\?"),
         ("image_folder", {}, ConfigError, r"data set 'image_folder' needs the argument 'root'"),
         ("image_folder", {"root": 3}, ConfigError, r"'image_folder': .*\"root\": Expected .*str.* Got value: 3"),
@@ -247,14 +288,15 @@ def test_manifest_with_several_labels(flowers):
     assert source.kind == "multilabel"
     assert source.class_names == ("red", "tall", "wild")
     assert source.train.targets.tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 1, 1]]
-    assert load_source("manifest", {**arguments, "separator": None}).kind == "classification"
+    with pytest.raises(DataError, match="row 3 has no label"):
+        load_source("manifest", {**arguments, "separator": None})
 
 
 @pytest.mark.parametrize(
     ("header", "row", "options", "error", "text"),
     [
         (["path", "labels"], ("0.png", "a"), {}, UnknownNameError, r"column of .*csv 'label'; did you mean 'labels'"),
-        (["path", "label"], ("0.png", "a"), {"classes": ["b"]}, UnknownNameError, r"label in row 1 .* 'a'; valid: b"),
+        (["path", "label"], ("0.png", "a"), {"classes": ["b"]}, UnknownNameError, r"class of .* 'all' 'b'; valid: a"),
         (["path", "label"], ("9.png", "a"), {}, DataError, r"1 of 1 images do not exist; the first: .*9.png"),
         (["path", "label", "split"], ("0.png", "a", "tran"), {}, UnknownNameError, r"split in row 1 .*'tran'.*'train'"),
         (["path", "label", "split"], ("0.png", "a", "test"), {}, DataError, r"no row says 'train' in the column"),

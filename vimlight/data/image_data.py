@@ -21,13 +21,14 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from vimlight.data.loading import Batch, BatchDataset, Keeper, batch_loader, chunk_loader, raise_worker_error
+from vimlight.data.properties import CertainProperties
 from vimlight.data.sampling import random_subset, set_apart, shuffled
 from vimlight.data.sources import load_source
 from vimlight.data.tables import Source, Table
 from vimlight.data.transforms import Augmentation, Preprocessing, augmentation, frame_of, normalise, reframe
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.tasks import TASKS
-from vimlight.tasks.targets import LABELS, TargetLayout
+from vimlight.tasks.targets import TargetLayout
 
 __all__ = ["ImageDataModule", "at_least"]
 
@@ -37,7 +38,7 @@ TEST_SEED = 0
 RESIZES = ("crop", "squash")
 
 
-class ImageDataModule(pl.LightningDataModule, ABC):
+class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
     """What both data modules share; a subclass decides which images are for training and which for validation.
 
     Batches are dictionaries: `"image"` `(N, 3, H, W)` float32 on the device; `"target"`, `(N,)` int64 of classes,
@@ -170,8 +171,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return train.subset(rest), train.subset(lent)
 
     def strata(self, table: Table) -> Tensor:
-        """Returns what splits go by: the classes of images that have one each, otherwise nothing, `(N,)`."""
-        return cast(Tensor, table.targets) if self.layout is LABELS else torch.zeros(len(table), dtype=torch.long)
+        """Returns what splits go by: the classes of images, `(N,)` or `(N, C)`, where no file must be read for it."""
+        known = self.layout.classes(table.targets, self.num_classes) if self.layout.in_memory else None
+        return torch.zeros(len(table), dtype=torch.long) if known is None else known
 
     @abstractmethod
     def choose(self, train: Table, val: Table | None) -> tuple[Table, Table]:

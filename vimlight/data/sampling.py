@@ -92,7 +92,9 @@ def few_images(size: int, shots: int, seed: int, *, val_shots: int = 0) -> FewSh
 def set_apart(targets: Tensor, fraction: float, seed: int) -> FewShot:
     """Splits rows in two: of every class about `fraction` goes to the second part, at random.
 
-    A class of two or more images is in both parts. With several labels per image the split ignores the labels.
+    A class of two or more images is in both parts, if there are several labels per image as far as those of other
+    classes let it: classes are served from the rarest on, by images that show what is still lacking. The second part is
+    never empty where there are two images.
 
     Args:
         targets: `(N,)` class indices, or `(N, C)` zeros and ones.
@@ -100,13 +102,15 @@ def set_apart(targets: Tensor, fraction: float, seed: int) -> FewShot:
         seed: Seed of the split.
     """
     if targets.ndim == 2:
-        pools = [shuffled(len(targets), seed)]
+        apart = _apart_multilabel(targets > 0, fraction, seed)
     else:
-        pools = [_shuffled_class(targets, label, seed) for label in targets.unique().tolist()]
-    cuts = [min(max(round(len(pool) * fraction), 1), len(pool) - 1) for pool in pools]
-    first = torch.cat([pool[cut:] for pool, cut in zip(pools, cuts, strict=True)])
-    second = torch.cat([pool[:cut] for pool, cut in zip(pools, cuts, strict=True)])
-    return FewShot(first.sort().values, second.sort().values)
+        apart = torch.zeros(len(targets), dtype=torch.bool)
+        for label in targets.unique().tolist():
+            pool = _shuffled_class(targets, label, seed)
+            apart[pool[: _cut(len(pool), fraction)]] = True
+    if not apart.any():
+        apart[shuffled(len(targets), seed)[: _cut(len(targets), fraction)]] = True
+    return FewShot((~apart).nonzero().flatten(), apart.nonzero().flatten())
 
 
 def random_subset(size: int, limit: int | None, seed: int) -> Tensor:
@@ -130,6 +134,29 @@ def _shuffled_class(targets: Tensor, label: int, seed: int) -> Tensor:
     member = targets[:, label] > 0 if targets.ndim == 2 else targets == label
     rows = member.nonzero().flatten()
     return rows[torch.randperm(len(rows), generator=_generator(seed, label + 1))]
+
+
+def _cut(size: int, fraction: float) -> int:
+    return min(max(round(size * fraction), 1), size - 1)
+
+
+def _apart_multilabel(flags: Tensor, fraction: float, seed: int) -> Tensor:
+    """Returns which rows `(N,)` of flags `(N, C)` are set apart."""
+    # Images without any label are a class of their own.
+    flags = torch.cat([flags, ~flags.any(dim=1, keepdim=True)], dim=1)
+    sizes, shown = flags.sum(dim=0), torch.zeros(flags.shape[1], dtype=torch.long)
+    free, apart = torch.ones(len(flags), dtype=torch.bool), torch.zeros(len(flags), dtype=torch.bool)
+    for label in sizes.argsort(stable=True).tolist():
+        pool = _shuffled_class(flags, label, seed)
+        candidates = pool[free[pool]]
+        wanted = max(_cut(len(pool), fraction) - int(shown[label]), 0)
+        # Images that show classes which lack there are welcome, the last ones of a class are not.
+        worth = ((shown == 0) & (sizes > 1)).long() - (sizes - shown == 1).long()
+        best = (flags[candidates].long() @ worth).argsort(descending=True, stable=True)
+        chosen = candidates[best][:wanted]
+        apart[chosen], free[candidates] = True, False
+        shown += flags[chosen].sum(dim=0)
+    return apart
 
 
 def _check_pools(sizes: list[int], shots: int, val_shots: int, names: Sequence[str]) -> None:

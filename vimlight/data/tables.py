@@ -7,10 +7,12 @@ images are read one batch at a time. Images are RGB in uint8 until they reach th
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,12 @@ class Table(ABC):
     def subset(self, indices: Sequence[int] | Tensor) -> Table:
         """Returns a view of some of the rows, in the given order."""
         return Subset(self, torch.as_tensor(indices, dtype=torch.long))
+
+    def with_targets(self, targets: Targets) -> Table:
+        """Returns the same images with other targets."""
+        table = copy(self)
+        table.targets = targets
+        return table
 
     def digest(self, rows: Sequence[int] | None = None) -> str:
         """Returns a SHA-256 that is another one for other images: over the ids, and over as much of them as is cheap.
@@ -275,7 +283,7 @@ class Source:
         """Checks the targets.
 
         Raises:
-            DataError: If a table is empty, or its targets are not those of the kind.
+            DataError: If a table is empty, its targets are not those of the kind, or an image file is in two tables.
             UnknownNameError: If there is no such kind.
         """
         from vimlight.tasks import TASKS
@@ -290,12 +298,24 @@ class Source:
                 layout.check(table.targets, len(self.class_names))
             except DataError as error:
                 raise DataError(f"data set {self.name!r}, {split}: {error}") from error
+        _check_disjoint(self)
 
     def readable(self) -> Source:
         """Returns the source without the images that cannot be decoded; see `Table.readable`."""
         test = self.test and self.test.readable()
         val = self.val and self.val.readable()
         return replace(self, train=self.train.readable(), test=test, val=val)
+
+
+def _check_disjoint(source: Source) -> None:
+    seen: dict[str, str] = {}
+    for split, table in (("train", source.train), ("val", source.val), ("test", source.test)):
+        for file in table._paths if isinstance(table, FileTable) else ():
+            first = seen.setdefault(os.path.normpath(file.absolute()), split)
+            if first != split:
+                raise DataError(
+                    f"data set {source.name!r}: {file} is in its {first} part and in its {split} part; leave one out"
+                )
 
 
 def pick(targets: Targets, indices: Tensor) -> Targets:

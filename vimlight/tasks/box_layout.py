@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vimlight.errors import DataError
-from vimlight.tasks.targets import Frame, TargetLayout
+from vimlight.tasks.targets import Frame, TargetLayout, new_numbers
 
 __all__ = ["BOXES", "BoxLayout", "corners_of"]
 
@@ -58,6 +58,17 @@ class BoxLayout(TargetLayout):
         for row, target in zip(shown, targets, strict=True):
             row[target["labels"][~target["crowd"]]] = 1
         return shown
+
+    def choose(self, targets: Any, order: Tensor, count: int) -> tuple[Any, None]:
+        """Leaves out objects of other classes; images without any stay."""
+        if hasattr(targets, "choose"):
+            return targets.choose(order, count), None
+        numbers, chosen = new_numbers(order, count, -1), []
+        for target in targets:
+            kept = numbers[target["labels"]] >= 0
+            objects = {key: target[key][kept] for key in ("boxes", "crowd")}
+            chosen.append({**target, **objects, "labels": numbers[target["labels"]][kept]})
+        return chosen, None
 
     def check(self, targets: Any, count: int) -> None:
         """Refuses labels that are no class."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from vimlight.errors import DataError
+from vimlight.errors import ConfigError, DataError
 
 __all__ = [
     "FIELDS",
@@ -60,10 +60,12 @@ class TargetLayout:
         name: What one target is, as messages say it. Two layouts of one name are the same.
         spatial: Whether a target lies in its image. Such images are resized without regard to their proportions rather
             than cropped, so that nothing of the target is lost and predictions fit the whole image.
+        in_memory: Whether all targets of a table are at hand, so that its splits can go by their classes.
     """
 
     name: ClassVar[str]
     spatial: ClassVar[bool] = False
+    in_memory: ClassVar[bool] = True
 
     def collate(self, targets: Sequence[Any] | Tensor) -> Batched:
         """Makes a batch of single targets; a tensor of them is one already."""
@@ -92,6 +94,22 @@ class TargetLayout:
         """
         return None
 
+    def choose(self, targets: Any, order: Tensor, count: int) -> tuple[Any, Tensor | None]:
+        """Numbers the classes anew, and leaves out those that are not chosen.
+
+        Args:
+            targets: All targets of a table.
+            order: The K chosen classes, `(K,)` int64, in their new order.
+            count: Number of classes C until now.
+
+        Returns:
+            The new targets, and the rows that still have one, int64 in order; none if all have.
+
+        Raises:
+            ConfigError: If the targets are no classes.
+        """
+        raise ConfigError(f"classes cannot be chosen where the targets are {self.name}")
+
     def check(self, targets: Any, count: int) -> None:
         """Checks the targets of a table as far as they are in memory.
 
@@ -113,6 +131,11 @@ class Labels(TargetLayout):
         """Returns the labels themselves."""
         return torch.as_tensor(targets)
 
+    def choose(self, targets: Any, order: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Renumbers the labels; rows of other classes have none."""
+        renumbered = new_numbers(order, count, -1)[torch.as_tensor(targets)]
+        return renumbered, (renumbered >= 0).nonzero().flatten()
+
     def check(self, targets: Any, count: int) -> None:
         """Refuses numbers below 0 or from `count` on."""
         low, high = int(targets.min()), int(targets.max())
@@ -128,6 +151,10 @@ class Flags(TargetLayout):
     def classes(self, targets: Any, count: int) -> Tensor:
         """Returns the flags themselves."""
         return torch.as_tensor(targets)
+
+    def choose(self, targets: Any, order: Tensor, count: int) -> tuple[Tensor, None]:
+        """Keeps the columns of the chosen classes."""
+        return torch.as_tensor(targets)[:, order], None
 
     def check(self, targets: Any, count: int) -> None:
         """Refuses tables of another width."""
@@ -153,6 +180,7 @@ class Masks(TargetLayout):
 
     name = "masks of classes"
     spatial = True
+    in_memory = False
 
     def fit(self, targets: Tensor, frame: Frame) -> Tensor:
         """Picks for each new pixel the nearest old one, `(N, H, W)`."""
@@ -170,6 +198,11 @@ class Masks(TargetLayout):
 
         with ThreadPoolExecutor() as pool:
             return torch.stack(list(pool.map(shown, range(len(targets))))).long()
+
+    def choose(self, targets: Any, order: Tensor, count: int) -> tuple[Any, None]:
+        """Renumbers the pixels; those of other classes are `IGNORE`."""
+        numbers = new_numbers(order, IGNORE + 1, IGNORE).to(torch.uint8)
+        return numbers[targets.long()] if isinstance(targets, Tensor) else _Renumbered(targets, numbers), None
 
     def check(self, targets: Any, count: int) -> None:
         """Refuses other types than uint8 and, of masks in memory, classes that do not exist."""
@@ -194,7 +227,33 @@ class Fields(TargetLayout):
         return nearest_warped(targets, matrices, float("nan"))
 
 
+class _Renumbered(Sequence[Tensor]):
+    """Masks with other numbers, each read when it is asked for."""
+
+    def __init__(self, masks: Sequence[Tensor], numbers: Tensor) -> None:
+        self._masks, self._numbers = masks, numbers
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._numbers[self._masks[index].long()]
+
+
 LABELS, FLAGS, NUMBERS, MASKS, FIELDS = Labels(), Flags(), Numbers(), Masks(), Fields()
+
+
+def new_numbers(order: Tensor, count: int, none: int) -> Tensor:
+    """Returns the new number of every old class, `(count,)` int64.
+
+    Args:
+        order: The chosen classes by their old numbers, `(K,)` int64.
+        count: Number of old classes.
+        none: The new number of those that are not chosen.
+    """
+    numbers = torch.full((count,), none)
+    numbers[order] = torch.arange(len(order))
+    return numbers
 
 
 def check_mask(masks: Tensor, count: int) -> None:

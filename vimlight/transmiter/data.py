@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from vimlight.data import few_shot, set_apart
 from vimlight.data.loading import Batch, batch_loader, raise_worker_error
+from vimlight.data.properties import CertainProperties
 from vimlight.errors import ConfigError, DataError, nearest, unknown_name
 from vimlight.transmiter.cache import LogitCache, check_paired
 from vimlight.transmiter.loading import COMBINATIONS, CacheRows, ViewSampler
@@ -23,7 +24,7 @@ __all__ = ["CacheDataModule"]
 VAL_FRACTION = 0.1
 
 
-class CacheDataModule(pl.LightningDataModule):
+class CacheDataModule(CertainProperties, pl.LightningDataModule):
     """Batches of zero-shot logits, with a fine-tuned model's logits or with labels beside them.
 
     With `tuned` no label of the training images is read. Batches are dictionaries: `"logits"` `(N, M)` float32, `"id"`,

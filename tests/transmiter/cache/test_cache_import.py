@@ -127,11 +127,39 @@ def test_views(folder):
         ("l.csv", "cat\ndog\nfish\ncat\ndog\nfish\n"),
         ("l.csv", "file,label\na,cat\nb,dog\nc,fish\nd,cat\ne,dog\nf,fish\n"),
         ("l.csv", "label\n0\n1\n2\n0\n1\n2\n"),
+        ("l.csv", "label\n0.0\n1.0\n2.0\n0\n1\n2.00\n"),
+        ("l.txt", "0.0\n1\n2.0\n0\n1\n2"),
     ],
 )
 def test_labels_as_people_write_them(folder, name, content):
     (folder / name).write_text(content)
     assert imported(logits=write("z.npy", LOGITS), labels=name).labels.tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_row_without_a_label_is_named(folder, missing):
+    pyarrow.parquet.write_table(pa.table({"label": [0.0, missing, 2.0, 0.0, 1.0, 2.0]}), "l.parquet")
+    with pytest.raises(DataError, match=r"l\.parquet, row 1 has no label; leave the image out"):
+        imported(logits=write("z.npy", LOGITS), labels="l.parquet")
+
+
+@pytest.mark.parametrize("label", ["--1", "\u00b2"])
+def test_what_looks_like_a_number_is_no_label(folder, label):
+    (folder / "l.txt").write_text(f"{label}\n1\n2\n0\n1\n2\n", encoding="utf-8")
+    with pytest.raises(DataError, match=rf"l\.txt, row 0: '{label}' is no class name"):
+        imported(logits=write("z.npy", LOGITS), labels="l.txt")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_column_of_labels_that_says_nothing_is_none(folder, suffix):
+    columns = {name: LOGITS[:, place].tolist() for place, name in enumerate([*CLASSES, *AUX])}
+    columns["label"] = [None] * len(LOGITS)
+    if suffix == ".parquet":
+        pyarrow.parquet.write_table(pa.table(columns), "z.parquet")
+    else:
+        rows = [[*map(str, row[:-1]), ""] for row in zip(*columns.values(), strict=True)]
+        (folder / "z.csv").write_text("\n".join(map(",".join, [list(columns), *rows])))
+    assert imported(logits=f"z{suffix}").labels is None
 
 
 def test_half_precision_and_other_byte_orders(folder):

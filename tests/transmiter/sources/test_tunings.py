@@ -11,6 +11,7 @@ from tiny_tuning import EVERY, build, start_of, tune
 from torch import nn
 from torch.nn import functional as F
 
+from vimlight.data import DownstreamDataModule
 from vimlight.embedded import load_pair_model
 from vimlight.errors import CacheError, ConfigError, UnknownNameError
 from vimlight.transmiter import LogitCache
@@ -40,6 +41,16 @@ def inputs_of(tuning, path, rows=slice(None)):
 def zero_shot(path, rows=slice(None)):
     cache = LogitCache.open(path)
     return cache.logits(rows, columns=slice(0, cache.num_classes))
+
+
+def test_images_of_a_cache_have_its_labels_whatever_the_order_of_classes_is_now(shapes, monkeypatch):
+    cache, tables = LogitCache.open("caches/weak/train"), DownstreamDataModule.tables.func
+
+    def turned(data):
+        return {split: table.with_targets(11 - table.targets) for split, table in tables(data).items()}
+
+    monkeypatch.setattr(DownstreamDataModule, "tables", property(turned))
+    assert image_table(cache).targets.tolist() == cache.labels.tolist()
 
 
 UNCHANGED = {

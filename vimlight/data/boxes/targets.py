@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vimlight.errors import DataError
+from vimlight.tasks.targets import new_numbers
 
 __all__ = ["BoxAnnotations", "BoxTargets", "RawBox", "pack_boxes"]
 
@@ -93,6 +94,21 @@ class BoxTargets(Sequence[dict[str, Tensor]]):
         view = copy(self)
         view._rows = self._rows[indices]
         return view
+
+    def choose(self, order: Tensor, num_classes: int) -> BoxTargets:
+        """Returns the objects of some classes, numbered anew.
+
+        Args:
+            order: The chosen classes by their old numbers, `(K,)` int64, in their new order.
+            num_classes: Number of old classes.
+        """
+        labels = new_numbers(order, num_classes, -1)[self.labels]
+        kept = labels >= 0
+        images = torch.repeat_interleave(self._ends - self._starts)
+        counts = torch.bincount(images[kept], minlength=len(self._ends))
+        ids = None if self.category_ids is None else tuple(self.category_ids[number] for number in order.tolist())
+        chosen = BoxTargets(self._boxes[kept], labels[kept], self._crowd[kept], counts, self._sizes, ids)
+        return chosen.pick(self._rows)
 
     def presence(self, num_classes: int) -> Tensor:
         """Returns which classes each image shows, `(N, C)` int64 of zeros and ones; what is ignored does not count."""

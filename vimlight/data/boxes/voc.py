@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 from vimlight.data.boxes.targets import BoxAnnotations, RawBox, pack_boxes
 from vimlight.errors import DataError, unknown_name
 
-__all__ = ["VOC_CLASSES", "read_voc"]
+__all__ = ["VOC_CLASSES", "object_names", "read_voc"]
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -32,12 +32,7 @@ def read_voc(
         DataError: If a list, an annotation or an image is missing or malformed, or a box has no area.
         UnknownNameError: If an object is of another class.
     """
-    listing = root / "ImageSets" / "Main" / f"{split}.txt"
-    if not listing.is_file():
-        raise DataError(f"list of images {listing} does not exist")
-    names = [line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not names:
-        raise DataError(f"list of images {listing} is empty")
+    listing, names = _listed(root, split)
     objects, sizes, files = [], [], []
     for name in names:
         file = root / "Annotations" / f"{name}.xml"
@@ -52,6 +47,26 @@ def read_voc(
     return BoxAnnotations(tuple(files), tuple(names), targets, tuple(classes))
 
 
+def object_names(root: Path, splits: Iterable[str]) -> set[str]:
+    """Returns the classes that occur among the objects of some parts; see `read_voc`."""
+    trees = (_parse(root / "Annotations" / f"{name}.xml") for split in splits for name in _listed(root, split)[1])
+    return {_name(found) for tree in trees for found in tree.iter("object")}
+
+
+def _listed(root: Path, split: str) -> tuple[Path, list[str]]:
+    listing = root / "ImageSets" / "Main" / f"{split}.txt"
+    if not listing.is_file():
+        raise DataError(f"list of images {listing} does not exist")
+    names = [line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not names:
+        raise DataError(f"list of images {listing} is empty")
+    return listing, names
+
+
+def _name(found: ElementTree.Element) -> str:
+    return (found.findtext("name") or "").strip()
+
+
 def _parse(file: Path) -> ElementTree.Element:
     if not file.is_file():
         raise DataError(f"annotation file {file} does not exist")
@@ -62,7 +77,7 @@ def _parse(file: Path) -> ElementTree.Element:
 
 
 def _object(file: Path, number: int, found: ElementTree.Element, classes: Sequence[str]) -> RawBox:
-    name = (found.findtext("name") or "").strip()
+    name = _name(found)
     if name not in classes:
         raise unknown_name(f"class of object {number} in {file}:", name, classes)
     left, top, right, bottom = (

@@ -15,11 +15,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from vimlight.data.classes import Classes, choose_classes
 from vimlight.data.tables import Source
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.registry import Registry
 
 __all__ = ["SOURCES", "list_sources", "load_source"]
+
+_CLASSES = "classes"
 
 SOURCES: Registry[Callable[..., Source]] = Registry("data set", "vimlight.data.sources")
 
@@ -32,24 +35,31 @@ def list_sources() -> list[str]:
 def load_source(name: str, arguments: Mapping[str, Any] | None = None) -> Source:
     """Opens a data source.
 
+    Every source takes `classes`: some of its classes by name, in the order that they are to have. A source that names
+    it among its own arguments sees to it itself; for all others `choose_classes` does.
+
     Args:
         name: A registered name, such as `"digits"`.
-        arguments: The source's own arguments.
+        arguments: The source's own arguments, and `classes`.
 
     Raises:
-        UnknownNameError: If there is no such source, or it has no such argument.
+        UnknownNameError: If there is no such source, or it has no such argument or class.
         ConfigError: If an argument is missing or of the wrong type.
         DataError: If the data are missing or malformed.
     """
     function = SOURCES[name]
-    return function(**_checked(name, function, dict(arguments or {})))
+    given = _checked(name, function, dict(arguments or {}))
+    if _CLASSES in inspect.signature(function).parameters:
+        return function(**given)
+    classes = given.pop(_CLASSES, None)
+    return choose_classes(function(**given), classes)
 
 
 def _checked(name: str, function: Callable[..., Source], arguments: dict[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters
     for key in arguments:
-        if key not in parameters:
-            raise unknown_name(f"argument of data set {name!r}:", key, parameters)
+        if key not in parameters and key != _CLASSES:
+            raise unknown_name(f"argument of data set {name!r}:", key, [*parameters, _CLASSES])
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in arguments:
             raise ConfigError(f"data set {name!r} needs the argument {key!r}, as in dataset_args: {{{key}: ...}}")
@@ -61,6 +71,8 @@ def _typed(name: str, function: Callable[..., Source], arguments: dict[str, Any]
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(function)
+    if _CLASSES not in inspect.signature(function).parameters:
+        parser.add_argument(f"--{_CLASSES}", type=Classes | None)
     try:
         return dict(vars(parser.parse_object(arguments)))
     except ArgumentError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from vimlight.data.classes import Classes, choose, vocabulary
 from vimlight.data.sources import SOURCES
 from vimlight.data.tables import FileTable, Source
 from vimlight.errors import DataError, nearest, unknown_name
@@ -17,33 +19,36 @@ VALIDATION_NAMES = ("val", "valid", "validation")
 
 
 @SOURCES.register("image_folder")
-def image_folder(root: str) -> Source:
+def image_folder(root: str, classes: Classes | None = None) -> Source:
     """Opens `root/class/*.png`, or `root/train/class/*.png` with `root/test` and `root/val` beside it where present.
 
     Args:
-        root: The folder. Class names are those of the folders, in alphabetical order.
+        root: The folder. Class names are those of the folders: by value where all of them are numbers, else in
+            alphabetical order.
+        classes: Names of some of the folders, in the order that the classes are to have.
 
     Raises:
         DataError: If a folder is missing or empty.
-        UnknownNameError: If another part has a class that the training part lacks.
+        UnknownNameError: If another part has a class that the training part lacks, or there is no such class.
     """
     folder = existing_folder(root)
     base = folder / "train" if (folder / "train").is_dir() else folder
-    classes = tuple(sorted(path.name for path in base.iterdir() if path.is_dir() and not path.name.startswith(".")))
-    if not classes:
+    known = vocabulary(_class_folders(base), None, f"folder {base}")
+    if not known:
         raise DataError(f"no class folder in {base}; expected {base}/CLASS/*.png")
-    train = _table(base, classes, folder, empty_classes=False)
+    names = choose(known, classes, f"folder {base}")
+    train = _table(base, names, known, folder, empty_classes=False)
     if base == folder:
-        return Source(folder.name, "classification", classes, train)
+        return Source(folder.name, "classification", names, train)
     val = next((folder / name for name in VALIDATION_NAMES if (folder / name).is_dir()), None)
     test = folder / "test"
     return Source(
         folder.name,
         "classification",
-        classes,
+        names,
         train,
-        test=_table(test, classes, folder) if test.is_dir() else None,
-        val=_table(val, classes, folder) if val else None,
+        test=_table(test, names, known, folder) if test.is_dir() else None,
+        val=_table(val, names, known, folder) if val else None,
     )
 
 
@@ -74,8 +79,16 @@ def image_files(folder: Path) -> list[Path]:
     return files
 
 
-def _table(base: Path, classes: tuple[str, ...], root: Path, empty_classes: bool = True) -> FileTable:
-    _check_classes(base, classes)
+def _class_folders(base: Path) -> list[str]:
+    return [entry.name for entry in base.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _table(
+    base: Path, classes: Sequence[str], known: Sequence[str], root: Path, empty_classes: bool = True
+) -> FileTable:
+    for name in sorted(_class_folders(base)):
+        if name not in known:
+            raise unknown_name(f"class folder in {base}", name, known)
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -85,9 +98,3 @@ def _table(base: Path, classes: tuple[str, ...], root: Path, empty_classes: bool
         paths += files
         labels += [label] * len(files)
     return FileTable(paths, torch.tensor(labels), root)
-
-
-def _check_classes(base: Path, classes: tuple[str, ...]) -> None:
-    for entry in sorted(base.iterdir()):
-        if entry.is_dir() and entry.name not in classes and not entry.name.startswith("."):
-            raise unknown_name(f"class folder in {base}", entry.name, classes)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import csv
+import os
+import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vimlight.data.classes import Classes, choose_classes, vocabulary
+from vimlight.data.columns import read_columns
+from vimlight.data.labels import has_several, label_flags, label_numbers, read_labels
 from vimlight.data.sources import SOURCES
 from vimlight.data.tables import FileTable, Source
 from vimlight.errors import ConfigError, DataError, unknown_name
+from vimlight.tasks import TASKS
+from vimlight.tasks.targets import FLAGS, LABELS, NUMBERS
 
 __all__ = ["manifest"]
 
@@ -29,9 +36,14 @@ def manifest(
     number_columns: list[str] | None = None,
     split_column: str = "split",
     separator: str | None = "|",
-    classes: list[str] | None = None,
+    kind: str | None = None,
+    classes: Classes | None = None,
 ) -> Source:
     """Opens a table with one image per row.
+
+    White space around labels does not count. A cell that is empty, or says `NA`, `nan` or what else pandas reads as
+    missing, holds no label, unless `classes` names it: fine where there may be several labels, an error where one is
+    due. A row that repeats another is left out with a warning.
 
     Args:
         path: The table, `.csv` or `.parquet` (extra `parquet`).
@@ -40,95 +52,80 @@ def manifest(
         label_column: Column of the class names.
         number_columns: Columns of real numbers; with them the data set is one for regression and has no classes.
         split_column: Column with `train`, `val` or `test`; without it all rows are for training.
-        separator: Stands between several labels of one image; one cell that has it makes the data set multi-label.
-        classes: The class names in order; by default those found, in alphabetical order.
+        separator: Stands between several labels of one image; in parquet, cells may be lists instead.
+        kind: Kind of task that the labels are for, such as `classification`, `multilabel` or `ordinal`. If nothing is
+            said, one cell with the separator or a list makes the data set multi-label.
+        classes: Some or all of the class names, in the order that they are to have; by default those found: by value
+            where all of them are numbers, else in alphabetical order.
 
     Raises:
-        DataError: If the table or an image is missing, a number is none, or no row is for training.
-        UnknownNameError: If there is no such column, or a label or split that does not exist.
+        ConfigError: If the kind goes with other columns.
+        DataError: If the table, an image or a label is missing, a number is none, a row has too few or too many cells,
+            an image is in two splits or has two labels, or no row is for training.
+        UnknownNameError: If there is no such column, kind or class, or a split that does not exist.
     """
     file = Path(path).expanduser()
-    rows = _read(file)
-    _check_columns(file, rows, (path_column, *(number_columns or [label_column])))
+    rows = read_columns(file)
+    for column in (path_column, *(number_columns or [label_column])):
+        if column not in rows:
+            raise unknown_name(f"column of {file}", column, rows)
+    if not rows[path_column]:
+        raise DataError(f"{file} has no rows")
+    kind = _kind(kind, number_columns, rows.get(label_column, ()), separator)
     if number_columns:
-        kind, names, targets = "regression", tuple(number_columns), _numbers(file, rows, number_columns)
+        names, targets = tuple(number_columns), _numbers(file, rows, number_columns)
     else:
-        kind, names, targets = _classes(file, rows[label_column], separator, classes)
+        names, targets = _labels(file, rows[label_column], kind, separator, classes)
     images = _existing(file, rows[path_column], Path(root).expanduser() if root else file.parent)
+    splits = _splits(file, rows.get(split_column), len(images))
     tables = {
-        split: FileTable([images[index] for index in indices], targets[indices], file.parent)
-        for split, indices in _by_split(file, rows.get(split_column), len(targets)).items()
+        split: FileTable([images[row] for row in kept], targets[kept], file.parent)
+        for split, kept in _rows_of(file, images, splits, targets).items()
     }
     if "train" not in tables:
         raise DataError(f"{file}: no row says 'train' in the column {split_column!r}")
-    return Source(file.stem, kind, names, **tables)
+    return choose_classes(Source(file.stem, kind, names, **tables), None if number_columns else classes)
 
 
-def _read(file: Path) -> dict[str, list[Any]]:
-    if not file.is_file():
-        raise DataError(f"manifest {file} does not exist")
-    if file.suffix == ".parquet":
-        return _read_parquet(file)
-    if file.suffix != ".csv":
-        raise ConfigError(f"manifest {file}: expected .csv or .parquet")
-    with file.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        rows = list(reader)
-    return {column: [row[column] for row in rows] for column in reader.fieldnames or ()}
+def _kind(kind: str | None, number_columns: list[str] | None, labels: Sequence[Any], separator: str | None) -> str:
+    """Returns the kind of task asked for, or else the one that the columns look like."""
+    if kind is None and number_columns:
+        return "regression"
+    if kind is None:
+        return "multilabel" if has_several(labels, separator) else "classification"
+    fitting = [name for name, task in TASKS.items() if task.layout in (LABELS, FLAGS, NUMBERS)]
+    if kind not in fitting:
+        raise unknown_name("kind of a manifest", kind, fitting)
+    if (TASKS[kind].layout is NUMBERS) != bool(number_columns):
+        what = "needs number_columns" if not number_columns else "has classes, number_columns have none; leave them out"
+        raise ConfigError(f"a manifest of kind {kind!r} {what}")
+    return kind
 
 
-def _read_parquet(file: Path) -> dict[str, list[Any]]:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ConfigError("parquet manifests need an extra: pip install 'vimlight[parquet]'") from error
-    return dict(pyarrow.parquet.read_table(file).to_pydict())
-
-
-def _check_columns(file: Path, rows: dict[str, list[Any]], columns: Sequence[str]) -> None:
-    for column in columns:
-        if column not in rows:
-            raise unknown_name(f"column of {file}", column, rows)
-    if not rows[columns[0]]:
-        raise DataError(f"{file} has no rows")
-
-
-def _numbers(file: Path, rows: dict[str, list[Any]], columns: Sequence[str]) -> Tensor:
+def _numbers(file: Path, rows: Mapping[str, Sequence[Any]], columns: Sequence[str]) -> Tensor:
     targets = torch.empty(len(rows[columns[0]]), len(columns))
     for place, column in enumerate(columns):
         for row, cell in enumerate(rows[column]):
             try:
                 targets[row, place] = float(cell)
             except (TypeError, ValueError):
-                raise DataError(f"{file}, row {row + 1}: column {column!r} needs a number, got {cell!r}") from None
+                targets[row, place] = torch.nan
+            if not targets[row, place].isfinite():
+                raise DataError(f"{file}, row {row + 1}: column {column!r} needs a number, got {cell!r}")
     return targets
 
 
-def _classes(
-    file: Path, column: Sequence[Any], separator: str | None, classes: list[str] | None
-) -> tuple[str, tuple[str, ...], Tensor]:
-    labels = [str(label) for label in column]
-    several = separator is not None and any(separator in label for label in labels)
-    cells = [[part for part in label.split(separator) if part] if several else [label] for label in labels]
-    names = tuple(classes or sorted({part for cell in cells for part in cell}))
-    return "multilabel" if several else "classification", names, _targets(file, cells, names, several)
+def _labels(
+    file: Path, column: Sequence[Any], kind: str, separator: str | None, classes: Classes | None
+) -> tuple[tuple[str, ...], Tensor]:
+    several = TASKS[kind].layout is FLAGS
+    named = tuple(map(str, classes or ()))
+    cells = read_labels(column, str(file), separator=separator if several else None, named=named)
+    names = vocabulary(set(chain.from_iterable(cells)), classes, str(file))
+    return names, (label_flags if several else label_numbers)(cells, names, str(file))
 
 
-def _targets(file: Path, cells: list[list[str]], names: tuple[str, ...], several: bool) -> Tensor:
-    index = {name: label for label, name in enumerate(names)}
-    for row, cell in enumerate(cells, start=1):
-        for name in cell:
-            if name not in index:
-                raise unknown_name(f"label in row {row} of {file}", name, names)
-    if not several:
-        return torch.tensor([index[cell[0]] for cell in cells])
-    targets = torch.zeros(len(cells), len(names), dtype=torch.long)
-    for row, cell in enumerate(cells):
-        targets[row, [index[name] for name in cell]] = 1
-    return targets
-
-
-def _existing(file: Path, paths: list[Any], root: Path) -> list[Path]:
+def _existing(file: Path, paths: Sequence[Any], root: Path) -> list[Path]:
     images = [root / str(path) for path in paths]
     missing = [image for image in images if not image.is_file()]
     if missing:
@@ -136,12 +133,32 @@ def _existing(file: Path, paths: list[Any], root: Path) -> list[Path]:
     return images
 
 
-def _by_split(file: Path, splits: list[Any] | None, count: int) -> dict[str, list[int]]:
+def _splits(file: Path, splits: Sequence[Any] | None, count: int) -> list[str]:
     if splits is None:
-        return {"train": list(range(count))}
+        return ["train"] * count
+    names = [str(split).strip() for split in splits]
+    for row, name in enumerate(names, start=1):
+        if name not in SPLITS:
+            raise unknown_name(f"split in row {row} of {file}", name, SPLITS)
+    return [SPLITS[name] for name in names]
+
+
+def _rows_of(file: Path, images: Sequence[Path], splits: Sequence[str], targets: Tensor) -> dict[str, list[int]]:
+    """Returns the rows of each split, each image once."""
     rows: dict[str, list[int]] = defaultdict(list)
-    for index, split in enumerate(splits):
-        if split not in SPLITS:
-            raise unknown_name(f"split in row {index + 1} of {file}", str(split), SPLITS)
-        rows[SPLITS[split]].append(index)
+    seen: dict[str, int] = {}
+    repeated = []
+    for row, (image, split) in enumerate(zip(images, splits, strict=True)):
+        first = seen.setdefault(os.path.normpath(image.absolute()), row)
+        if first == row:
+            rows[split].append(row)
+            continue
+        where = f"{file}: rows {first + 1} and {row + 1} are of one image, {image}"
+        if splits[first] != split:
+            raise DataError(f"{where}, but one says {splits[first]!r} and the other {split!r}; leave one out")
+        if not torch.equal(targets[first], targets[row]):
+            raise DataError(f"{where}, but say different things of it; mend them, or join labels in one row: a|b")
+        repeated.append(where)
+    if repeated:
+        warnings.warn(f"left out {len(repeated)} repeated rows; the first: {repeated[0]}", stacklevel=3)
     return dict(rows)

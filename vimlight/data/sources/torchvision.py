@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from contextlib import nullcontext
 from operator import itemgetter
 from pathlib import Path
@@ -46,17 +47,17 @@ def torchvision(
     if "download" in known:
         given["download"] = download
     tables: dict[str, Table] = {}
-    classes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     for split, options in _split_options(known, given).items():
         part = _open(name, factory, given, options)
         if part is not None:
             targets = _targets(name, part)
             tables[split] = _table(part, targets, f"{name}/{split}")
-            classes = classes or _classes(part, targets)
+            names = names or _names(part)
     if "train" not in tables:
         raise DataError(f"torchvision's {name} has no training part; give its own option in dataset_args: arguments")
     kind = "multilabel" if tables["train"].targets.ndim == 2 else "classification"
-    return Source(name, kind, classes, **tables)
+    return Source(name, kind, names or _numbers(table.targets for table in tables.values()), **tables)
 
 
 def _factory(name: str) -> Any:
@@ -114,9 +115,12 @@ def _targets(name: str, part: Any) -> Tensor:
         # The class keeps its targets to itself: read them all once.
         values = [part[index][1] for index in range(len(part))]
     try:
-        targets = torch.as_tensor(np.asarray(values)).long()
+        numbers = torch.as_tensor(np.asarray(values))
+        targets = numbers.long()
     except (TypeError, ValueError) as error:
         raise DataError(f"the targets of torchvision's {name} are no class labels") from error
+    if not torch.equal(numbers, targets.to(numbers.dtype)):
+        raise DataError(f"the targets of torchvision's {name} are no class labels, but numbers with fractions")
     several = targets.ndim == 2 and targets.unique().tolist() in ([0], [1], [0, 1])
     if len(targets) != len(part) or not (targets.ndim == 1 or several):
         raise DataError(f"the targets of torchvision's {name} are no class labels, but {tuple(targets.shape)} numbers")
@@ -132,10 +136,15 @@ def _table(part: Any, targets: Tensor, name: str) -> Table:
     return TensorTable(images.permute(0, 3, 1, 2) if channels_last else images, targets, name)
 
 
-def _classes(part: Any, targets: Tensor) -> tuple[str, ...]:
-    names = getattr(part, "attr_names", None) or getattr(part, "classes", None)
-    if names is None:
-        count = targets.shape[1] if targets.ndim == 2 else int(targets.max()) + 1
-        return tuple(str(label) for label in range(count))
+def _names(part: Any) -> tuple[str, ...]:
+    names = list(getattr(part, "attr_names", None) or getattr(part, "classes", None) or ())
+    while names and not names[-1]:
+        names.pop()  # CelebA's list ends with an empty name
     # ImageNet gives the synonyms of a class as a tuple.
-    return tuple(name if isinstance(name, str) else ", ".join(name) for name in names if name)
+    return tuple(name if isinstance(name, str) else ", ".join(name) for name in names)
+
+
+def _numbers(targets: Iterable[Tensor]) -> tuple[str, ...]:
+    """Returns names for classes that have none: their numbers in all parts."""
+    count = max(part.shape[1] if part.ndim == 2 else int(part.max()) + 1 for part in targets)
+    return tuple(map(str, range(count)))

@@ -7,6 +7,7 @@ from pathlib import Path
 from vimlight.data.boxes.voc import VOC_CLASSES
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
+from vimlight.data.sources.mask_folder import class_names
 from vimlight.data.tables import FileTable, Source
 from vimlight.data.target_files import MaskFiles
 from vimlight.errors import DataError, nearest
@@ -20,24 +21,24 @@ def voc_segmentation(
     train: str = "train",
     test: str | None = "val",
     val: str | None = None,
-    classes: list[str] | None = None,
     masks: str = "SegmentationClass",
 ) -> Source:
     """Opens a folder of Pascal VOC; it publishes no labels of its own test part, so `val` serves for the test.
+
+    The classes are VOC's own, the background first, or those that the lines of `root/classes.txt` name by number.
 
     Args:
         root: Folder with `JPEGImages`, the masks and `ImageSets/Segmentation`, such as `VOCdevkit/VOC2012`.
         train: Name of the list of training images.
         test: Name of the list of test images; none to set some of the training images apart.
         val: Name of the list of validation images; none to lend some of the training images.
-        classes: Names of the classes by number, the background first; VOC's own by default.
         masks: Name of the folder of masks.
 
     Raises:
         DataError: If a folder, list, image or mask is missing.
     """
     folder = existing_folder(root)
-    names = tuple(classes or ("background", *VOC_CLASSES))
+    names = class_names(folder) or ("background", *VOC_CLASSES)
     lists = {split: name for split, name in (("train", train), ("val", val), ("test", test)) if name is not None}
     tables = {split: _table(folder, name, masks, len(names)) for split, name in lists.items()}
     return Source(folder.name, "segmentation", names, **tables)

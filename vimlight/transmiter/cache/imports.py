@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from vimlight.transmiter.cache.tables import read_array, read_labels, read_names
 from vimlight.transmiter.cache.text_head import TextHead
 
 __all__ = ["ImportFiles", "import_cache", "read_head"]
+
+_WHOLE = re.compile(r"(-?\d+)(?:\.0+)?", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +136,9 @@ def _in_order(files: ImportFiles, found: NamedColumns, names: Sequence[str]) -> 
 
 def _labels(files: ImportFiles, found: NamedColumns, class_names: Sequence[str]) -> Tensor | None:
     if files.labels is None:
-        return None if found.labels is None else _from_texts(found.labels, class_names, "column 'label'")
+        if found.labels is None or not any(found.labels):
+            return None
+        return _from_texts(found.labels, class_names, "column 'label'")
     labels = read_labels(files.labels)
     return (
         _whole(labels, files.labels) if isinstance(labels, Tensor) else _from_texts(labels, class_names, files.labels)
@@ -149,12 +154,15 @@ def _whole(labels: Tensor, where: str) -> Tensor:
 
 
 def _from_texts(labels: Sequence[str], class_names: Sequence[str], where: str) -> Tensor:
-    """Returns class indices of texts, which are all class names or all numbers."""
+    """Returns class indices of texts, which are all class names or all numbers; tables make floats of numbers."""
     index = {name: number for number, name in enumerate(class_names)}
     if all(label in index for label in labels):
         return torch.tensor([index[label] for label in labels])
-    if all(label.lstrip("-").isdigit() for label in labels):
-        return torch.tensor([int(label) for label in labels])
+    numbers = [_WHOLE.fullmatch(label) for label in labels]
+    if all(numbers):
+        return torch.tensor([int(number[1]) for number in numbers if number])
+    if "" in labels:
+        raise DataError(f"{where}, row {labels.index('')} has no label; leave the image out")
     row, label = next((row, label) for row, label in enumerate(labels) if label not in index)
     close = nearest(label, class_names, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ""

@@ -30,7 +30,7 @@ class NamedColumns:
         values: `(N, K)`, or what axes an array file has.
         names: Names of the K columns, where the file is a table with a header.
         ids: What a column `id` says.
-        labels: What a column `label` says.
+        labels: What a column `label` says, empty where it says nothing.
     """
 
     values: Tensor
@@ -95,7 +95,7 @@ def from_parquet(file: Path) -> NamedColumns:
     special, plain = _split(file, table.column_names)
     if not plain:
         raise DataError(f"{file} has no column of numbers")
-    texts = {name: [str(value) for value in table.column(column).to_pylist()] for name, column in special.items()}
+    texts = {name: _texts(table.column(column)) for name, column in special.items()}
     names, columns = _named(table.column_names, plain), [table.column(column) for column in plain]
     if len(columns) == 1 and columns[0].type.num_fields:
         return NamedColumns(_stacked(file, names[0], columns[0]), None, texts.get(_ID), texts.get(_LABEL))
@@ -114,8 +114,7 @@ def labels_from_parquet(file: Path) -> list[str]:
     table = _parquet_table(file)
     if _LABEL not in table.column_names and len(table.column_names) != 1:
         raise unknown_name(f"column of {file}", _LABEL, table.column_names)
-    column = table.column(_LABEL if _LABEL in table.column_names else 0)
-    return [str(value) for value in column.to_pylist()]
+    return _texts(table.column(_LABEL if _LABEL in table.column_names else 0))
 
 
 @contextmanager
@@ -170,6 +169,12 @@ def _parquet_table(file: Path) -> Any:
     except ImportError as error:
         raise ConfigError("parquet files need an extra: pip install 'vimlight[parquet]'") from error
     return pyarrow.parquet.read_table(file)
+
+
+def _texts(column: Any) -> list[str]:
+    """Returns a column as texts, empty where a value is missing."""
+    values = column.to_pylist()
+    return ["" if value is None or value != value else str(value) for value in values]
 
 
 def _column(file: Path, name: str, column: Any) -> NDArray[np.float32]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 import vimlight.data
 from vimlight.data import Augmentation, ImageDataModule, Table
 from vimlight.errors import ConfigError, DataError
@@ -22,7 +24,8 @@ def image_table(cache: LogitCache) -> Table:
         cache: A cache that `vimlight cache build` made.
 
     Returns:
-        Its images in its order.
+        Its images in its order, with the labels of the cache: the data set may have its classes in another order by
+        now. Without labels they are -1.
 
     Raises:
         ConfigError: If the cache does not say where its images are.
@@ -42,7 +45,7 @@ def image_table(cache: LogitCache) -> Table:
             f"the images of cache {str(cache.path)!r} are not those that its data set {data.dataset!r} has now; build "
             "it again"
         )
-    return table
+    return table.with_targets(torch.full((len(cache),), -1) if cache.labels is None else cache.labels)
 
 
 def image_input_of(cache: LogitCache) -> ImageInput:
