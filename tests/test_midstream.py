@@ -49,7 +49,7 @@ def test_the_module_is_in_the_zoo_with_its_card_and_head(tmp_path, backbone, dat
     assert list(card.classes) == data.class_names
     assert card.samples == {split: len(ids) for split, ids in data.split_ids().items()}
     assert card.metrics["val"]["accuracy"] == pytest.approx(float(fit.callback_metrics["val/accuracy"]))
-    assert set(card.metrics["train"]) == {"loss", "accuracy", "accuracy_per_class", "f1"}
+    assert set(card.metrics["train"]) == {"loss", "accuracy", "accuracy_per_class", "f1", "classes_seen"}
     assert card.training["optimizer"] == "AdamW"
     assert (card.training["lr"], card.training["epochs"], card.training["batch_size"]) == (0.02, 2, 8)
     assert not zoo.verify()

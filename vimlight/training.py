@@ -14,14 +14,15 @@ from vimlight.data import ImageDataModule
 from vimlight.errors import CheckpointError, ConfigError, FingerprintError
 from vimlight.prefix_cache import FrozenPart, PrefixCache
 from vimlight.tasks import TASKS, Examples, Task, create_task
-from vimlight.trainable import TrainableModule, check_class_names
+from vimlight.tasks.scoring import ScoredModule
+from vimlight.trainable import check_class_names
 
 __all__ = ["SupervisedModule", "build_task", "check_types", "collect_features"]
 
 Compute = Callable[[Tensor], Features]
 
 
-class SupervisedModule(TrainableModule):
+class SupervisedModule(ScoredModule):
     """Trains some modules over a frozen backbone on a labelled task; a subclass says which and how.
 
     Args:
@@ -53,10 +54,7 @@ class SupervisedModule(TrainableModule):
         self.prefix_cache = None if prefix_cache is None else PrefixCache.of(prefix_cache)
         self.backbone = build_backbone(backbone)
         self.task = build_task(task, kind, class_names)
-        metrics = self.task.metrics()
-        self.metrics = nn.ModuleDict(
-            {f"{split}_": metrics.clone(prefix=f"{split}/") for split in ("train", "val", "test")}
-        )
+        self.measure(self.task, ("train", "val", "test"))
         confusion = {f"{split}_": self.task.confusion() for split in ("val", "test")}
         self.confusion = nn.ModuleDict({split: metric for split, metric in confusion.items() if metric is not None})
 
@@ -90,10 +88,13 @@ class SupervisedModule(TrainableModule):
 
         Returns:
             The ids, the predictions as the task makes them (such as probabilities `(N, C)`), the same in words, and the
-            sizes of the images before they became the input, `(N, 2)`; of the input, if the batch does not say.
+            sizes of the images before they became the input, `(N, 2)`; of the input, if the batch does not say. Of a
+            spare batch, nothing.
         """
         images = batch["image"]
         predictions = self.task.predictions(self(images), _size(images))
+        if batch.get("spare"):
+            return {"id": [], "prediction": predictions[:0], "label": [], "size": torch.zeros(0, 2)}
         sizes = batch.get("size", torch.tensor([_size(images)] * len(images)))
         return {"id": batch["id"], "prediction": predictions, "label": self.task.labels(predictions), "size": sizes}
 
@@ -140,55 +141,27 @@ class SupervisedModule(TrainableModule):
         check_class_names(about["class_names"], self.task.class_names)
 
     def on_train_epoch_end(self) -> None:
-        """Logs the training metrics."""
-        self._log_metrics("train")
+        """Logs the training scores; of several processes, images that were repeated count as often as they were."""
+        self.log_scores("train")
 
-    def on_validation_epoch_start(self) -> None:
-        """Starts new metrics and a new confusion matrix."""
-        self._reset("val")
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the validation metrics."""
-        self._log_metrics("val")
-
-    def on_test_epoch_start(self) -> None:
-        """Starts new metrics and a new confusion matrix."""
-        self._reset("test")
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the test metrics."""
-        self._log_metrics("test")
-
-    def _reset(self, split: str) -> None:
-        for metric in (self.metrics, self.confusion):
-            if f"{split}_" in metric:
-                metric[f"{split}_"].reset()  # type: ignore[operator]
-
-    def _log_metrics(self, split: str) -> None:
-        metrics: Any = self.metrics[f"{split}_"]
-        # Where nothing was measured, as beside a head in closed form, there is nothing to log.
-        if any(metric.update_called for metric in metrics.values()):
-            monitor = f"{split}/{self.task.monitor}"
-            for name, value in metrics.compute().items():
-                # Scores of single classes may not exist, and vectors cannot be logged; checkpoints ask for the monitor.
-                if value.numel() == 1 and (name == monitor or not torch.isnan(value)):
-                    # Computed over all processes already.
-                    self.log(name, value.float(), prog_bar=split == "val" and name == monitor, sync_dist=True)
-            metrics.reset()
+    def reset_scores(self, split: str) -> None:
+        """Forgets what was gathered of a split, and its confusion matrix."""
+        super().reset_scores(split)
+        if f"{split}_" in self.confusion:
+            self.confusion[f"{split}_"].reset()  # type: ignore[operator]
 
     def _shared_step(self, split: str, batch: Mapping[str, Any]) -> Tensor:
         images, targets = batch["image"], batch["target"]
         outputs = self(images)
         loss = self.task.loss(outputs, targets)
-        self.log(
-            f"{split}/loss", loss, on_step=split == "train", on_epoch=True, batch_size=len(images),
-            sync_dist=split != "train",
-        )  # fmt: skip
-        if split != "train" or self.task.measure_training:
+        training = split == "train"
+        if training:
+            self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(images))
+        if not training or self.task.measure_training:
             with torch.no_grad():
                 predictions = self.task.predictions(outputs, _size(images))
-            self.metrics[f"{split}_"].update(predictions, targets)  # type: ignore[operator]
-            if split != "train" and f"{split}_" in self.confusion:
+            self.score(split, batch, predictions, targets, None if training else loss)
+            if f"{split}_" in self.confusion and not batch.get("spare"):
                 self.confusion[f"{split}_"].update(predictions, targets)  # type: ignore[operator]
         return loss
 

@@ -99,7 +99,7 @@ class PredictionWriter(BasePredictionWriter):
         given = prediction["size"].tolist() if "size" in prediction else [(0, 0)] * len(ids)
         sizes = [(int(height), int(width)) for height, width in given]
         items = prediction.pop("prediction")
-        prediction["rows"] = task.rows(ids, items, sizes)
+        prediction["rows"] = task.rows(ids, items, sizes) if ids else []
         if _writes_files(task):
             for name, item, size, rows in zip(ids, items, sizes, prediction["rows"], strict=True):
                 file = self._write(task, name, item, size)

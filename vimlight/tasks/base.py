@@ -9,8 +9,9 @@ few-shot sampling, augmentation, reports and predictions take it from there. It 
 * what its head reads: `reads = "vector"` for features `(N, D)`, `"maps"` for a list of maps `(N, C, H, W)`; and the
   head itself: `create_head(shapes)`, where `shapes` are those of one image's features. Keyword-only arguments of the
   subclass's `__init__` are settings, which a config gives as `task: {kind: ..., setting: ...}`;
-* `loss(outputs, targets)` of what the head returns, of any type, and `predictions(outputs, size)`, a batch of what is
-  predicted (one row or entry an image, in pixels of the model's input), which `metrics()` take with the targets;
+* `loss(outputs, targets)` of what the head returns, of any type, over how many `terms(targets)` that is the mean, and
+  `predictions(outputs, size)`, a batch of what is predicted (one row or entry an image, in pixels of the model's
+  input), which `metrics()` take with the targets;
 * whether an affine head can be fitted in closed form: `columns(targets)`, or for maps `examples(features, targets,
   images)`. Then the gates of a zoo start from a ranking of its modules and, if `closed_form`, the head is solved;
 * how predictions are written: `table(predictions)`, values for the row of each image (`rows`, where an image has
@@ -36,6 +37,7 @@ from torchmetrics import Metric, MetricCollection
 
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.registry import Registry
+from vimlight.tasks.averages import ClassesSeen
 from vimlight.tasks.closed_form import Examples
 from vimlight.tasks.heads import AffineHead
 from vimlight.tasks.targets import LABELS, Batched, TargetLayout
@@ -114,6 +116,16 @@ class Task(ABC):
             targets: A batch of targets, see `layout`.
         """
 
+    def terms(self, targets: Batched) -> int | Tensor:
+        """Returns how many terms `loss` is the mean of; by default one an image.
+
+        They weigh the losses of batches in their mean, so that it does not depend on the sizes of batches.
+
+        Args:
+            targets: A batch of targets.
+        """
+        return len(targets)
+
     @abstractmethod
     def predictions(self, outputs: Any, size: tuple[int, int] = (0, 0)) -> Batched:
         """Turns outputs into predictions, one row or entry an image.
@@ -125,7 +137,18 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self) -> MetricCollection:
-        """Returns fresh metrics that take predictions and targets; of what they compute, scalars are logged."""
+        """Returns fresh metrics that take predictions and targets; of what they compute, scalars are logged.
+
+        Means over classes are over those that occur (see `vimlight.tasks.averages`), and a batch may have no images:
+        that of a process which no images are left for.
+        """
+
+    def scores(self) -> MetricCollection:
+        """Returns fresh `metrics` and, where targets have classes, `classes_seen`: how many of them occur."""
+        found = self.metrics()
+        if self.class_names and type(self.layout).classes is not TargetLayout.classes:
+            found.add_metrics({"classes_seen": ClassesSeen(self.layout, len(self.class_names))})
+        return found
 
     def confusion(self) -> Metric | None:
         """Returns a fresh metric that gathers the confusion of classes from predictions and targets, if there is one.

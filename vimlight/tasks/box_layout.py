@@ -56,7 +56,7 @@ class BoxLayout(TargetLayout):
             return shown
         shown = torch.zeros(len(targets), count, dtype=torch.int64)
         for row, target in zip(shown, targets, strict=True):
-            row[target["labels"][~target["crowd"]]] = 1
+            row[target["labels"][~target["crowd"]].cpu()] = 1
         return shown
 
     def choose(self, targets: Any, order: Tensor, count: int) -> tuple[Any, None]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.utilities import dim_zero_cat
 
 from vimlight.errors import ConfigError
 
@@ -54,6 +55,11 @@ class BoxPrecision(Metric):
             targets: `"boxes"`, `"labels"`, `"crowd"` `(B,)` bool, `"size"` `(2,)` height and width, and `"image"`, a
                 number that tells images apart.
         """
+        if not len(targets):
+            # Processes without images join in with those that have some, in the same widths and types.
+            self.images.append(torch.zeros(0, 3, dtype=torch.int64, device=self.device))
+            self.found.append(torch.zeros(0, 6, device=self.device))
+            self.truth.append(torch.zeros(0, 6, device=self.device))
         for prediction, target in zip(predictions, targets, strict=True):
             counts = [len(prediction["labels"]), len(target["labels"])]
             self.images.append(torch.cat([target["image"].reshape(1), target["image"].new_tensor(counts)])[None])
@@ -62,9 +68,7 @@ class BoxPrecision(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Computes `"map"`, `"map_50"` and `"map_75"`; not a number where there is nothing to be found."""
-        states = (self.images, self.found, self.truth)
-        parts = [state if isinstance(state, Tensor) else torch.cat(state) for state in states]
-        found = _evaluate(*(part.cpu() for part in parts))
+        found = _evaluate(*(dim_zero_cat(state).cpu() for state in (self.images, self.found, self.truth)))
         return {key: torch.where(found[key] < 0, torch.nan, found[key]).to(self.device) for key in _KEYS}
 
 
@@ -86,9 +90,9 @@ def _evaluate(images: Tensor, found: Tensor, truth: Tensor) -> dict[str, Tensor]
     metric.warn_on_many_detections = False
     numbers, found_counts, truth_counts = (column.tolist() for column in images.unbind(dim=1))
     rows = zip(found.split(found_counts), truth.split(truth_counts), strict=True)
-    # Processes see some images twice where their number does not divide.
+    # Samplers of others repeat images, and of equal scores the first image's counts as the better.
     once = dict(zip(numbers, rows, strict=True))
-    for mine, theirs in once.values():
+    for _, (mine, theirs) in sorted(once.items()):
         prediction = {"boxes": mine[:, :4], "labels": mine[:, 4].long(), "scores": mine[:, 5]}
         target = {"boxes": theirs[:, :4], "labels": theirs[:, 4].long(), "iscrowd": theirs[:, 5].long()}
         metric.update([prediction], [target])

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassStatScores
 
+from vimlight.tasks.averages import over_classes, wide
 from vimlight.tasks.base import TASKS, Task
 from vimlight.tasks.heads import best_factor
 
@@ -36,13 +37,12 @@ class Classification(Task):
         return F.one_hot(targets, self.num_outputs).float()
 
     def metrics(self) -> MetricCollection:
-        """Returns accuracy over images, accuracy averaged over classes, and F1 averaged over classes."""
-        count = self.num_outputs
-        return MetricCollection({
-            "accuracy": MulticlassAccuracy(count, average="micro"),
-            "accuracy_per_class": MulticlassAccuracy(count, average="macro"),
-            "f1": MulticlassF1Score(count, average="macro"),
-        })  # fmt: skip
+        """Returns accuracy over images, accuracy averaged over classes, and F1 averaged over classes.
+
+        As in scikit-learn, the former mean is over the classes that images have (`balanced_accuracy_score`), the latter
+        also over those that images are wrongly given (`f1_score`), whose F1 is 0.
+        """
+        return MetricCollection({"scores": _Scores(self.num_outputs)})
 
     def confusion(self) -> Metric:
         """Returns the confusion matrix `(C, C)`, rows the true classes."""
@@ -67,6 +67,22 @@ class Classification(Task):
     def sureness(self, predictions: Tensor) -> list[float]:
         """Returns the probability of the most probable class."""
         return [float(value) for value in predictions.amax(dim=-1)]
+
+
+class _Scores(MulticlassStatScores):
+    """Scores that follow from right and wrong answers of each class, by name."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count, average="none")
+
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]  # named scores instead of the counts
+        """Returns `accuracy`, `accuracy_per_class` and `f1`; NaN without images."""
+        hits, extra, _, missed, true = wide(super().compute()).unbind(dim=-1)
+        return {
+            "accuracy": (hits.sum() / true.sum()).float(),
+            "accuracy_per_class": over_classes(hits, true),
+            "f1": over_classes(2 * hits, 2 * hits + extra + missed),
+        }
 
 
 def probability_table(labels: list[str], class_names: Sequence[str], probabilities: Tensor) -> dict[str, list[Any]]:

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
 from vimlight.errors import ConfigError, unknown_name
+from vimlight.tasks.averages import WideMetric, wide
 from vimlight.tasks.base import TASKS, Shapes
 from vimlight.tasks.heads import ScaledOutputs
 from vimlight.tasks.maps import MapTask, upsample
@@ -90,9 +91,14 @@ class Depth(MapTask):
             return found.sum() * 0
         difference = found[known] - values
         if self.loss_name == "silog":
-            variance = difference.square().mean() - self.focus * difference.mean().square()
+            # The same as in the class's text, without the difference of two large numbers where all is off by a scale.
+            variance = difference.var(correction=0) + (1 - self.focus) * difference.mean().square()
             return variance.clamp_min(_SMALLEST).sqrt()
         return (self._real(found[known]) - targets[known]).abs().mean()
+
+    def terms(self, targets: Tensor) -> int | Tensor:
+        """Returns the number of pixels whose value is known; the root of `silog` is no mean over them."""
+        return super().terms(targets) if self.loss_name == "silog" else self._scaled(targets)[1].sum()
 
     def predictions(self, outputs: Tensor, size: tuple[int, int] = (0, 0)) -> Tensor:
         """Returns a number for every pixel, `(N, H, W)`."""
@@ -153,10 +159,9 @@ class Depth(MapTask):
         return outputs.clamp(-20, 20).exp() if self.scale == "log" else outputs
 
 
-class _Errors(Metric):
+class _Errors(WideMetric):
     """Errors over all pixels whose value is known."""
 
-    full_state_update = False
     count: Tensor
     sums: Tensor
 
@@ -168,16 +173,16 @@ class _Errors(Metric):
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         """Adds the pixels of maps `(N, H, W)`."""
         known = targets.isfinite()
-        found, true = predictions[known].double(), targets[known].double()
+        found, true = wide(predictions[known]), wide(targets[known])
         # Ratios mean something between positive numbers alone.
         positive = true > 0
         near, far = found[positive].clamp_min(_SMALLEST), true[positive]
         ratio = torch.maximum(near / far, far / near)
         error = (found - true).abs()
-        shares = [(ratio < 1.25**power).sum().double() for power in (1, 2, 3)]
+        shares = [(ratio < 1.25**power).to(error.dtype).sum() for power in (1, 2, 3)]
         relative = (error[positive] / far).sum()
         self.sums += torch.stack([error.sum(), error.square().sum(), relative, *shares])
-        self.count += torch.stack([known.sum(), positive.sum()]).double()
+        self.count += torch.stack([known.sum(), positive.sum()])
 
     def compute(self) -> dict[str, Tensor]:
         """Returns `abs_rel`, `rmse`, `mae` and `delta1` to `delta3`."""

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import (
-    MultilabelAccuracy,
-    MultilabelAveragePrecision,
-    MultilabelConfusionMatrix,
-    MultilabelF1Score,
-)
+from torchmetrics.classification import MultilabelConfusionMatrix, MultilabelStatScores
+from torchmetrics.functional.classification import binary_average_precision
+from torchmetrics.utilities import dim_zero_cat
 
 from vimlight.errors import ConfigError, unknown_name
+from vimlight.tasks.averages import over_classes, wide
 from vimlight.tasks.base import TASKS, Task
 from vimlight.tasks.classification import probability_table
 from vimlight.tasks.heads import best_factor
@@ -89,17 +87,16 @@ class Multilabel(Task):
         return targets.float()
 
     def metrics(self) -> MetricCollection:
-        """Returns mean average precision, accuracy and F1, each averaged over classes."""
-        count = self.num_outputs
-        return MetricCollection({
-            "average_precision": _IntegerTargets(MultilabelAveragePrecision(count)),
-            "accuracy": _IntegerTargets(MultilabelAccuracy(count)),
-            "f1": _IntegerTargets(MultilabelF1Score(count)),
-        })  # fmt: skip
+        """Returns average precision and F1, averaged over classes, and accuracy over all decisions.
+
+        A class that no image has has no average precision. It has an F1, of 0, where some image is given it, as in
+        scikit-learn with `zero_division=numpy.nan`; without that, such classes count as 0 there.
+        """
+        return MetricCollection({"average_precision": _Precision(), "decisions": _Decisions(self.num_outputs)})
 
     def confusion(self) -> Metric:
         """Returns one 2x2 matrix a class, `(C, 2, 2)`."""
-        return _IntegerTargets(MultilabelConfusionMatrix(self.num_outputs))
+        return _Confusion(self.num_outputs)
 
     def calibrate(self, left_out: Tensor, columns: Tensor) -> tuple[float, float]:
         """Returns the factor with the least cross-entropy; scores of closed forms are even at a half."""
@@ -129,25 +126,55 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype))
 
 
-class _IntegerTargets(Metric):
-    """Passes targets on as integers, which torchmetrics insists on."""
+class _Precision(Metric):
+    """Average precision, averaged over the classes that some image has."""
 
     full_state_update = False
+    predictions: list[Tensor]
+    targets: list[Tensor]
 
-    def __init__(self, metric: Metric) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.metric = metric
+        self.add_state("predictions", [], dist_reduce_fx="cat")
+        self.add_state("targets", [], dist_reduce_fx="cat")
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
-        """Updates the wrapped metric."""
-        self.metric.update(predictions, targets.long())
+        """Keeps probabilities and targets, `(N, C)` each."""
+        self.predictions.append(predictions)
+        self.targets.append(targets.long())
 
     def compute(self) -> Tensor:
-        """Computes the wrapped metric."""
-        value: Tensor = self.metric.compute()
-        return value
+        """Returns the mean; NaN where no image has any class."""
+        predictions, targets = dim_zero_cat(self.predictions), dim_zero_cat(self.targets)
+        shown = targets.sum(dim=0) > 0
+        pairs = zip(predictions.T[shown], targets.T[shown], strict=True)
+        found = [binary_average_precision(*pair, validate_args=False) for pair in pairs]
+        return torch.stack(found).mean() if found else torch.full((), torch.nan, device=self.device)
 
-    def reset(self) -> None:
-        """Resets the wrapped metric."""
-        super().reset()
-        self.metric.reset()
+
+class _Decisions(MultilabelStatScores):
+    """Scores that follow from right and wrong decisions for each class, by name."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count, average="none")
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Counts decisions by probabilities and targets, `(N, C)` each; torchmetrics insists on integers."""
+        super().update(predictions, targets.long())
+
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]  # named scores instead of the counts
+        """Returns `accuracy` and `f1`; NaN without images."""
+        hits, extra, right, missed, _ = wide(super().compute()).unbind(dim=-1)
+        all_right, wrong = (hits + right).sum(), (extra + missed).sum()
+        return {
+            "accuracy": (all_right / (all_right + wrong)).float(),
+            "f1": over_classes(2 * hits, 2 * hits + extra + missed),
+        }
+
+
+class _Confusion(MultilabelConfusionMatrix):
+    """The confusion of each class; torchmetrics insists on integers."""
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Counts decisions by probabilities and targets, `(N, C)` each."""
+        super().update(predictions, targets.long())

@@ -12,6 +12,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from vimlight.errors import unknown_name
+from vimlight.tasks.averages import wide
 from vimlight.tasks.base import TASKS, Shapes, Task
 from vimlight.tasks.classification import probability_table
 from vimlight.tasks.heads import AffineHead, best_factor
@@ -150,7 +151,7 @@ class _Scores(_Medians):
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]  # named scores instead of the matrix
         """Returns `mae`, `quadratic_kappa` and `accuracy`; kappa is NaN where all images are of one class."""
-        matrix = super().compute().double()
+        matrix = wide(super().compute())
         place = torch.arange(len(matrix), device=matrix.device)
         distance = (place[:, None] - place).abs()
         total = matrix.sum()

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
 from vimlight.errors import unknown_name
+from vimlight.tasks.averages import WideMetric, wide
 from vimlight.tasks.base import TASKS, Shapes, Task
 from vimlight.tasks.heads import ScaledOutputs, start_of
 from vimlight.tasks.targets import NUMBERS
 
-__all__ = ["Regression"]
+__all__ = ["Regression", "merged_moments"]
 
 _LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.smooth_l1_loss}
 
@@ -57,8 +58,9 @@ class Regression(Task):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean loss of numbers in units of their spread."""
-        spread = self.spread.to(outputs.device)
-        return self._loss(outputs.float() / spread, targets / spread)
+        # Of large numbers, quotients would lose the digits that tell them apart.
+        error = (outputs.float() - targets) / self.spread.to(outputs.device)
+        return self._loss(error, torch.zeros_like(error))
 
     def predictions(self, outputs: Tensor, size: tuple[int, int] = (0, 0)) -> Tensor:
         """Returns the numbers."""
@@ -89,33 +91,54 @@ class Regression(Task):
         return self.labels(targets)
 
 
-class _Errors(Metric):
-    """Errors from sums over the images."""
+class _Errors(WideMetric):
+    """Errors from sums over the images, and from moments of the targets."""
 
-    full_state_update = False
     sums: Tensor
-    count: Tensor
+    moments: Tensor
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self.names = tuple(names)
-        self.add_state("sums", torch.zeros(4, len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(2, len(names), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("moments", torch.zeros(3, len(names), dtype=torch.float64), dist_reduce_fx=merged_moments)
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         """Adds images: `(N, T)` each."""
-        error, true = (predictions - targets).double(), targets.double()
-        self.sums += torch.stack([error.abs(), error.square(), true, true.square()]).sum(dim=1)
-        self.count += len(targets)
+        if not len(targets):
+            return
+        true = wide(targets)
+        error, mean = wide(predictions) - true, true.mean(dim=0)
+        self.sums += torch.stack([error.abs(), error.square()]).sum(dim=1)
+        moments = torch.stack([torch.full_like(mean, len(true)), mean, (true - mean).square().sum(dim=0)])
+        self.moments = merged_moments(torch.stack([self.moments, moments]))
 
     def compute(self) -> dict[str, Tensor]:
         """Returns `mae`, `rmse` and `r2`, and of several numbers `mae_NAME` and `r2_NAME`; R2 of a constant is NaN."""
-        absolute, square, mean, _ = (self.sums / self.count).float()
-        variance = (self.sums[3] / self.count - (self.sums[2] / self.count).square()).float()
-        # Sums of squares lose the last digits of a constant.
-        r2 = torch.where(variance > 1e-9 * mean.square(), 1 - square / variance, torch.nan)
-        found = {"mae": absolute.mean(), "rmse": square.mean().sqrt(), "r2": r2.nanmean()}
+        count, mean, squares = self.moments
+        absolute, square = self.sums / count
+        # Rounding alone makes a constant vary by a few units in the last place.
+        varies = (squares / count).sqrt() > 8 * torch.finfo(mean.dtype).eps * mean.abs()
+        r2 = torch.where(varies, 1 - self.sums[1] / squares, torch.nan).float()
+        found = {"mae": absolute.mean().float(), "rmse": square.mean().sqrt().float(), "r2": r2.nanmean()}
         if len(self.names) > 1:
-            found |= {f"mae_{name}": value for name, value in zip(self.names, absolute, strict=True)}
+            found |= {f"mae_{name}": value for name, value in zip(self.names, absolute.float(), strict=True)}
             found |= {f"r2_{name}": value for name, value in zip(self.names, r2, strict=True)}
         return found
+
+
+def merged_moments(parts: Tensor) -> Tensor:
+    """Merges the moments of parts into those of the whole [Chan et al. 1979].
+
+    Differences of sums of squares would lose a spread that is small beside the mean.
+
+    Args:
+        parts: Count, mean, and sum of squared differences from it, of each of K parts: `(K, 3, T)`.
+
+    Returns:
+        `(3, T)`.
+    """
+    count, mean, squares = parts.unbind(dim=1)
+    total = count.sum(dim=0)
+    middle = (count * mean).sum(dim=0) / total.clamp_min(1)
+    return torch.stack([total, middle, (squares + count * (mean - middle).square()).sum(dim=0)])

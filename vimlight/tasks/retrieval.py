@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.utilities import dim_zero_cat
 
 from vimlight.errors import ConfigError
 from vimlight.tasks.base import TASKS, Shapes, Task
@@ -75,6 +76,10 @@ class Retrieval(Task):
         shares = likeness.masked_fill(itself, float("-inf")).log_softmax(dim=1)
         found = torch.where(alike, shares, 0.0).sum(dim=1) / alike.sum(dim=1).clamp_min(1)
         return -found.sum() / alike.any(dim=1).sum().clamp_min(1)
+
+    def terms(self, targets: Tensor) -> Tensor:
+        """Returns the number of images with another one of their class in the batch."""
+        return _accompanied(targets).sum()
 
     def predictions(self, outputs: Tensor, size: tuple[int, int] = (0, 0)) -> Tensor:
         """Returns the vectors."""
@@ -146,18 +151,16 @@ class RetrievalScores(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Returns `recall_at_1`, `recall_at_5`, `map`, `knn_accuracy` and `probe_accuracy`.
 
-        Images that are alone in their class ask for nothing. The probe is ridge regression, scored at each image by
-        the fit without it; one decomposition serves all strengths and all images.
+        Images that are alone in their class ask for nothing: there is nobody to find, to vote or to learn from. Where
+        all are, there is no number. The probe is ridge regression, scored at each image by the fit without it; one
+        decomposition serves all strengths and all images.
         """
-        vectors, labels = (torch.cat(list(x)) if isinstance(x, list) else x for x in (self.vectors, self.labels))
-        parts = list(self._rows(vectors, labels))
-        asked = torch.cat([part["asked"] for part in parts])
-        named = {
-            name: torch.cat([part[name] for part in parts])[asked].float().mean()
-            for name in ("recall_at_1", "recall_at_5", "map")
-        }
-        named["knn_accuracy"] = torch.cat([part["knn"] for part in parts]).float().mean()
-        return {**named, "probe_accuracy": self._probe(vectors, labels)}
+        vectors, labels = dim_zero_cat(self.vectors), dim_zero_cat(self.labels)
+        asked, parts = _accompanied(labels), list(self._rows(vectors, labels))
+        names = ("recall_at_1", "recall_at_5", "map", "knn_accuracy")
+        found = {name: torch.cat([part[name] for part in parts])[asked].float().mean() for name in names if parts}
+        nothing = dict.fromkeys(names, torch.full((), torch.nan, device=vectors.device))
+        return {**nothing, **found, "probe_accuracy": self._probe(vectors, labels)}
 
     def _rows(self, vectors: Tensor, labels: Tensor, chunk: int = 512) -> Iterator[dict[str, Tensor]]:
         """Yields the scores of images, some at a time, so that memory does not grow with the square of their number."""
@@ -171,17 +174,25 @@ class RetrievalScores(Metric):
             precision = alike.cumsum(dim=1) / rank
             votes = F.one_hot(labels[order[:, : self.neighbours]], self.num_classes).sum(dim=1)
             yield {
-                "asked": alike.any(dim=1),
                 "recall_at_1": alike[:, :1].any(dim=1),
                 "recall_at_5": alike[:, :5].any(dim=1),
                 "map": (precision * alike).sum(dim=1) / alike.sum(dim=1).clamp_min(1),
-                "knn": votes.argmax(dim=1) == labels[rows],
+                "knn_accuracy": votes.argmax(dim=1) == labels[rows],
             }
 
     def _probe(self, vectors: Tensor, labels: Tensor) -> Tensor:
         if len(vectors) < 3:
             return torch.full((), float("nan"), device=vectors.device)
         every = max(1, -(-len(vectors) // self.probed))
-        vectors, labels = vectors[::every], labels[::every]
+        # The same images, whatever order they came in.
+        sample = vectors[:, 0].argsort()[::every]
+        vectors, labels = vectors[sample], labels[sample]
         scores = ridge(vectors, F.one_hot(labels, self.num_classes)).left_out
-        return (scores.argmax(dim=1) == labels).float().mean()
+        return (scores.argmax(dim=1) == labels)[_accompanied(labels)].float().mean()
+
+
+def _accompanied(labels: Tensor) -> Tensor:
+    """Returns which images have another one of their class beside them, `(N,)`."""
+    _, index, counts = torch.unique(labels, return_inverse=True, return_counts=True)
+    accompanied: Tensor = counts[index] > 1
+    return accompanied

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from vimlight.tasks.averages import over_classes, wide
 from vimlight.tasks.base import TASKS
 from vimlight.tasks.heads import best_factor
 from vimlight.tasks.maps import MapTask, upsample
@@ -48,12 +49,16 @@ class Segmentation(MapTask):
         total = F.cross_entropy(logits, targets.long(), ignore_index=IGNORE, reduction="sum")
         return total / (targets != IGNORE).sum().clamp_min(1)
 
+    def terms(self, targets: Tensor) -> Tensor:
+        """Returns the number of pixels whose class is known."""
+        return (targets != IGNORE).sum()
+
     def predictions(self, outputs: Tensor, size: tuple[int, int] = (0, 0)) -> Tensor:
         """Returns the most probable class of every pixel, `(N, H, W)` uint8."""
         return upsample(outputs, size).argmax(dim=1).to(torch.uint8)
 
     def metrics(self) -> MetricCollection:
-        """Returns mean IoU over the classes that occur, pixel accuracy, and the IoU of each class."""
+        """Returns mean IoU over the classes that are shown or predicted, pixel accuracy, and the IoU of each class."""
         return MetricCollection({"scores": _Scores(self.class_names)})
 
     def confusion(self) -> Metric:
@@ -127,12 +132,13 @@ class _Scores(_Pixels):
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]  # named scores instead of the matrix
         """Returns `miou`, `pixel_accuracy` and `iou_CLASS` of each class; of a class that does not occur, NaN."""
-        matrix = super().compute().double()
+        matrix = wide(super().compute())
         hits, true, predicted = matrix.diagonal(), matrix.sum(dim=1), matrix.sum(dim=0)
+        either = true + predicted - hits
         # Where a class is neither shown nor predicted this is 0 / 0.
-        iou = (hits / (true + predicted - hits)).float()
+        iou = (hits / either).float()
         named = {f"iou_{name}": value for name, value in zip(self.class_names, iou, strict=True)}
-        return {"miou": iou.nanmean(), "pixel_accuracy": (hits.sum() / matrix.sum()).float(), **named}
+        return {"miou": over_classes(hits, either), "pixel_accuracy": (hits.sum() / matrix.sum()).float(), **named}
 
 
 def _mean_iou(scores: Tensor, shares: Tensor) -> Tensor:

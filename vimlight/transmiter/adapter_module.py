@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from vimlight.atomic import refuse_existing
 from vimlight.errors import ConfigError
 from vimlight.tasks import create_task
-from vimlight.trainable import TrainableModule, check_class_names
+from vimlight.tasks.scoring import ScoredModule
+from vimlight.trainable import check_class_names
 from vimlight.transmiter.adapter import TransMiter
 from vimlight.transmiter.adapter_file import check_path
 
 __all__ = ["AdapterModule"]
 
 
-class AdapterModule(TrainableModule):
+class AdapterModule(ScoredModule):
     """Trains an adapter; a subclass says from what. At the end of `fit` it is stored.
 
     Args:
@@ -53,8 +54,7 @@ class AdapterModule(TrainableModule):
         self.class_indices = list(range(len(class_names)) if class_indices is None else class_indices)
         self.out = out
         self.overwrite = overwrite
-        metrics = self.task.metrics()
-        self.metrics = nn.ModuleDict({f"{split}_": metrics.clone(prefix=f"{split}/") for split in ("val", "test")})
+        self.measure(self.task)
 
     def trainable_modules(self) -> dict[str, nn.Module]:
         """Returns the adapter."""
@@ -66,20 +66,22 @@ class AdapterModule(TrainableModule):
 
     def validation_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
         """Updates the validation metrics."""
-        self._score("val", self(batch["logits"]), batch["target"])
+        self._score("val", batch)
 
     def test_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
         """Updates the test metrics."""
-        self._score("test", self(batch["logits"]), batch["target"])
+        self._score("test", batch)
 
     def predict_step(self, batch: Mapping[str, Any], batch_index: int) -> dict[str, Any]:
         """Predicts a batch.
 
         Returns:
-            The ids, the probabilities `(N, C)` and the predicted labels.
+            The ids, the probabilities `(N, C)` and the predicted labels; of a spare batch, nothing.
         """
         probabilities = self.task.predictions(self(batch["logits"]))
-        return {"id": batch["id"], "prediction": probabilities, "label": self.task.labels(probabilities)}
+        count = 0 if batch.get("spare") else len(probabilities)
+        found, names = probabilities[:count], batch["id"][:count]
+        return {"id": names, "prediction": found, "label": self.task.labels(found)}
 
     def setup(self, stage: str) -> None:
         """Checks before the training what is needed for it and after it."""
@@ -159,12 +161,9 @@ class AdapterModule(TrainableModule):
         found = getattr(data, what, default)
         return found() if callable(found) else found
 
-    def _score(self, split: str, logits: Tensor, targets: Tensor) -> None:
-        logits, size = self.among_classes(logits), len(targets)
-        self.log(f"{split}/loss", self.task.loss(logits, targets), batch_size=size, sync_dist=True)
-        metrics = self.metrics[f"{split}_"]
-        metrics.update(self.task.predictions(logits), targets)  # type: ignore[operator]
-        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=split == "val", batch_size=size)  # type: ignore[arg-type]
+    def _score(self, split: str, batch: Mapping[str, Any]) -> None:
+        logits, targets = self.among_classes(self(batch["logits"])), batch["target"]
+        self.score(split, batch, self.task.predictions(logits), targets, self.task.loss(logits, targets))
 
 
 def check_columns(class_names: Sequence[str], aux_names: Sequence[str]) -> int:

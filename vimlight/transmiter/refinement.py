@@ -194,15 +194,18 @@ class RefinementModule(AdapterModule):
 
     def on_validation_epoch_start(self) -> None:
         """Starts a new pass."""
+        super().on_validation_epoch_start()
         self.scores.reset()
 
     def validation_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
         """Updates the validation metrics, and those of the mixtures."""
         super().validation_step(batch, batch_index)
-        self._score_mixtures(batch)
+        if not batch.get("spare"):
+            self._score_mixtures(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Keeps this epoch's adapter if it is the best so far."""
+        """Logs the scores, and keeps this epoch's adapter if it is the best so far."""
+        super().on_validation_epoch_end()
         if self.trainer.sanity_checking or self.trainer.state.fn != TrainerFn.FITTING:
             return
         found = self.scores.choice(self.current_epoch + 1)

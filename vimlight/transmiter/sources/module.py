@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 
 from vimlight.errors import ConfigError
 from vimlight.tasks import create_task
-from vimlight.trainable import OptimizerFactory, TrainableModule, check_class_names
+from vimlight.tasks.scoring import ScoredModule
+from vimlight.trainable import OptimizerFactory, check_class_names
 from vimlight.transmiter.sources import TUNINGS, Start, check_tuning
 from vimlight.transmiter.sources.data import SourceDataModule
 from vimlight.transmiter.sources.writing import write_tuned
@@ -35,7 +36,7 @@ class TunedEpoch(NamedTuple):
     epoch: int
 
 
-class SourceModule(TrainableModule):
+class SourceModule(ScoredModule):
     """Fine-tunes an image-text model; at the end of `fit` the caches of `data.out` are written.
 
     With a `data.val` the epoch with the best accuracy there is kept, otherwise the last one.
@@ -74,8 +75,7 @@ class SourceModule(TrainableModule):
         self.seed = seed
         self.task = create_task("classification", class_names)
         self.class_indices = list(range(len(class_names)) if class_indices is None else class_indices)
-        metrics = self.task.metrics()
-        self.metrics = nn.ModuleDict({f"{split}_": metrics.clone(prefix=f"{split}/") for split in ("val", "test")})
+        self.measure(self.task)
         self.best: TunedEpoch | None = None
         self._best_state: dict[str, Tensor] = {}
 
@@ -137,10 +137,12 @@ class SourceModule(TrainableModule):
         """Predicts a batch.
 
         Returns:
-            The ids, the probabilities `(N, C)` and the predicted labels.
+            The ids, the probabilities `(N, C)` and the predicted labels; of a spare batch, nothing.
         """
         probabilities = self.task.predictions(self(batch["input"]))
-        return {"id": batch["id"], "prediction": probabilities, "label": self.task.labels(probabilities)}
+        count = 0 if batch.get("spare") else len(probabilities)
+        found, names = probabilities[:count], batch["id"][:count]
+        return {"id": names, "prediction": found, "label": self.task.labels(found)}
 
     def on_validation_end(self) -> None:
         """Keeps this epoch if it is the best so far."""
@@ -226,7 +228,4 @@ class SourceModule(TrainableModule):
 
     def _score(self, split: str, batch: Mapping[str, Any]) -> None:
         logits, targets = self(batch["input"]), batch["target"]
-        self.log(f"{split}/loss", self.task.loss(logits, targets), batch_size=len(targets), sync_dist=True)
-        metrics = self.metrics[f"{split}_"]
-        metrics.update(self.task.predictions(logits), targets)  # type: ignore[operator]
-        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=split == "val", batch_size=len(targets))  # type: ignore[arg-type]
+        self.score(split, batch, self.task.predictions(logits), targets, self.task.loss(logits, targets))
