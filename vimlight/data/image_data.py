@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
+from vimlight.data.dealing import dealt
 from vimlight.data.loading import Batch, BatchDataset, Keeper, batch_loader, chunk_loader, raise_worker_error
 from vimlight.data.properties import CertainProperties
 from vimlight.data.sampling import random_subset, set_apart, shuffled
@@ -40,6 +41,9 @@ RESIZES = ("crop", "squash")
 
 class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
     """What both data modules share; a subclass decides which images are for training and which for validation.
+
+    Several processes train on equal numbers of images, for which some are repeated where they do not divide; in
+    validation, test and prediction each image is seen once, in the batch in which one process would see it.
 
     Batches are dictionaries: `"image"` `(N, 3, H, W)` float32 on the device; `"target"`, `(N,)` int64 of classes,
     `(N, C)` of zeros and ones, or what else the layout of the data's kind of task says; `"id"`, a list of N names; and
@@ -201,11 +205,11 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Loads the validation images in order."""
-        return self._loader(self.tables["val"], kept=self._keeps("val"))
+        return self._loader(self.tables["val"], self._dealt(self.tables["val"]), kept=self._keeps("val"))
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Loads the test images in order."""
-        return self._loader(self.tables["test"], kept=self._keeps("test"))
+        return self._loader(self.tables["test"], self._dealt(self.tables["test"]), kept=self._keeps("test"))
 
     @property
     def predict_table(self) -> Table:
@@ -219,7 +223,8 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Loads the images of `predict_table` in order."""
-        return self._loader(self.predict_table, layout=self.predict_layout)
+        table = self.predict_table
+        return self._loader(table, self._dealt(table), layout=self.predict_layout)
 
     def batches(self, split: str, device: torch.device | str = "cpu", limit: int | None = None) -> Iterator[Batch]:
         """Yields the batches of a split as a model sees them in evaluation, without a trainer: in order, not augmented.
@@ -331,6 +336,9 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
 
     def _keeps(self, split: str, augmented: bool = False) -> bool:
         return self.keeper is not None and self.keeper.keeps(split, augmented)
+
+    def _dealt(self, table: Table) -> DistributedSampler[int] | None:
+        return dealt(self.trainer, len(table), self.batch_size)
 
     def _loader(
         self,

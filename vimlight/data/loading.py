@@ -19,7 +19,7 @@ __all__ = ["Batch", "BatchDataset", "Keeper", "batch_loader", "chunk_loader", "r
 
 Batch = dict[str, Any]
 """`"image"` `(N, 3, H, W)`, `"target"` as its layout has it, `"id"` list of N names, `"size"` `(N, 2)` int64: height
-and width of the images before they became the input."""
+and width of the images before they became the input; `"spare"` where none of it counts, see `WholeBatches`."""
 
 
 class Keeper(Protocol):
@@ -143,7 +143,7 @@ def batch_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
-        collate_fn=_whole,
+        collate_fn=_spare if getattr(sampler, "spare", False) else _whole,
         generator=generator,
     )
 
@@ -159,3 +159,7 @@ def chunk_loader(dataset: BatchDataset, chunks: Iterable[Sequence[int]], num_wor
 
 def _whole(batch: Any) -> Any:
     return batch
+
+
+def _spare(batch: Any) -> Any:
+    return {**batch, "spare": True}

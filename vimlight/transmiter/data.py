@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 
 from vimlight.data import few_shot, set_apart
+from vimlight.data.dealing import dealt
 from vimlight.data.loading import Batch, batch_loader, raise_worker_error
 from vimlight.data.properties import CertainProperties
 from vimlight.errors import ConfigError, DataError, nearest, unknown_name
@@ -198,16 +200,16 @@ class CacheDataModule(CertainProperties, pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Loads the validation images in order; nothing if there are none."""
         rows = self.rows["val"]
-        return self._loader(self._dataset("val", rows)) if len(rows) else []
+        return self._dealt(self._dataset("val", rows)) if len(rows) else []
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Loads the test images in order."""
-        return self._loader(self._dataset("test", self._labelled("test")))
+        return self._dealt(self._dataset("test", self._labelled("test")))
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Loads all images of the test cache in order."""
         cache = self._given("test")
-        return self._loader(CacheRows(cache, torch.arange(len(cache)), with_labels=False))
+        return self._dealt(CacheRows(cache, torch.arange(len(cache)), with_labels=False))
 
     def batches(self, split: str, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """Yields the batches of a split without a trainer, in order, first views.
@@ -279,9 +281,13 @@ class CacheDataModule(CertainProperties, pl.LightningDataModule):
         tuned = self.tuned if split == "train" else []
         return CacheRows(self._cache(split), rows, tuned, COMBINATIONS[self.combine], with_labels=not tuned)
 
-    def _loader(self, dataset: CacheRows, sampler: ViewSampler | None = None) -> DataLoader[Batch]:
+    def _dealt(self, dataset: Any) -> DataLoader[Batch]:
+        """Loads this process's share of the images in order."""
+        return self._loader(dataset, dealt(self.trainer, len(dataset), self.batch_size))
+
+    def _loader(self, dataset: Any, sampler: DistributedSampler[int] | None = None) -> DataLoader[Batch]:
         pin_memory = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return batch_loader(cast(Any, dataset), self.batch_size, self.num_workers, sampler, pin_memory)
+        return batch_loader(dataset, self.batch_size, self.num_workers, sampler, pin_memory)
 
 
 def _at_least(minimum: int, **numbers: int | None) -> None:

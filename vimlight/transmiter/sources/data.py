@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vimlight.data import Augmentation, few_shot
-from vimlight.data.loading import Batch, BatchDataset, batch_loader
+from vimlight.data.loading import Batch, BatchDataset
 from vimlight.data.transforms import augmentation, normalise
 from vimlight.errors import ConfigError, DataError
 from vimlight.transmiter.cache import LogitCache
@@ -152,7 +152,7 @@ class SourceDataModule(CacheDataModule):
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Loads all images of the test cache in order."""
-        return self._loader(self._dataset("test", torch.arange(len(self._given("test")))))
+        return self._dealt(self._dataset("test", torch.arange(len(self._given("test")))))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Prepares images, and changes those for training."""
@@ -175,10 +175,6 @@ class SourceDataModule(CacheDataModule):
             table = image_table(cache).subset(rows)
             return BatchDataset(FittedTable(table, image_input_of(cache)), image_input_of(cache))
         return FeatureRows(cache, rows)
-
-    def _loader(self, dataset: Any, sampler: ViewSampler | None = None) -> DataLoader[Batch]:
-        pin_memory = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return batch_loader(dataset, self.batch_size, self.num_workers, sampler, pin_memory)
 
 
 class FeatureRows(Dataset[Batch]):

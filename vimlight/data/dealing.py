@@ -1,0 +1,55 @@
+"""How the batches of validation, test and prediction are dealt out to several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import lightning.pytorch as pl
+from torch.utils.data.distributed import DistributedSampler
+
+__all__ = ["WholeBatches", "dealt"]
+
+
+class WholeBatches(DistributedSampler[int]):
+    """Deals the batches that one process would see out to several: each image once, beside the same others.
+
+    So what is computed of a batch as a whole, such as a contrastive loss, does not depend on the number of processes.
+    A process that no batch is left for gets a spare one of the first image, which is not to be counted: the trainer
+    wants a step of every process, and some of what processes do together happens in the first step.
+
+    Args:
+        count: Number of images.
+        batch_size: Images in a batch.
+        world: Number of processes.
+        rank: Which of them this one is.
+
+    Attributes:
+        spare: Whether this process's only batch is a spare one.
+    """
+
+    def __init__(self, count: int, batch_size: int, world: int, rank: int) -> None:
+        super().__init__(cast(Any, range(count)), world, rank, shuffle=False)
+        starts = range(rank * batch_size, count, world * batch_size)
+        self._rows = [row for start in starts for row in range(start, min(start + batch_size, count))]
+        self.spare = count > 0 and not self._rows
+        if self.spare:
+            self._rows = [0]
+        self.num_samples = len(self._rows)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yields the rows of this process's batches."""
+        return iter(self._rows)
+
+
+def dealt(trainer: pl.Trainer | None, count: int, batch_size: int) -> WholeBatches | None:
+    """Returns the sampler of a process for validation, test or prediction; none where there is only one process.
+
+    Args:
+        trainer: The trainer, if there is one.
+        count: Number of images.
+        batch_size: Images in a batch.
+    """
+    if trainer is None or trainer.world_size == 1:
+        return None
+    return WholeBatches(count, batch_size, trainer.world_size, trainer.global_rank)
