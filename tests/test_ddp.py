@@ -1,4 +1,4 @@
-"""Two processes train the module that one process trains with the same global batch."""
+"""Two processes train the module that one process trains with the same global batch, and score as one does."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from vimlight.tasks import list_tasks
+
 SCRIPT = """
 import sys
 from functools import partial
 from pathlib import Path
 import torch
 from torch.optim import SGD
+from vimlight.report.callbacks import RunReport
 from vimlight.report.predictions import PredictionWriter
+from lightning.pytorch.loggers import CSVLogger
+from tiny_kinds import SETTINGS, scene_for
+from vimlight.tasks import list_tasks
 from tiny_training import midstream, downstream, digits, scenes, tiny_backbone, trainer
 
 torch.set_num_threads(1)
@@ -45,6 +51,23 @@ def prepare(stage, zoo):
     return data, midstream(backbone, data, zoo, name="module", optimizer=slow, **task)
 
 
+def scores(kind):
+    # Of 13 images in batches of 5, one of two processes gets two batches; of 3, the other gets none.
+    own = {"batch_size": 5, "val_fraction": 13 / 40, "test_limit": 3}
+    data = scenes(scene_for(kind), train=40, **own)
+    place = root / "scores" / kind
+    model = midstream(tiny_backbone(), data, str(place), task=SETTINGS[kind])
+    writer, logger = PredictionWriter(str(place / "out.json")), CSVLogger(str(place))
+    judge = trainer(str(place), strategy="ddp", devices=devices, callbacks=[writer, RunReport(2)], logger=logger)
+    found = {**judge.validate(model, datamodule=data, verbose=False)[0]}
+    found |= judge.test(model, datamodule=data, verbose=False)[0]
+    judge.predict(model, datamodule=data, return_predictions=False)
+    return judge.global_rank, found
+
+
+parts = {kind: scores(kind) for kind in list_tasks()}
+rank = next(rank for rank, _ in parts.values())
+torch.save({kind: found for kind, (_, found) in parts.items()}, root / f"scores{rank}.pt")
 for stage in sys.argv[3:]:
     place = root / stage
     place.mkdir(exist_ok=True)
@@ -83,14 +106,34 @@ def train(devices, root):
         key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "LOCAL_", "NODE_", "WORLD"))
     }
     command = [sys.executable, "-W", "ignore", str(script), str(devices), str(root), *STAGES]
-    done = subprocess.run(command, env={**clean, **own}, cwd=root, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env={**clean, **own}, cwd=root, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return {stage: torch.load(root / stage / "result.pt", weights_only=True) for stage in STAGES}
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folders of one process and of two, and what they trained."""
+    folder = tmp_path_factory.mktemp("ddp")
+    return folder, [train(1, folder / "one"), train(2, folder / "two")]
+
+
 @pytest.mark.slow
-def test_two_processes_train_the_same_modules(tmp_path):
-    runs = train(1, tmp_path / "one"), train(2, tmp_path / "two")
+def test_two_processes_score_every_image_once(runs):
+    one, two, other = (torch.load(runs[0] / file) for file in ("one/scores0.pt", "two/scores0.pt", "two/scores1.pt"))
+    assert list(one) == list_tasks()
+    for kind, expected in one.items():
+        assert {"val/loss", "test/loss"} <= set(expected)
+        assert two[kind] == pytest.approx(expected, rel=1e-5, abs=1e-6, nan_ok=True), kind
+        # Checkpoints are chosen by what each process knows.
+        assert other[kind] == pytest.approx(two[kind], nan_ok=True), kind
+        tables = [runs[0] / run / "scores" / kind / "out.json" for run in ("one", "two")]
+        assert tables[0].read_text() == tables[1].read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_modules(runs):
+    tmp_path, runs = runs
     for stage in STAGES:
         one, two = (run[stage] for run in runs)
         assert one["state"].keys() == two["state"].keys()

@@ -221,3 +221,12 @@ def test_the_mean_loss_does_not_depend_on_the_sizes_of_batches(name):
             scores.update(task.predictions(outputs[part], (4, 4)), targets[part], loss)
         found.append(float(scores.loss.compute()))
     assert found == pytest.approx([float(task.loss(outputs, targets))] * 3, rel=1e-5)
+
+
+def test_the_loss_of_numbers_far_from_zero():
+    task = create_task("regression", ("width",))
+    task.spread = torch.tensor([0.3])
+    targets = 1e6 + 0.3 * torch.randn(40, 1)
+    outputs = targets + torch.randint(-3, 4, (40, 1)) / 16
+    expected = ((outputs - targets) / 0.3).square().mean()
+    assert float(task.loss(outputs, targets)) == pytest.approx(float(expected), rel=1e-4)

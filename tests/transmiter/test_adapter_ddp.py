@@ -1,4 +1,4 @@
-"""Two processes train the adapter that one process trains with the same global batch, and choose the same."""
+"""Two processes train, choose and score the adapter that one process does with the same global batch."""
 
 from __future__ import annotations
 
@@ -31,13 +31,16 @@ for stage in sys.argv[4:]:
         # Noise is drawn by each process.
         model = ExtractionModule(data.class_names, data.aux_names, noise=0.0, basis="learned", **common)
     else:
-        data = CacheDataModule(f"{caches}/strong", shots=8, val_shots=8, **options)
+        # Of 13 images in batches of 8, one process gets more than the other; of 3, one gets none.
+        odd = {"val": f"{caches}/few/strong", "test": f"{caches}/odd/strong"}
+        data = CacheDataModule(f"{caches}/strong", shots=8, **odd, **options)
         model = RefinementModule(None, data.class_names, data.aux_names, **common)
     fit = trainer(place, epochs=3, strategy="ddp", devices=devices)
     fit.fit(model, datamodule=data)
+    tested = {} if stage == "extraction" else fit.test(model, datamodule=data, verbose=False)[0]
     if fit.is_global_zero:
         choice = list(getattr(model, "choice", None) or [])
-        torch.save({"state": model.state_dict(), "choice": choice}, f"{place}/result.pt")
+        torch.save({"state": model.state_dict(), "choice": choice, "tested": tested}, f"{place}/result.pt")
 """
 STAGES = ("extraction", "refinement")
 
@@ -52,7 +55,8 @@ def train(devices, root, caches):
     own = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
-        "PYTHONPATH": str(Path(__file__).parents[1]),
+        # The package beside these tests, wherever another one is installed.
+        "PYTHONPATH": os.pathsep.join(str(folder) for folder in Path(__file__).parents[1:3]),
         "OMP_NUM_THREADS": "1",
     }
     clean = {
@@ -67,7 +71,8 @@ def train(devices, root, caches):
 
 @pytest.mark.slow
 def test_two_processes_train_the_same_adapters(tmp_path):
-    write_pair(tmp_path / "caches")
+    for part, count in (("", 80), ("odd", 13), ("few", 3)):
+        write_pair(tmp_path / "caches" / part, count=count)
     runs = [train(devices, tmp_path / str(devices), tmp_path / "caches") for devices in (1, 2)]
     for stage in STAGES:
         one, two = (run[stage] for run in runs)
@@ -75,5 +80,6 @@ def test_two_processes_train_the_same_adapters(tmp_path):
         for name, value in one["state"].items():
             torch.testing.assert_close(two["state"][name], value, rtol=1e-4, atol=1e-6, msg=f"{stage}: {name}")
         assert one["choice"] == pytest.approx(two["choice"], rel=1e-4)
-        assert bool(one["choice"]) == (stage == "refinement")
+        assert one["tested"] == pytest.approx(two["tested"], rel=1e-4)
+        assert bool(one["choice"]) == bool(one["tested"]) == (stage == "refinement")
         assert [path.name for path in (tmp_path / "2" / stage).glob("*.safetensors")] == ["out.safetensors"]

@@ -71,6 +71,15 @@ def test_batches_do_not_matter():
     )
 
 
+def test_what_is_far_from_zero_is_solved_as_well():
+    x, y = problem(inputs=5)
+    near, far = NormalEquations.of([(x, y)]), NormalEquations.of([(x + 1e7, y - 1e9)])
+    torch.testing.assert_close(far.solution(0.3)[0], near.solution(0.3)[0], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(far.values, near.values, rtol=1e-5, atol=1e-7)
+    assert far.variance == pytest.approx(near.variance, rel=1e-5)
+    torch.testing.assert_close(far.mean_y, near.mean_y - 1e9)
+
+
 def as_features(root, count=80):
     """The strong model's cache with features and a text head instead of logits."""
     latent, labels = images(count, 2)

@@ -204,8 +204,12 @@ class NormalEquations:
         """Sums the moments in one pass over inputs `(n, V, P)` and gaps `(n, V, C)`, float64."""
         count = 0
         sums: list[Any] = [0.0] * 5
+        middle: tuple[Tensor, Tensor] | None = None
         for inputs, gaps in data:
             x, y = inputs.flatten(0, 1), gaps.flatten(0, 1)
+            # Sums of squares of what is far from zero would lose the spread around the mean.
+            middle = middle or (x.mean(0), y.mean(0))
+            x, y = x - middle[0], y - middle[1]
             count += len(x)
             parts = (x.sum(0), y.sum(0), x.T @ x, x.T @ y, y.square().sum())
             sums = [total + part for total, part in zip(sums, parts, strict=True)]
@@ -214,7 +218,9 @@ class NormalEquations:
         cross = sums[3] - count * torch.outer(mean_x, mean_y)
         values, vectors = torch.linalg.eigh(scatter)
         variance = float(sums[4] / count / len(mean_y) - mean_y.square().mean())
-        return cls(count, mean_x, mean_y, values.clamp_min(0), vectors, vectors.T @ cross, max(variance, _SMALLEST))
+        assert middle is not None
+        means = middle[0] + mean_x, middle[1] + mean_y
+        return cls(count, *means, values.clamp_min(0), vectors, vectors.T @ cross, max(variance, _SMALLEST))
 
     def _shrunk(self, strength: float) -> Tensor:
         """Returns the inverse of the regularised eigenvalues."""
