@@ -16,8 +16,9 @@ from vimlight.backbone.prefix import KeptImages, Prefix, Route, find_route, run_
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.backbone.readout import MAPS, READOUTS, Features, check_readout, map_blocks, tap_blocks, tap_maps
 from vimlight.backbone.sites import Site, Sites, find_sites
-from vimlight.backbone.weights import fingerprint_of, first_line, load_weights
+from vimlight.backbone.weights import fingerprint_of, load_weights
 from vimlight.errors import BackboneError, ConfigError, nearest, unknown_name
+from vimlight.weight_file import first_line
 
 __all__ = ["Backbone", "build_backbone", "create_backbone"]
 

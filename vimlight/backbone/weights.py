@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import timm
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vimlight.backbone.preprocessing import Preprocessing
-from vimlight.errors import BackboneError, nearest
+from vimlight.errors import BackboneError
+from vimlight.weight_file import read_weights
 
-__all__ = ["fingerprint_of", "first_line", "load_weights", "read_tensors"]
+__all__ = ["fingerprint_of", "load_weights"]
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _PACKAGE = "package:"
@@ -32,15 +30,15 @@ def load_weights(model: nn.Module, checkpoint: str) -> None:
 
     Args:
         model: The model that receives the weights.
-        checkpoint: A `.safetensors` file, a file of plain tensors (read with `weights_only=True`), or
-            `package:NAME` for the one weight file inside an installed package.
+        checkpoint: A `.safetensors` file, a file of plain tensors (read with `weights_only=True`), a TorchScript
+            archive, or `package:NAME` for the one weight file inside an installed package.
 
     Raises:
         BackboneError: If the file is missing, unsafe, damaged, or does not fit the model.
     """
     in_order = checkpoint.startswith(_PACKAGE)
     path = _package_file(checkpoint.removeprefix(_PACKAGE)) if in_order else Path(checkpoint).expanduser()
-    state = read_tensors(path)
+    state = read_weights(path, error=BackboneError).tensors
     fitted = _fit(model, state) or (_fit_in_order(model, state) if in_order else None)
     if fitted is None:
         raise BackboneError(f"{path.name} does not fit {type(model).__name__}: {_misfit(model, state)}")
@@ -59,37 +57,6 @@ def fingerprint_of(model: nn.Module, preprocessing: Preprocessing) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of a `.safetensors` file or of a file of `torch.save`, without running anything in it.
-
-    Args:
-        path: The file.
-
-    Raises:
-        BackboneError: If it is missing, unsafe or damaged.
-    """
-    if not path.is_file():
-        close = nearest(path.name, (file.name for file in path.parent.glob("*"))) if path.parent.is_dir() else []
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise BackboneError(f"checkpoint {str(path)!r} does not exist{hint}")
-    try:
-        state = timm.models.load_state_dict(str(path), weights_only=True)
-    except (RuntimeError, OSError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        # Both libraries name the global that a pickle would call; other words mean that the file is damaged.
-        if "unsupported global" in str(error).lower():
-            raise BackboneError(
-                f"{path.name} holds more than plain tensors and is not read, since a pickle can run code; "
-                "save its state_dict as .safetensors"
-            ) from error
-        raise BackboneError(f"{path.name} is damaged or no weight file: {first_line(error)}") from error
-    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of another library's error, or its type where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _package_file(package: str) -> Path:

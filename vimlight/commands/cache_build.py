@@ -29,11 +29,14 @@ class Model:
         name: A model of open_clip (ViT-B-16), hf-hub:owner/model, local-dir:path, vit_scenes_small or vit_scenes_base.
         pretrained: Tag or file of the weights, for the names of open_clip.
         checkpoint: Fine-tuned weights of the same model, loaded on top.
+        tag: The published weights that a file holds or descends from, if it does not tell; decides activation and
+            preprocessing.
     """
 
     name: str
     pretrained: str | None = None
     checkpoint: str | None = None
+    tag: str | None = None
 
 
 class BuildParser(ArgumentParser):

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from vimlight.backbone import Backbone
-from vimlight.backbone.weights import read_tensors
-from vimlight.errors import CheckpointError, ConfigError, unknown_name
+from vimlight.errors import BackboneError, CheckpointError, ConfigError, unknown_name
 from vimlight.interop.base import FORMATS, Fact, Format, Imported, add_module, affine_head
 from vimlight.plugins import Plugin
+from vimlight.weight_file import read_weights
 
 __all__ = ["PetlFile", "read"]
 
@@ -76,7 +76,7 @@ def read(path: Path, backbone: Backbone, scale: float, bits: int | None = None) 
         BackboneError: If the file is missing, unsafe or damaged.
         CheckpointError: If it holds something else than these modules, or leaves open which.
     """
-    units, others = _sorted(read_tensors(path))
+    units, others = _sorted(read_weights(path, error=BackboneError).tensors)
     kind = _kind(units, path)
     if kind == "adaptformer" and bits != 32:
         raise CheckpointError(

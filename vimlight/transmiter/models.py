@@ -11,14 +11,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vimlight.embedded import PAIR_MODELS
-from vimlight.errors import CheckpointError, ConfigError, nearest, unknown_name
+from vimlight.errors import CheckpointError, ConfigError, unknown_name
 from vimlight.tensor_file import sha256_of
+from vimlight.transmiter.recipes import recipe_for
+from vimlight.transmiter.weights import BIG_VISION, fine_tune, fit, load_big_vision
+from vimlight.weight_file import WeightFile, read_weights
 
 __all__ = ["PRECISIONS", "ImageInput", "ImageTextModel", "load_model"]
 
@@ -149,29 +153,38 @@ class ImageTextModel:
             yield
 
 
-def load_model(name: str, pretrained: str | None = None, checkpoint: str | None = None) -> ImageTextModel:
+def load_model(
+    name: str, pretrained: str | None = None, checkpoint: str | None = None, tag: str | None = None
+) -> ImageTextModel:
     """Loads an image-text model in float32 on the CPU.
 
     Args:
         name: A model of open_clip, `hf-hub:owner/model`, `local-dir:path`, or one of the embedded pair.
-        pretrained: Tag of the weights, or a file of them; not for `hf-hub:`, `local-dir:` and the embedded pair, which
-            bring theirs.
+        pretrained: Tag of the weights, or a file of them: `.safetensors`, plain tensors, or a TorchScript archive such
+            as OpenAI published; not for `hf-hub:`, `local-dir:` and the embedded pair, which bring theirs.
         checkpoint: Fine-tuned weights of the same model, loaded on top; preprocessing and activation stay those that
             belong to `pretrained`.
+        tag: The published weights that a file holds or descends from. It decides activation and preprocessing, and is
+            needed where the file does not tell and the tags of that name disagree.
 
     Raises:
         UnknownNameError: If there is no such model or tag.
-        ConfigError: If `pretrained` is missing or of no use.
+        ConfigError: If `pretrained` or `tag` is missing, of no use, or at odds with the file.
         CheckpointError: If the weights cannot be had or do not fit.
     """
     arguments = {"name": name, "pretrained": pretrained, "checkpoint": checkpoint}
-    brings_weights = name in PAIR_MODELS or name.startswith(_SCHEMES)
-    if brings_weights and pretrained is not None:
-        raise ConfigError(f"model {name!r} brings its own weights; leave out pretrained: {pretrained!r}")
-    loaded = _embedded(name) if name in PAIR_MODELS else _open_clip(name, pretrained, checkpoint)
+    if tag is not None:
+        arguments["tag"] = tag
+    if name in PAIR_MODELS or name.startswith(_SCHEMES):
+        for key, value in (("pretrained", pretrained), ("tag", tag)):
+            if value is not None:
+                raise ConfigError(f"model {name!r} brings its own weights; leave out {key}: {value!r}")
+        loaded = _embedded(name) if name in PAIR_MODELS else _made(name, require_pretrained=checkpoint is None)
+    else:
+        loaded = _open_clip(name, pretrained, checkpoint, tag)
     loaded.arguments = arguments
-    if checkpoint is not None:
-        _load_checkpoint(loaded.model, checkpoint)
+    if checkpoint is not None and (pretrained is not None or name in PAIR_MODELS or name.startswith(_SCHEMES)):
+        fine_tune(loaded.model, checkpoint)
     return loaded
 
 
@@ -183,60 +196,46 @@ def _embedded(name: str) -> ImageTextModel:
     return ImageTextModel(name, model, tokenizer, ImageInput((IMAGE_SIZE, IMAGE_SIZE), MEAN, STD, resize_mode="squash"))
 
 
-def _open_clip(name: str, pretrained: str | None, checkpoint: str | None) -> ImageTextModel:
-    import open_clip
+def _open_clip(name: str, pretrained: str | None, checkpoint: str | None, tag: str | None) -> ImageTextModel:
+    """Loads a model that open_clip knows by name."""
+    if name not in open_clip.list_models():
+        raise unknown_name("model", name, [*open_clip.list_models(), *PAIR_MODELS])
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    weights = checkpoint if pretrained is None else pretrained
+    if weights is None:
+        raise ConfigError(f"model {name!r} needs weights: pretrained: {' or '.join(tags[:3]) or 'a file'}, or a file")
+    if pretrained in tags:
+        if tag is not None:
+            raise ConfigError(f"pretrained: {pretrained} is a tag itself; leave out tag: {tag!r}")
+        # OpenAI's weights want another activation than open_clip's plain names stand for.
+        quick = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu"))
+        return _made(name, pretrained=pretrained, force_quick_gelu=quick, require_pretrained=True)
+    path = Path(weights).expanduser()
+    if pretrained is not None and not path.suffix and not path.is_file():
+        raise unknown_name(f"weights of {name!r}", pretrained, tags)
+    return _from_file(name, path, "checkpoint" if pretrained is None else "pretrained", tag)
 
-    options = {} if name.startswith(_SCHEMES) else _weights_of(name, pretrained, checkpoint)
+
+def _from_file(name: str, path: Path, what: str, tag: str | None) -> ImageTextModel:
+    big_vision = path.suffix in BIG_VISION and path.is_file()
+    file = WeightFile(path, {}) if big_vision else read_weights(path, what)
+    recipe = recipe_for(name, file, tag)
+    loaded = _made(name, load_weights=False, pretrained_text=False, **recipe.creation())
+    if big_vision:
+        load_big_vision(loaded.model, path)
+    else:
+        fit(loaded.model, file)
+    return loaded
+
+
+def _made(name: str, **options: Any) -> ImageTextModel:
     try:
         with _quiet():
-            model = open_clip.create_model(name, require_pretrained=checkpoint is None, **options)
+            model = open_clip.create_model(name, **options)
             tokenizer = open_clip.get_tokenizer(name)
     except _FAULTS as error:
         raise CheckpointError(f"model {name!r} cannot be loaded: {_first_line(error)}") from error
     return ImageTextModel(name, model, tokenizer, ImageInput.of(model))
-
-
-def _weights_of(name: str, pretrained: str | None, checkpoint: str | None) -> dict[str, Any]:
-    """Checks name and weights of a model that open_clip knows, and returns how to create it."""
-    import open_clip
-
-    if name not in open_clip.list_models():
-        raise unknown_name("model", name, [*open_clip.list_models(), *PAIR_MODELS])
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained is None and checkpoint is None:
-        raise ConfigError(f"model {name!r} needs weights: pretrained: {' or '.join(tags[:3]) or 'a file'}, or a file")
-    if pretrained is None or Path(pretrained).is_file():
-        return {"pretrained": pretrained}
-    if pretrained not in tags:
-        if Path(pretrained).suffix:
-            raise _missing_file("pretrained", Path(pretrained))
-        raise unknown_name(f"weights of {name!r}", pretrained, tags)
-    # OpenAI's weights want another activation than open_clip's plain names stand for.
-    quick = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu"))
-    return {"pretrained": pretrained, "force_quick_gelu": quick}
-
-
-def _load_checkpoint(model: nn.Module, checkpoint: str) -> None:
-    import open_clip
-
-    path = Path(checkpoint).expanduser()
-    if not path.is_file():
-        raise _missing_file("checkpoint", path)
-    try:
-        open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
-    except _FAULTS as error:
-        text = str(error).lower()
-        if "unsupported global" in text:
-            raise CheckpointError(f"{path.name} holds more than plain tensors and is not read") from error
-        if "weights only load failed" in text:
-            raise CheckpointError(f"{path.name} is damaged or no weight file") from error
-        raise CheckpointError(f"{path.name} does not fit {type(model).__name__}: {_first_line(error)}") from error
-
-
-def _missing_file(what: str, path: Path) -> CheckpointError:
-    siblings = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
-    close = nearest(path.name, siblings, 1)
-    return CheckpointError(f"{what} {str(path)!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else ""))
 
 
 def _first_line(error: Exception) -> str:
