@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from vimlight.data import FileTable, Source, TensorTable
-from vimlight.data.tables import rgb_tensor
 from vimlight.errors import DataError
 
 
@@ -42,18 +39,6 @@ def test_a_table_needs_a_target_for_each_image():
         TensorTable(torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(3), "odd")
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "CMYK", "I;16", "LA"])
-def test_any_mode_becomes_rgb(mode):
-    if mode == "I;16":
-        image = Image.fromarray(np.full((4, 6), 200 * 256 + 7, dtype=np.uint16))
-    else:
-        image = Image.new("L", (6, 4), 255 if mode == "1" else 200).convert(mode)
-    pixels = rgb_tensor(image)
-    assert pixels.shape == (3, 4, 6)
-    assert pixels.dtype == torch.uint8
-    assert pixels.unique().tolist() == ([255] if mode == "1" else [200])
-
-
 def test_corrupt_and_missing_files_are_named(corrupt, flowers):
     table = FileTable([corrupt, flowers / "gone.png"], torch.zeros(2), flowers)
     with pytest.raises(DataError, match=r"cannot read image .*rose/1.jpg: .*[Tt]runcated.*skip_corrupt"):
@@ -66,6 +51,14 @@ def test_readable_leaves_corrupt_files_out_and_counts_them(corrupt, flowers):
     table = FileTable([flowers / "rose" / "0.png", corrupt], torch.zeros(2), flowers)
     with pytest.warns(UserWarning, match=r"skipped 1 of 2 images; the first: cannot read image .*rose/1.jpg"):
         assert table.readable().ids == ["rose/0.png"]
+
+
+def test_other_backgrounds_are_other_images(flowers):
+    files = FileTable([flowers / "rose" / "0.png"], torch.zeros(1), flowers)
+    black = files.over("black").subset([0])
+    assert (black.background, files.background) == ("black", "white")
+    assert black.digest() != files.digest()
+    assert black.over("white").digest() == files.subset([0]).digest() == files.digest()
 
 
 def test_source_checks_targets_and_emptiness():

@@ -30,6 +30,30 @@ def write_image(path, size=(20, 12), colour=None, seed=0):
     return path
 
 
+# What each orientation tag says is to be done to the stored pixels.
+TURNS = {
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels.swapaxes(0, 1), 2),
+    8: lambda pixels: np.rot90(pixels),
+}
+
+
+def write_turned(path, upright, tag, **options):
+    """Writes an image that its orientation tag turns upright."""
+    # Two of the turns undo each other, the others themselves.
+    stored = TURNS[{6: 8, 8: 6}.get(tag, tag)](upright)
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, **options)
+    return path
+
+
 def write_idx(path, values):
     header = struct.pack(">BBBB", 0, 0, 8, values.ndim) + struct.pack(f">{values.ndim}I", *values.shape)
     path.parent.mkdir(parents=True, exist_ok=True)

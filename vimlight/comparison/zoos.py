@@ -15,7 +15,7 @@ from vimlight.backbone import Backbone
 from vimlight.comparison.plan import RANDOM, REAL, SHUFFLED, Plan, Task
 from vimlight.comparison.processes import in_parallel, quiet_trainer, quietly
 from vimlight.data import MidstreamDataModule, Source
-from vimlight.data.tables import pick
+from vimlight.data.target_rows import pick
 from vimlight.midstream import MidstreamModule
 from vimlight.plugins import Plugin
 from vimlight.zoo import Zoo

@@ -106,7 +106,7 @@ class DownstreamDataModule(ImageDataModule):
             return super().predict_table
         folder = existing_folder(self.predict_folder)
         files = image_files(folder)
-        table: Table = FileTable(files, torch.full((len(files),), -1), folder)
+        table = FileTable(files, torch.full((len(files),), -1), folder).over(self.background)
         return table.readable() if self.skip_corrupt else table
 
     @property

@@ -22,6 +22,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from vimlight.data.dealing import dealt
 from vimlight.data.loading import Batch, BatchDataset, Keeper, batch_loader, chunk_loader, raise_worker_error
+from vimlight.data.pictures import WHITE, check_colour
 from vimlight.data.properties import CertainProperties
 from vimlight.data.sampling import random_subset, set_apart, shuffled
 from vimlight.data.sources import load_source
@@ -59,6 +60,7 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
         image_size: Side of the input in pixels, or height and width, if not the backbone's own.
         resize: `"crop"` to keep the proportions of images and cut off what lies outside the input, `"squash"` to keep
             all of the image and give up its proportions. By default what lies in the image, such as masks, is squashed.
+        background: Colour that transparent pixels lie over, as CSS names it, such as `"black"` or `"#808080"`.
         skip_corrupt: Whether to leave out images that cannot be decoded; every file is then read once beforehand.
         test_limit: Largest number of test images, the same ones for every `seed`.
         preprocessing: The backbone's preprocessing, where no trainer brings a model that has it.
@@ -69,7 +71,7 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
 
     Raises:
         ConfigError: If a number is out of range.
-        UnknownNameError: If there is no such augmentation or way to resize.
+        UnknownNameError: If there is no such augmentation, way to resize or colour.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
         augment: str = "none",
         image_size: int | tuple[int, int] | None = None,
         resize: str | None = None,
+        background: str = WHITE,
         skip_corrupt: bool = False,
         test_limit: int | None = None,
         preprocessing: Preprocessing | None = None,
@@ -97,6 +100,7 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
         self.resize = resize
         if resize is not None and resize not in RESIZES:
             raise unknown_name("resize", resize, RESIZES)
+        self.background = check_colour(background)
         self.skip_corrupt = skip_corrupt
         self.test_limit = None if test_limit is None else at_least(1, "test_limit", test_limit)
         self.augmentation = augmentation(augment)
@@ -107,7 +111,7 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
     @cached_property
     def source(self) -> Source:
         """The data set, opened at the first use."""
-        return load_source(self.dataset, self.dataset_args)
+        return load_source(self.dataset, self.dataset_args).over(self.background)
 
     @property
     def kind(self) -> str:

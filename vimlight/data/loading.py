@@ -91,7 +91,7 @@ class BatchDataset(Dataset[Batch]):
         """Returns the batch of these rows.
 
         Raises:
-            DataError: If an image cannot be read.
+            DataError: If an image or a target cannot be read, or they do not fit each other.
         """
         rows = np.asarray(indices)
         ids = [self._table.ids[index] for index in indices]
@@ -99,7 +99,7 @@ class BatchDataset(Dataset[Batch]):
             targets = self._layout.collate(self._table.targets_of(indices))
             return {"target": targets, "id": ids, "index": rows, "kept": True}
         try:
-            images, targets = self._table.images(indices), self._table.targets_of(indices)
+            images, targets = self._table.examples(indices, self._layout)
         except DataError as error:
             if get_worker_info() is None:
                 raise

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,13 +23,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from vimlight.data.extents import check_extent
+from vimlight.data.pictures import UNREADABLE, WHITE, open_picture, orientation, peek, rgb_tensor
+from vimlight.data.target_rows import Targets, in_memory, pick
 from vimlight.errors import DataError
+from vimlight.tasks.targets import LABELS, TargetLayout
 
-__all__ = ["FileTable", "ItemTable", "Source", "Subset", "Table", "TensorTable", "pick", "rgb_tensor"]
+__all__ = ["FileTable", "ItemTable", "Source", "Subset", "Table", "TensorTable"]
 
-Targets = Any
-"""N targets in the layout of the task: a tensor, or a sequence that gives one at a time, reading it when asked."""
-
+_Read = TypeVar("_Read")
 # How many images are looked at where they can only be told apart by decoding them.
 _LOOKED_AT = 16
 
@@ -42,9 +44,11 @@ class Table(ABC):
             image, or a sequence that gives a mask at a time; see `vimlight.tasks.targets`.
         ids: N names, unique within a source.
         uniform: Whether all images have one size and lie in memory, so that they can be resized in batches.
+        background: Colour that transparent pixels lie over, as CSS names it.
     """
 
     uniform = False
+    background = WHITE
 
     def __init__(self, targets: Targets, ids: Sequence[str]) -> None:
         if len(targets) != len(ids):
@@ -78,6 +82,32 @@ class Table(ABC):
             return self.targets[torch.as_tensor(indices, dtype=torch.long)]
         return [self.targets[index] for index in indices]
 
+    def examples(self, indices: Sequence[int], layout: TargetLayout) -> tuple[list[Tensor] | Tensor, Any]:
+        """Returns some images and their targets; see `images` and `targets_of`.
+
+        Raises:
+            DataError: If one cannot be read, or a target was drawn on an image of another size or orientation.
+        """
+        images, targets = self.images(indices), self.targets_of(indices)
+        if layout.spatial:
+            for index, image, target in zip(indices, images, targets, strict=True):
+                check_extent(self.place(index), image, self.orientation(index), target, layout)
+        return images, targets
+
+    def place(self, index: int) -> str:
+        """Returns what messages call an image: its file, or its id."""
+        return self.ids[index]
+
+    def orientation(self, index: int) -> int:
+        """Returns the orientation tag of an image as it is stored, 1 to 8; `image` returns it upright."""
+        return 1
+
+    def over(self, background: str) -> Table:
+        """Returns a view of the table whose transparent pixels lie over a colour, as CSS names it."""
+        view = copy(self)
+        view.background = background
+        return view
+
     def subset(self, indices: Sequence[int] | Tensor) -> Table:
         """Returns a view of some of the rows, in the given order."""
         return Subset(self, torch.as_tensor(indices, dtype=torch.long))
@@ -95,7 +125,7 @@ class Table(ABC):
             rows: Which rows, in order; all of them if left out.
         """
         chosen = range(len(self)) if rows is None else rows
-        digest = hashlib.sha256("\0".join(self.ids[row] for row in chosen).encode())
+        digest = hashlib.sha256("\0".join([self.background, *(self.ids[row] for row in chosen)]).encode())
         for stamp in self._stamps(chosen):
             digest.update(stamp)
         return digest.hexdigest()
@@ -106,22 +136,25 @@ class Table(ABC):
             pixels = self.image(row)
             yield f"{tuple(pixels.shape)}".encode() + pixels.contiguous().numpy().tobytes()
 
-    def readable(self) -> Table:
-        """Returns a view of the images that can be decoded, with a warning that counts the others.
+    def readable(self, layout: TargetLayout = LABELS) -> Table:
+        """Returns a view of the images that can be read and fit their targets; a warning counts the others.
 
         Every image is decoded once, on several threads.
+
+        Args:
+            layout: The layout of the targets.
         """
         with ThreadPoolExecutor() as pool:
-            errors = list(pool.map(self._error, range(len(self))))
+            errors = list(pool.map(lambda index: self._error(index, layout), range(len(self))))
         broken = [error for error in errors if error is not None]
         if not broken:
             return self
         warnings.warn(f"skipped {len(broken)} of {len(self)} images; the first: {broken[0]}", stacklevel=2)
         return self.subset([index for index, error in enumerate(errors) if error is None])
 
-    def _error(self, index: int) -> str | None:
+    def _error(self, index: int, layout: TargetLayout) -> str | None:
         try:
-            self.image(index), self.targets[index]
+            self.examples([index], layout)
         except DataError as error:
             return str(error)
         return None
@@ -144,7 +177,7 @@ class TensorTable(Table):
         if self._pixels.dtype != torch.uint8 or self._pixels.shape[1] not in (1, 3):
             found = f"{pixels.dtype} {tuple(pixels.shape)}"
             raise DataError(f"images of {name}: expected uint8 (N, 3 or 1, H, W), got {found}")
-        super().__init__(_in_memory(targets), [f"{name}/{index}" for index in range(len(pixels))])
+        super().__init__(in_memory(targets), [f"{name}/{index}" for index in range(len(pixels))])
 
     def image(self, index: int) -> Tensor:
         """Returns one image, `(3, H, W)` uint8."""
@@ -159,7 +192,7 @@ class TensorTable(Table):
         for part in torch.as_tensor(rows, dtype=torch.long).split(1024):
             yield self._pixels[part].numpy().tobytes()
 
-    def readable(self) -> Table:
+    def readable(self, layout: TargetLayout = LABELS) -> Table:
         """Returns the table itself: what is in memory was read."""
         return self
 
@@ -184,13 +217,27 @@ class FileTable(Table):
         """Decodes one file, `(3, H, W)` uint8.
 
         Raises:
+            DataError: If it is missing or corrupt, or its numbers have no known white; the text names it.
+        """
+        return self._read(index, lambda path: rgb_tensor(open_picture(path), self.background))
+
+    def place(self, index: int) -> str:
+        """Returns the path of one file."""
+        return str(self._paths[index])
+
+    def orientation(self, index: int) -> int:
+        """Returns the orientation tag of one file, 1 to 8, without decoding it.
+
+        Raises:
             DataError: If it is missing or corrupt; the text names it.
         """
+        return self._read(index, peek)[1]
+
+    def _read(self, index: int, read: Callable[[Path], _Read]) -> _Read:
         path = self._paths[index]
         try:
-            with Image.open(path) as image:
-                return rgb_tensor(image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return read(path)
+        except (DataError, *UNREADABLE) as error:
             raise DataError(f"cannot read image {path}: {error}; mend it, or set skip_corrupt: true") from error
 
     def _stamps(self, rows: Sequence[int]) -> Iterator[bytes]:
@@ -207,12 +254,12 @@ class ItemTable(Table):
 
     Args:
         items: N items; fetching one may decode it.
-        pick: Takes the PIL image out of an item.
+        pick: Takes the image out of an item: one of PIL, or what else `vimlight.data.pictures.rgb_tensor` takes.
         targets: See `Table`.
         name: What the ids start with.
     """
 
-    def __init__(self, items: Any, pick: Callable[[Any], Image.Image], targets: Targets, name: str) -> None:
+    def __init__(self, items: Any, pick: Callable[[Any], Any], targets: Targets, name: str) -> None:
         self._items = items
         self._pick = pick
         super().__init__(targets, [f"{name}/{index}" for index in range(len(items))])
@@ -221,11 +268,22 @@ class ItemTable(Table):
         """Fetches one image, `(3, H, W)` uint8.
 
         Raises:
-            DataError: If it cannot be decoded.
+            DataError: If it cannot be decoded, or its numbers have no known white; the text names it.
         """
+        return self._read(index, lambda image: rgb_tensor(image, self.background))
+
+    def orientation(self, index: int) -> int:
+        """Returns the orientation tag of one image, 1 to 8, as far as the other library has kept it.
+
+        Raises:
+            DataError: If it cannot be decoded; the text names it.
+        """
+        return self._read(index, lambda image: orientation(image) if isinstance(image, Image.Image) else 1)
+
+    def _read(self, index: int, read: Callable[[Any], _Read]) -> _Read:
         try:
-            return rgb_tensor(self._pick(self._items[index]))
-        except (OSError, SyntaxError, ValueError) as error:
+            return read(self._pick(self._items[index]))
+        except (DataError, *UNREADABLE) as error:
             raise DataError(f"cannot read image {self.ids[index]}: {error}; or set skip_corrupt: true") from error
 
 
@@ -240,7 +298,7 @@ class Subset(Table):
     def __init__(self, table: Table, indices: Tensor) -> None:
         self._table = table
         self._indices = indices
-        self.uniform = table.uniform
+        self.uniform, self.background = table.uniform, table.background
         super().__init__(pick(table.targets, indices), [table.ids[index] for index in indices.tolist()])
 
     def image(self, index: int) -> Tensor:
@@ -251,12 +309,24 @@ class Subset(Table):
         """Returns images, each `(3, H, W)` uint8."""
         return self._table.images(self._indices[torch.as_tensor(indices, dtype=torch.long)].tolist())
 
+    def place(self, index: int) -> str:
+        """Returns what messages call an image."""
+        return self._table.place(int(self._indices[index]))
+
+    def orientation(self, index: int) -> int:
+        """Returns the orientation tag of an image as it is stored, 1 to 8."""
+        return self._table.orientation(int(self._indices[index]))
+
+    def over(self, background: str) -> Table:
+        """Returns a view of the rows whose transparent pixels lie over a colour."""
+        return Subset(self._table.over(background), self._indices)
+
     def _stamps(self, rows: Sequence[int]) -> Iterator[bytes]:
         return self._table._stamps(self._indices[torch.as_tensor(rows, dtype=torch.long)].tolist())
 
-    def readable(self) -> Table:
+    def readable(self, layout: TargetLayout = LABELS) -> Table:
         """Returns a view of the images that can be decoded; see `Table.readable`."""
-        return self if self.uniform else super().readable()
+        return self if self.uniform else super().readable(layout)
 
 
 @dataclass(frozen=True)
@@ -301,10 +371,19 @@ class Source:
         _check_disjoint(self)
 
     def readable(self) -> Source:
-        """Returns the source without the images that cannot be decoded; see `Table.readable`."""
-        test = self.test and self.test.readable()
-        val = self.val and self.val.readable()
-        return replace(self, train=self.train.readable(), test=test, val=val)
+        """Returns the source without the images that cannot be read; see `Table.readable`."""
+        from vimlight.tasks import TASKS
+
+        layout = TASKS[self.kind].layout
+        return self._each(lambda table: table.readable(layout))
+
+    def over(self, background: str) -> Source:
+        """Returns the source with transparent pixels over a colour, as CSS names it."""
+        return self._each(lambda table: table.over(background))
+
+    def _each(self, change: Callable[[Table], Table]) -> Source:
+        test, val = self.test and change(self.test), self.val and change(self.val)
+        return replace(self, train=change(self.train), test=test, val=val)
 
 
 def _check_disjoint(source: Source) -> None:
@@ -316,44 +395,6 @@ def _check_disjoint(source: Source) -> None:
                 raise DataError(
                     f"data set {source.name!r}: {file} is in its {first} part and in its {split} part; leave one out"
                 )
-
-
-def pick(targets: Targets, indices: Tensor) -> Targets:
-    """Returns some of the targets, in the given order; of a sequence, what its own `pick` gives if it has one."""
-    if isinstance(targets, Tensor):
-        return targets[indices]
-    return targets.pick(indices) if hasattr(targets, "pick") else _Picked(targets, indices.tolist())
-
-
-class _Picked(Sequence[Any]):
-    """Some entries of a sequence, fetched when they are asked for."""
-
-    def __init__(self, targets: Sequence[Any], indices: Sequence[int]) -> None:
-        self._targets = targets
-        self._indices = indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._targets[self._indices[index]]
-
-
-def _in_memory(targets: Targets) -> Targets:
-    if not isinstance(targets, Tensor | np.ndarray):
-        return targets
-    tensor = torch.as_tensor(targets)
-    if tensor.is_floating_point():
-        return tensor.float()
-    return tensor.long() if tensor.ndim <= 2 else tensor
-
-
-def rgb_tensor(image: Image.Image) -> Tensor:
-    """Turns a PIL image of any mode into `(3, H, W)` uint8; 16-bit grey values keep their upper eight bits."""
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    pixels = np.array(image.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from vimlight.data.pictures import UNREADABLE, grey_step, open_picture, opened, upright
 from vimlight.data.sources.image_folder import VALIDATION_NAMES, image_files
 from vimlight.errors import DataError, nearest
 from vimlight.tasks.targets import IGNORE, check_mask
@@ -25,6 +25,8 @@ _SPLITS = {"train": ("train", "training"), "val": VALIDATION_NAMES, "test": ("te
 
 class MaskFiles(Sequence[Tensor]):
     """Masks as image files whose pixels are class numbers, `(H, W)` uint8 each.
+
+    Pixels of one bit are the numbers 0 and 1, or 0 and 255 where `values` has 255.
 
     Args:
         paths: N files, grey or with a palette.
@@ -39,6 +41,7 @@ class MaskFiles(Sequence[Tensor]):
         if values is not None:
             self._table = np.full(256, IGNORE, dtype=np.uint8)
             self._table[list(values)] = np.arange(len(values))
+        self._white = 255 if values is not None and 255 in values else 1
 
     def __len__(self) -> int:
         """Returns the number of masks N."""
@@ -52,13 +55,8 @@ class MaskFiles(Sequence[Tensor]):
         """
         path = self._paths[index]
         try:
-            with Image.open(path) as image:
-                if image.mode not in ("L", "P", "1"):
-                    raise DataError(
-                        f"mask {path} is {image.mode}, expected a grey or palette image whose pixels are class numbers"
-                    )
-                pixels = np.array(image, dtype=np.uint8)
-        except (OSError, SyntaxError, ValueError) as error:
+            pixels = self._pixels(path)
+        except UNREADABLE as error:
             raise DataError(f"cannot read mask {path}: {error}") from error
         mask = torch.from_numpy(pixels if self._table is None else self._table[pixels])
         try:
@@ -66,6 +64,19 @@ class MaskFiles(Sequence[Tensor]):
         except DataError as error:
             raise DataError(f"mask {path}: {error}") from error
         return mask
+
+    def _pixels(self, path: Path) -> NDArray[np.uint8]:
+        with opened(path) as image:
+            if image.mode not in ("L", "P", "1"):
+                raise DataError(
+                    f"mask {path} is {image.mode}, expected a grey or palette image whose pixels are class numbers"
+                )
+            if grey_step(image) > 1 and self._table is None:
+                raise DataError(
+                    f"mask {path} has grey pixels of 2 or 4 bits, which readers stretch to 255; save it with 8 bits"
+                )
+            pixels = np.array(upright(image), dtype=np.uint8)
+            return pixels * np.uint8(self._white) if image.mode == "1" else pixels
 
 
 class FieldFiles(Sequence[Tensor]):
@@ -97,7 +108,7 @@ class FieldFiles(Sequence[Tensor]):
         path = self._paths[index]
         try:
             values = self._read(path)
-        except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        except (*UNREADABLE, zipfile.BadZipFile, EOFError) as error:
             raise DataError(f"cannot read {path}: {error}") from error
         if values.ndim != 2:
             raise DataError(f"{path} holds an array {values.shape}, expected (H, W)")
@@ -108,8 +119,10 @@ class FieldFiles(Sequence[Tensor]):
     def _read(self, path: Path) -> NDArray[Any]:
         values: NDArray[Any]
         if path.suffix == ".png":
-            with Image.open(path) as image:
-                values = np.asarray(image, dtype=np.float32) * np.float32(self._unit)
+            image = open_picture(path)
+            if image.mode == "P":
+                raise DataError(f"{path} has a palette, expected a grey PNG whose pixels are numbers")
+            values = np.asarray(image, dtype=np.float32) * np.float32(self._unit)
             return values
         found = np.load(path, allow_pickle=False)
         if not isinstance(found, np.ndarray):

@@ -25,7 +25,7 @@ __all__ = ["FrozenPart", "PrefixCache"]
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 # Raised when what is kept changes its meaning.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)

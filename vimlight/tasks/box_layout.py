@@ -28,6 +28,12 @@ class BoxLayout(TargetLayout):
 
     name = "boxes"
     spatial = True
+    extent_name = "its boxes are for"
+
+    def extent(self, target: Objects) -> tuple[int, int]:
+        """Returns the height and width that the boxes' file states for the image."""
+        height, width = target["size"].tolist()
+        return height, width
 
     def collate(self, targets: Sequence[Any] | Tensor) -> list[Objects]:
         """Returns the targets as a list."""

@@ -61,11 +61,18 @@ class TargetLayout:
         spatial: Whether a target lies in its image. Such images are resized without regard to their proportions rather
             than cropped, so that nothing of the target is lost and predictions fit the whole image.
         in_memory: Whether all targets of a table are at hand, so that its splits can go by their classes.
+        extent_name: How messages begin to say the size of a target that lies in its image.
     """
 
     name: ClassVar[str]
     spatial: ClassVar[bool] = False
     in_memory: ClassVar[bool] = True
+    extent_name: ClassVar[str] = "its target has"
+
+    def extent(self, target: Any) -> tuple[int, int]:
+        """Returns height and width in pixels of the image that a single target, which lies in it, was drawn on."""
+        height, width = target.shape[-2:]
+        return height, width
 
     def collate(self, targets: Sequence[Any] | Tensor) -> Batched:
         """Makes a batch of single targets; a tensor of them is one already."""
@@ -181,6 +188,7 @@ class Masks(TargetLayout):
     name = "masks of classes"
     spatial = True
     in_memory = False
+    extent_name = "its mask has"
 
     def fit(self, targets: Tensor, frame: Frame) -> Tensor:
         """Picks for each new pixel the nearest old one, `(N, H, W)`."""
@@ -217,6 +225,7 @@ class Fields(TargetLayout):
 
     name = "maps of real numbers"
     spatial = True
+    extent_name = "its map has"
 
     def fit(self, targets: Tensor, frame: Frame) -> Tensor:
         """Picks for each new pixel the nearest old one: means over edges would be nobody's depth."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import Any, cast
 
 from vimlight.data.boxes.targets import BoxAnnotations, RawBox, pack_boxes
+from vimlight.data.boxes.values import as_flag, as_id, as_number, image_size, stated_side
 from vimlight.errors import DataError
 
 __all__ = ["read_coco"]
+
+_SIDES = ("height", "width")
 
 
 def read_coco(
@@ -24,7 +25,8 @@ def read_coco(
 ) -> BoxAnnotations:
     """Reads the boxes of a COCO file; no image is opened unless the file lacks its size.
 
-    Classes are in the order of the category ids, which may have gaps. Images without annotations are kept.
+    Classes are in the order of the category ids, which may have gaps. Images without annotations are kept. Numbers may
+    be written as text; an id that is the text of a number is that number.
 
     Args:
         annotations: The JSON file, with `images`, `annotations` and `categories`.
@@ -34,7 +36,7 @@ def read_coco(
 
     Raises:
         DataError: If the file is missing or malformed, an image is missing, an annotation belongs to no image or no
-            category, the categories differ from those given, or a box has no area.
+            category, the categories differ from those given, a number or flag is none, or a box has no area.
     """
     content = _load(annotations)
     names = _categories(annotations, content["categories"], categories)
@@ -43,20 +45,17 @@ def read_coco(
     found: dict[Any, list[RawBox]] = {number: [] for number in entries}
     for annotation in content["annotations"]:
         what = f"annotation {annotation.get('id', '?')}"
-        image = annotation.get("image_id")
+        image = as_id(annotation.get("image_id"))
         if image not in found:
-            raise DataError(f"{annotations}: {what} belongs to image {image!r}, which is not there")
-        if annotation.get("category_id") not in label_of:
-            given = f"{annotation.get('category_id')!r}; known: {_shortened(names)}"
-            raise DataError(f"{annotations}: {what} has the unknown category {given}")
-        crowd = bool(annotation.get("iscrowd", 0))
-        box = RawBox(what, _corners(annotations, what, annotation), label_of[annotation["category_id"]], crowd)
-        found[image].append(box)
+            raise DataError(
+                f"{annotations}: {what} belongs to image {annotation.get('image_id')!r}, which is not there"
+            )
+        found[image].append(_box(annotations, what, annotation, label_of, names))
     files = [images / str(entry.get("file_name")) for entry in entries.values()]
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise DataError(f"{annotations}: {len(missing)} of {len(files)} images do not exist; the first: {missing[0]}")
-    sizes = [_size(entry, file) for entry, file in zip(entries.values(), files, strict=True)]
+    sizes = [_size(annotations, entry, file) for entry, file in zip(entries.values(), files, strict=True)]
     targets = pack_boxes(
         list(found.values()), sizes, list(map(str, files)), category_ids=tuple(names), skip_degenerate=skip_degenerate
     )
@@ -80,8 +79,8 @@ def _load(file: Path) -> dict[str, Any]:
 def _by_id(file: Path, what: str, rows: Sequence[Mapping[str, Any]]) -> dict[Any, Mapping[str, Any]]:
     entries: dict[Any, Mapping[str, Any]] = {}
     for row in rows:
-        number = row.get("id")
-        if not isinstance(number, int | str):
+        number = as_id(row.get("id"))
+        if number is None:
             raise DataError(f"{file}: an {what} has no id: {_shortened(row)}")
         if number in entries:
             raise DataError(f"{file}: {what} id {number!r} occurs twice")
@@ -93,7 +92,10 @@ def _categories(
     file: Path, rows: Sequence[Mapping[str, Any]], expected: Mapping[int, str] | None
 ) -> dict[int, str]:
     entries = _by_id(file, "entry of the categories", rows)
-    names = {number: str(entries[number].get("name", number)) for number in sorted(entries)}
+    texts = [number for number in entries if isinstance(number, str)]
+    if texts:
+        raise DataError(f"{file}: category id {texts[0]!r} is no whole number")
+    names = {number: _name(entries[number], number) for number in sorted(entries)}
     if len(set(names.values())) < len(names):
         raise DataError(f"{file}: two categories have one name: {_shortened(names)}")
     if expected is None:
@@ -105,24 +107,36 @@ def _categories(
     return dict(expected)
 
 
+def _name(category: Mapping[str, Any], number: int) -> str:
+    name = category.get("name")
+    return str(number if name is None else name)
+
+
+def _box(
+    file: Path, what: str, annotation: Mapping[str, Any], label_of: Mapping[int, int], names: Mapping[int, str]
+) -> RawBox:
+    category, crowd = as_id(annotation.get("category_id")), as_flag(annotation.get("iscrowd"))
+    if category not in label_of:
+        given = f"{annotation.get('category_id')!r}; known: {_shortened(names)}"
+        raise DataError(f"{file}: {what} has the unknown category {given}")
+    if crowd is None:
+        raise DataError(f"{file}: {what} needs 0 or 1 for 'iscrowd', got {annotation['iscrowd']!r}")
+    return RawBox(what, _corners(file, what, annotation), label_of[cast(int, category)], crowd)
+
+
 def _corners(file: Path, what: str, annotation: Mapping[str, Any]) -> tuple[float, float, float, float]:
     box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+    numbers = [as_number(value) for value in box] if isinstance(box, list) else []
+    if len(numbers) != 4 or None in numbers:
         raise DataError(f"{file}: {what} needs a 'bbox' of four numbers [left, top, width, height], got {box!r}")
-    left, top, width, height = (float(value) for value in box)
+    left, top, width, height = cast(list[float], numbers)
     return left, top, left + width, top + height
 
 
-def _size(entry: Mapping[str, Any], file: Path) -> tuple[int, int]:
+def _size(annotations: Path, entry: Mapping[str, Any], file: Path) -> tuple[int, int]:
     """Returns height and width in pixels."""
-    height, width = entry.get("height"), entry.get("width")
-    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
-        return height, width
-    try:
-        with Image.open(file) as image:
-            return image.height, image.width
-    except OSError as error:
-        raise DataError(f"cannot read the size of image {file}: {error}") from error
+    sides = [stated_side(entry.get(key), f"{annotations}: {key!r} of image {entry['id']}") for key in _SIDES]
+    return image_size(sides, file)
 
 
 def _shortened(value: Mapping[Any, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from copy import copy
@@ -163,7 +164,8 @@ def pack_boxes(
             left, top, right, bottom = box.corners
             inside = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
             # Written so that what is not a number is caught too.
-            if not (inside[0] < inside[2] and inside[1] < inside[3]):
+            whole = all(map(math.isfinite, box.corners))
+            if not (whole and inside[0] < inside[2] and inside[1] < inside[3]):
                 skipped.append(_degenerate(box, height, width, image))
                 continue
             rows.append((inside[0] / width, inside[1] / height, inside[2] / width, inside[3] / height))

@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from vimlight.data.boxes.targets import BoxAnnotations, RawBox, pack_boxes
+from vimlight.data.boxes.values import as_flag, as_number, image_size, stated_side
 from vimlight.errors import DataError, unknown_name
 
 __all__ = ["VOC_CLASSES", "object_names", "read_voc"]
@@ -22,6 +23,8 @@ def read_voc(
 ) -> BoxAnnotations:
     """Reads the boxes of one part of a VOC folder.
 
+    Where `<size>` is missing or 0, as some tools write it, the image file says its size.
+
     Args:
         root: Folder with `Annotations`, `JPEGImages` and `ImageSets/Main`, such as `VOCdevkit/VOC2012`.
         split: Name of the list of images in `ImageSets/Main`, such as `"train"`.
@@ -33,16 +36,17 @@ def read_voc(
         UnknownNameError: If an object is of another class.
     """
     listing, names = _listed(root, split)
-    objects, sizes, files = [], [], []
+    objects, stated, files = [], [], []
     for name in names:
         file = root / "Annotations" / f"{name}.xml"
         tree = _parse(file)
-        sizes.append((_number(file, tree, "size/height"), _number(file, tree, "size/width")))
+        stated.append([stated_side(tree.findtext(key), f"{file}: <{key}>") for key in ("size/height", "size/width")])
         objects.append([_object(file, number, found, classes) for number, found in enumerate(tree.iter("object"), 1)])
         files.append(root / "JPEGImages" / (tree.findtext("filename") or f"{name}.jpg"))
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise DataError(f"{listing}: {len(missing)} of {len(files)} images do not exist; the first: {missing[0]}")
+    sizes = [image_size(sides, file) for sides, file in zip(stated, files, strict=True)]
     targets = pack_boxes(objects, sizes, [str(file) for file in files], skip_degenerate=skip_degenerate)
     return BoxAnnotations(tuple(files), tuple(names), targets, tuple(classes))
 
@@ -80,18 +84,19 @@ def _object(file: Path, number: int, found: ElementTree.Element, classes: Sequen
     name = _name(found)
     if name not in classes:
         raise unknown_name(f"class of object {number} in {file}:", name, classes)
-    left, top, right, bottom = (
-        _number(file, found, f"bndbox/{key}", f"object {number}") for key in ("xmin", "ymin", "xmax", "ymax")
-    )
+    left, top, right, bottom = (_side(file, number, found, key) for key in ("xmin", "ymin", "xmax", "ymax"))
+    difficult = as_flag(found.findtext("difficult"))
+    if difficult is None:
+        given = found.findtext("difficult")
+        raise DataError(f"{file}: object {number} needs 0 or 1 in <difficult>, got {given!r}")
     # The format counts pixels from 1, and its right and bottom pixels belong to the object.
     corners = (left - 1, top - 1, right, bottom)
-    return RawBox(f"object {number} ({name})", corners, list(classes).index(name), found.findtext("difficult") == "1")
+    return RawBox(f"object {number} ({name})", corners, list(classes).index(name), difficult)
 
 
-def _number(file: Path, element: ElementTree.Element, path: str, what: str = "the image") -> int:
-    text = element.findtext(path)
-    try:
-        # Some files hold fractions.
-        return round(float(text or ""))
-    except (ValueError, OverflowError):
-        raise DataError(f"{file}: {what} needs a number in <{path}>, got {text!r}") from None
+def _side(file: Path, number: int, found: ElementTree.Element, key: str) -> float:
+    text = found.findtext(f"bndbox/{key}")
+    side = as_number(text)
+    if side is None:
+        raise DataError(f"{file}: object {number} needs a number in <bndbox/{key}>, got {text!r}")
+    return side

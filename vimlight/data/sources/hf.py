@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from vimlight.data.classes import Classes, choose_classes, vocabulary
 from vimlight.data.labels import label_flags, label_numbers, read_labels
+from vimlight.data.pictures import open_picture
 from vimlight.data.sources import SOURCES
 from vimlight.data.tables import ItemTable, Source
 from vimlight.errors import ConfigError, DataError, unknown_name
@@ -73,7 +75,8 @@ def hf(
             targets = encode([row for row in rows if row is not None], names, where)
             spread = targets.new_zeros(len(rows), *targets.shape[1:])
             spread[kept] = targets
-            tables[split] = ItemTable(part, itemgetter(image), spread, f"{path}/{split}").subset(kept)
+            items = ItemTable(_undecoded(part, image), partial(_picture, image), spread, f"{path}/{split}")
+            tables[split] = items.subset(kept)
     return choose_classes(Source(path, "multilabel" if several else "classification", names, **tables), classes)
 
 
@@ -88,6 +91,22 @@ def _load(path: str, name: str | None) -> Any:
         return datasets.load_dataset(path, name)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load data set {path!r}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _undecoded(part: Any, column: str) -> Any:
+    """Returns the part with images as they are stored, to be opened as those of other sources are."""
+    import datasets
+
+    if not isinstance(part.features[column], datasets.Image):
+        return part
+    return part.cast_column(column, datasets.Image(decode=False))
+
+
+def _picture(column: str, item: Mapping[str, Any]) -> Any:
+    stored = item[column]
+    if not isinstance(stored, dict):
+        return stored
+    return open_picture(stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"]))
 
 
 def _column(path: str, features: Any, asked: str | None, kind: str) -> str:

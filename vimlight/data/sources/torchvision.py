@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from operator import itemgetter
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vimlight.data.pictures import open_picture
 from vimlight.data.sources import SOURCES
 from vimlight.data.tables import ItemTable, Source, Table, TensorTable
 from vimlight.errors import ConfigError, DataError, unknown_name
@@ -28,6 +29,9 @@ def torchvision(
     name: str, root: str | None = None, download: bool = False, arguments: dict[str, Any] | None = None
 ) -> Source:
     """Opens a data set of torchvision; its `train` or `split` argument is filled in for each part.
+
+    Files are opened as those of other sources are, where the class lets its caller do so; the few that open them
+    themselves lose what is transparent.
 
     Args:
         name: Class in `torchvision.datasets`, such as `"CIFAR10"`.
@@ -46,6 +50,8 @@ def torchvision(
         given["root"] = _root(name, root)
     if "download" in known:
         given["download"] = download
+    if _takes_loader(factory, known):
+        given.setdefault("loader", open_picture)
     tables: dict[str, Table] = {}
     names: tuple[str, ...] = ()
     for split, options in _split_options(known, given).items():
@@ -67,6 +73,13 @@ def _factory(name: str) -> Any:
     if name not in names:
         raise unknown_name("torchvision data set", name, names)
     return getattr(datasets, name)
+
+
+def _takes_loader(factory: Any, known: Mapping[str, inspect.Parameter]) -> bool:
+    """Tells whether a class takes a function that opens files, itself or by handing arguments on."""
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return any("loader" in inspect.signature(base).parameters for base in factory.__mro__[1:-1])
+    return "loader" in known
 
 
 def _root(name: str, root: str | None) -> Path:

@@ -181,7 +181,10 @@ def _augmentation_settings(views: ImageViews) -> dict[str, Any]:
 
 
 def _data_settings(data: ImageDataModule) -> dict[str, Any]:
-    names = ("dataset", "dataset_args", "seed", "test_limit", "shots", "val_shots", "val_fraction", "predict_folder")
+    names = (
+        "dataset", "dataset_args", "background", "seed", "test_limit", "shots", "val_shots", "val_fraction",
+        "predict_folder",
+    )  # fmt: skip
     found = {name: getattr(data, name) for name in names if getattr(data, name, None) is not None}
     corrupt = {"skip_corrupt": True} if data.skip_corrupt else {}
     return {"module": type(data).__name__, **found, **corrupt}
