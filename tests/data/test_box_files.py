@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 
+import numpy as np
 import pytest
 import torch
 from tiny_boxes import annotation, voc_object, write_coco, write_voc
+from tiny_data import write_turned
 
 from vimlight.data.boxes import RawBox, pack_boxes, read_coco, read_voc
 from vimlight.errors import DataError, UnknownNameError
@@ -52,6 +55,79 @@ def test_a_missing_size_is_read_off_the_image(tmp_path):
     assert read_coco(path, tmp_path / "train").targets[0]["size"].tolist() == [20, 40]
 
 
+SET, NOT_SET = (1, 1.0, True, "1", " 1", "true"), (0, 0.0, False, None, "0", "0.0", "False", "")
+
+
+@pytest.mark.parametrize("written", [*SET, *NOT_SET])
+def test_flags_are_read_as_they_are_written(tmp_path, written):
+    path = write_coco(tmp_path, annotations=[annotation(1, 10, 7, [4, 5, 10, 8], iscrowd=written)])
+    assert read_coco(path, tmp_path / "train").targets[0]["crowd"].tolist() == [written in SET]
+
+
+def test_numbers_written_as_text_are_the_same_numbers(tmp_path):
+    plain = read_coco(write_coco(tmp_path / "plain"), tmp_path / "plain" / "train")
+    path = write_coco(tmp_path / "text")
+
+    def texts(value):
+        if isinstance(value, dict):
+            return {key: texts(entry) for key, entry in value.items()}
+        return [texts(entry) for entry in value] if isinstance(value, list) else str(value)
+
+    content = texts(json.loads(path.read_text()))
+    content["annotations"][1]["category_id"] = 90.0
+    path.write_text(json.dumps(content))
+    found = read_coco(path, tmp_path / "text" / "train")
+    assert (found.ids, found.class_names) == (plain.ids, plain.class_names)
+    assert found.targets.category_ids == plain.targets.category_ids
+    for one, other in zip(found.targets, plain.targets, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_ids_that_are_no_numbers_stay_text(tmp_path):
+    rows = [{"id": name, "file_name": "0.png", "width": 40, "height": 20} for name in ("0012", "left")]
+    path = write_coco(tmp_path, images=rows, annotations=[annotation(1, "0012", 7, [4, 5, 10, 8])])
+    assert read_coco(path, tmp_path / "train").ids == ("0012", "left")
+
+
+STATED = {"width": None, "height": 0, "both": "0"}
+
+
+@pytest.mark.parametrize("missing", STATED)
+def test_a_size_that_is_not_stated_is_the_one_of_the_file(tmp_path, missing):
+    keys = ("width", "height") if missing == "both" else (missing,)
+    path = write_coco(tmp_path, count=1, annotations=[])
+    content = json.loads(path.read_text())
+    content["images"][0].update(dict.fromkeys(keys, STATED[missing]))
+    path.write_text(json.dumps(content))
+    assert read_coco(path, tmp_path / "train").targets[0]["size"].tolist() == [20, 40]
+    write_turned(tmp_path / "train" / "0.png", np.zeros((20, 40), np.uint8), 6)
+    with pytest.raises(DataError, match=r"0.png has the orientation tag 6, and its annotations state no width and hei"):
+        read_coco(path, tmp_path / "train")
+
+
+@pytest.mark.parametrize("size", ["", "<size/>", "<size><width>0</width><height>0</height></size>"])
+def test_voc_files_without_a_size_are_read(tmp_path, size):
+    root = write_voc(tmp_path, {"train": [[voc_object("dog", (1, 1, 20, 10))]]})
+    xml = root / "Annotations" / "train_0.xml"
+    xml.write_text(re.sub("<size>.*</size>", size, xml.read_text()))
+    target = read_voc(root, "train").targets[0]
+    assert (target["size"].tolist(), target["boxes"].tolist()) == ([20, 40], [[0, 0, 0.5, 0.5]])
+
+
+def test_voc_flags_and_fractions_are_read_as_they_are_written(tmp_path):
+    written = {"0": False, "1": True, " 1\n": True, "True": True, "": False}
+    root = write_voc(tmp_path, {"train": [[voc_object("dog", (1, 1, 20.5, 10.25), flag) for flag in written]]})
+    target = read_voc(root, "train").targets[0]
+    assert target["crowd"].tolist() == list(written.values())
+    assert target["boxes"][0].tolist() == pytest.approx([0, 0, 20.5 / 40, 10.25 / 20])
+    root = write_voc(tmp_path, {"train": [[voc_object("dog", (1, 1, 20, 10), "Unspecified")]]})
+    with pytest.raises(DataError, match=r"train_0.xml: object 1 needs 0 or 1 in <difficult>, got 'Unspecified'"):
+        read_voc(root, "train")
+    root = write_voc(tmp_path, {"train": [[voc_object("dog", (1, "1,5", 20, 10))]]})
+    with pytest.raises(DataError, match=r"train_0.xml: object 1 needs a number in <bndbox/ymin>, got '1,5'"):
+        read_voc(root, "train")
+
+
 def test_boxes_are_cut_off_at_the_borders():
     packed = pack_boxes([[RawBox("a", (-5, -5, 5, 30), 0)]], [(20, 10)], ["x"])
     assert packed[0]["boxes"].tolist() == [[0, 0, 0.5, 1]]
@@ -73,7 +149,9 @@ def test_some_of_the_images_keep_their_numbers(tmp_path):
     assert part.category_ids == (3, 7, 90)
 
 
-@pytest.mark.parametrize("box", [[4, 5, 0, 8], [4, 5, 3, -1], [50, 5, 4, 4], [4, 5, float("nan"), 3]])
+@pytest.mark.parametrize(
+    "box", [[4, 5, 0, 8], [4, 5, 3, -1], [50, 5, 4, 4], [4, 5, float("nan"), 3], [4, 5, float("inf"), 3]]
+)
 def test_a_box_without_area_is_named_or_left_out(tmp_path, box):
     path = write_coco(tmp_path, annotations=[annotation(17, 20, 3, box), annotation(18, 20, 3, [1, 1, 2, 2])])
     message = r"annotation 17 of .*1\.png: the box .* has no area .* 41 x 20.*skip_degenerate"
@@ -89,6 +167,14 @@ BROKEN = {
     "lost image": ({"annotations": [annotation(5, 99, 3, [0, 0, 1, 1])]}, "annotation 5 belongs to image 99"),
     "lost category": ({"annotations": [annotation(5, 10, 4, [0, 0, 1, 1])]}, "unknown category 4; known: {3: 'cat'"),
     "no box": ({"annotations": [annotation(5, 10, 3, [0, 0, 1])]}, r"annotation 5 needs a 'bbox' of four numbers"),
+    "true box": ({"annotations": [annotation(5, 10, 3, [0, 0, 1, True])]}, r"annotation 5 needs a 'bbox' of four num"),
+    "comma": ({"annotations": [annotation(5, 10, 3, [0, 0, 1, "1,5"])]}, r"annotation 5 needs a 'bbox' of four num"),
+    "flag": ({"annotations": [annotation(5, 10, 3, [0, 0, 1, 1], iscrowd="no")]}, "5 needs 0 or 1 for 'iscrowd'"),
+    "true image": ({"annotations": [annotation(5, True, 3, [0, 0, 1, 1])]}, "annotation 5 belongs to image True"),
+    "text category": ({"categories": [{"id": "cat", "name": "cat"}]}, "category id 'cat' is no whole number"),
+    "side": ({"images": [{"id": 1, "file_name": "0.png", "width": -4}], "annotations": []}, "'width' of image 1 needs"),
+    "half a side": ({"images": [{"id": 1, "file_name": "0.png", "height": 2.5}], "annotations": []}, "pixels, got 2.5"),
+    "twice as text": ({"images": [{"id": 1, "file_name": "0.png"}, {"id": "1"}]}, "image id 1 occurs twice"),
     "twice": ({"images": [{"id": 1, "file_name": "0.png"}] * 2}, "image id 1 occurs twice"),
     "no id": ({"images": [{"file_name": "0.png"}]}, "image has no id"),
     "one name": ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two categories have one name"),

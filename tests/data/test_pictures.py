@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_data import TURNS, write_turned
+from tiny_data import TURNS, png, write_turned
 
 from vimlight.data.pictures import check_colour, open_picture, orientation, peek, rgb_tensor, upright
 from vimlight.errors import ConfigError, DataError, UnknownNameError
 
 STEPS = np.array([[0, 51, 102, 255]], dtype=np.uint8)
-
-
-def chunk(name, content):
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-
-def png(width, bits, colour, row, transparent=None):
-    """Returns a PNG file of one row; PIL does not write few bits, nor 16 bits in colours."""
-    key = b"" if transparent is None else chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent))
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + key + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
 
 
 def tiff(width, bits, row, photometric=1, sample_format=1):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +112,10 @@ ARGUMENTS = {
 }
 
 
+# Those whose images are files with targets that lie in them.
+WITH_TARGETS_IN_IMAGES = ("coco_detection", "depth_folder", "mask_folder", "voc_detection", "voc_segmentation")
+
+
 def files(root):
     return sorted(path for path in root.rglob("*") if path.is_file())
 
@@ -133,7 +138,9 @@ def test_every_source_keeps_the_contract(name, flowers, untouched_rng):
         if isinstance(table.targets, torch.Tensor):
             assert table.targets.dtype == torch.int64
             assert int(table.targets.max()) < len(source.class_names)
-        TASKS[source.kind].layout.collate(table.targets_of([0]))
+        layout = TASKS[source.kind].layout
+        layout.collate(table.examples([0], layout)[1])
+        assert (layout.spatial and Path(table.place(0)).is_file()) == (name in WITH_TARGETS_IN_IMAGES)
         assert table.image(0).shape[0] == 3
         assert table.image(0).dtype == torch.uint8
     assert load_source(name, arguments).train.ids == source.train.ids

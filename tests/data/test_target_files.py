@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_data import Input, write_image
+from tiny_data import Input, png, write_image
 
 from vimlight.data import DownstreamDataModule, FieldFiles, MaskFiles, MidstreamDataModule, load_source
 from vimlight.errors import ConfigError, DataError
@@ -113,6 +113,12 @@ def test_values_of_pixels_are_looked_up(tmp_path):
     assert (masks[0][:, 0] == 1).all()
 
 
+def test_masks_of_one_bit_are_zeros_and_ones_or_what_the_values_say(tmp_path):
+    Image.fromarray(np.array([[False, True]])).save(tmp_path / "0.png")
+    for values, numbers in ((None, [0, 1]), ([0, 255], [0, 1]), ([1, 0], [1, 0]), ([0, 128], [0, 255])):
+        assert MaskFiles([tmp_path / "0.png"], 2, values=values)[0].tolist() == [numbers]
+
+
 def test_voc_folders(tmp_path):
     for index in range(4):
         write_image(tmp_path / "JPEGImages" / f"a{index}.jpg", seed=index)
@@ -179,6 +185,11 @@ def colours(root):
     write_image(root / "masks" / "0.png")
 
 
+def stretched(root):
+    # Two bits a pixel, the numbers 0 to 3; PIL does not write such files.
+    (root / "masks" / "0.png").write_bytes(png(4, 2, 0, b"\x1b"))
+
+
 def broken(root):
     path = root / "masks" / "0.png"
     path.write_bytes(path.read_bytes()[:40])
@@ -189,6 +200,7 @@ def broken(root):
     [
         (wrong_class, "0.png: a mask's pixel has the value 9, which is not among the 3 classes"),
         (colours, "0.png is RGB, expected a grey or palette image whose pixels are class numbers"),
+        (stretched, "0.png has grey pixels of 2 or 4 bits, which readers stretch to 255; save it with 8 bits"),
         (broken, "cannot read mask .*0.png"),
     ],
 )
@@ -222,8 +234,10 @@ def test_bad_maps_are_named(tmp_path):
     np.save(tmp_path / "b.npy", np.zeros((2, 2, 3)))
     (tmp_path / "c.npz").write_bytes(b"no archive")
     np.save(tmp_path / "d.npy", np.array([{"code": 1}], dtype=object))
-    fields = FieldFiles([tmp_path / name for name in ("a.npz", "b.npy", "c.npz", "d.npy")])
-    texts = ("no array 'depth', only \\['height'\\]", r"\(2, 2, 3\), expected \(H, W\)", "c.npz", "d.npy")
+    Image.new("P", (2, 2)).save(tmp_path / "e.png")
+    fields = FieldFiles([tmp_path / name for name in ("a.npz", "b.npy", "c.npz", "d.npy", "e.png")])
+    named = ("c.npz", "d.npy", "has a palette, expected a grey PNG")
+    texts = ("no array 'depth', only \\['height'\\]", r"\(2, 2, 3\), expected \(H, W\)", *named)
     for index, text in enumerate(texts):
         with pytest.raises(DataError, match=text):
             fields[index]

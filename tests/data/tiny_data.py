@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,3 +59,14 @@ def write_idx(path, values):
     header = struct.pack(">BBBB", 0, 0, 8, values.ndim) + struct.pack(f">{values.ndim}I", *values.shape)
     path.parent.mkdir(parents=True, exist_ok=True)
     (gzip.open if path.suffix == ".gz" else open)(path, "wb").write(header + values.astype(np.uint8).tobytes())
+
+
+def png(width, bits, colour, row, transparent=None):
+    """Returns a PNG file of one row; PIL does not write few bits, nor 16 bits in colours."""
+    key = b"" if transparent is None else _chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent))
+    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + key + _chunk(b"IDAT", zlib.compress(b"\0" + row)) + _chunk(b"IEND", b"")
+
+
+def _chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

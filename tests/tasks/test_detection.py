@@ -50,6 +50,7 @@ def test_rows_are_coco_results_in_pixels_of_the_file():
     first, second = task.rows(["17", "leaf.png"], found, [(100, 200), (10, 10)])
     assert second == []
     assert first[0]["image_id"] == 17
+    assert task.rows(["0017"], found[:1], [(9, 9)])[0][0]["image_id"] == "0017"
     assert first[0]["category_id"] == 3
     assert first[0]["label"] == "cat"
     assert first[0]["bbox"] == pytest.approx([20, 20, 80, 50], abs=1e-3)

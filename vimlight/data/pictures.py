@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -100,9 +100,12 @@ def opened(file: str | Path | BinaryIO) -> Iterator[Image.Image]:
         UNREADABLE: If it is missing or damaged.
     """
     # Given a path, Pillow 13 maps uncompressed TIFF files into memory with height and width of turned ones mixed up.
-    source = Path(file).open("rb") if isinstance(file, str | Path) else nullcontext(file)
-    with source as stream, Image.open(stream) as image:
+    with _stream(file) as stream, Image.open(stream) as image:
         yield image
+
+
+def _stream(file: str | Path | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    return Path(file).open("rb") if isinstance(file, str | Path) else nullcontext(file)
 
 
 def orientation(image: Image.Image) -> int:
@@ -179,9 +182,9 @@ def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
         DataError: If the type's white is not known, or floats are not within 0 and 1.
     """
     if values.dtype == np.uint8:
-        return values
+        return np.asarray(values, dtype=np.uint8)
     if values.dtype == np.bool_:
-        return np.where(values, np.uint8(255), np.uint8(0))
+        return np.asarray(np.where(values, 255, 0), dtype=np.uint8)
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         return np.asarray(values >> 8, dtype=np.uint8)
     if values.dtype.kind != "f":

@@ -392,9 +392,8 @@ def _check_disjoint(source: Source) -> None:
         for file in table._paths if isinstance(table, FileTable) else ():
             first = seen.setdefault(os.path.normpath(file.absolute()), split)
             if first != split:
-                raise DataError(
-                    f"data set {source.name!r}: {file} is in its {first} part and in its {split} part; leave one out"
-                )
+                parts = f"in its {first} part and in its {split} part"
+                raise DataError(f"data set {source.name!r}: {file} is {parts}; leave one out")
 
 
 def _relative(path: Path, root: Path) -> str:

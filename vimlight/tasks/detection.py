@@ -130,8 +130,8 @@ class Detection(Task):
         boxes = found["boxes"].double().cpu() * torch.tensor([size[1], size[0], size[1], size[0]])
         boxes[:, 2:] -= boxes[:, :2].clone()
         values = zip(boxes.tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True)
-        # COCO's images are numbered; others have names.
-        image = int(name) if name.isdecimal() else name
+        # COCO's images are numbered; others have names, such as 0012.
+        image = int(name) if name.isdecimal() and str(int(name)) == name else name
         return [
             {
                 "image_id": image,

@@ -344,3 +344,19 @@ def test_images_are_encoded_in_order(small):
     found = torch.cat(list(encode_images(small, table, views, rows, batch_size=2)))
     whole = torch.cat(list(encode_images(small, table, views, range(len(table)), batch_size=16)))
     torch.testing.assert_close(found, whole[rows], rtol=0, atol=1e-5)
+
+
+def test_the_background_of_transparent_images_is_part_of_a_cache(tmp_path, small):
+    for number in range(5):
+        (tmp_path / "clear" / "owl").mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 40, 4), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "clear" / "owl" / f"{number}.png")
+
+    def built(name, colour):
+        data = DownstreamDataModule("image_folder", {"root": str(tmp_path / "clear")}, background=colour)
+        vocabulary = Vocabulary(num_logits=3)
+        return build_cache(tmp_path / name, small, data, CacheSettings(split="test", vocabulary=vocabulary))
+
+    white, black = built("white", "white"), built("black", "black")
+    assert (white.manifest.data["background"], black.manifest.data["background"]) == ("white", "black")
+    assert not torch.equal(white.logits(), black.logits())
