@@ -175,6 +175,16 @@ def test_names_that_differ_in_spelling_alone_are_pointed_out(images, labels, rec
     assert not recwarn.list
 
 
+def test_folders_that_differ_in_spelling_alone_are_pointed_out(tmp_path, recwarn):
+    for name in ("Cat", "cat"):
+        write_image(tmp_path / "set" / name / "0.png")
+    with pytest.warns(UserWarning, match=r"set: 'Cat' and 'cat' are two classes that differ in spelling alone"):
+        load_source("image_folder", {"root": str(tmp_path / "set")})
+    recwarn.clear()
+    load_source("image_folder", {"root": str(tmp_path / "set"), "classes": ["cat", "Cat"]})
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from vimlight.data.classes import Classes, choose, vocabulary
+from vimlight.data.classes import Classes, choose, natural_order, vocabulary
 from vimlight.data.sources import SOURCES
 from vimlight.data.tables import FileTable, Source
 from vimlight.errors import DataError, nearest, unknown_name
@@ -33,7 +33,8 @@ def image_folder(root: str, classes: Classes | None = None) -> Source:
     """
     folder = existing_folder(root)
     base = folder / "train" if (folder / "train").is_dir() else folder
-    known = vocabulary(_class_folders(base), None, f"folder {base}")
+    found = _class_folders(base)
+    known = vocabulary(found, None, f"folder {base}") if classes is None else natural_order(found)
     if not known:
         raise DataError(f"no class folder in {base}; expected {base}/CLASS/*.png")
     names = choose(known, classes, f"folder {base}")
