@@ -257,6 +257,25 @@ def test_image_size_overrides_the_backbone():
     assert data.arrays("train")[0].shape == (10, 3, 12, 20)
 
 
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_images_are_resized_as_the_model_wants_it_or_as_asked(crop_mode):
+    own = Input(crop_mode=crop_mode, crop_pct=0.9)
+
+    def prepared(task="letters", **options):
+        data = DownstreamDataModule("scenes", {"task": task, "train": 60, "test": 20}, preprocessing=own, **options)
+        return data.preprocessing
+
+    assert prepared() == own
+    assert prepared(image_size=(12, 20), resize="crop") == Input((12, 20), crop_mode="center", crop_pct=0.9)
+    assert prepared(resize="squash") == prepared("segments") == Input(crop_mode="squash")
+    assert prepared(resize="pad") == prepared("segments", resize="pad") == Input(crop_mode="border")
+
+
+def test_an_unknown_way_to_resize_is_named():
+    with pytest.raises(UnknownNameError, match="unknown resize 'border'; valid: crop, pad, squash"):
+        DownstreamDataModule("digits", resize="border")
+
+
 def test_preprocessing_must_come_from_somewhere():
     with pytest.raises(ConfigError, match="no preprocessing: pass preprocessing="):
         DownstreamDataModule("digits", shots=1).setup("fit")

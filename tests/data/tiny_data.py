@@ -20,6 +20,7 @@ class Input:
     std: tuple[float, float, float] = (0.2, 0.25, 0.3)
     interpolation: str = "bilinear"
     crop_pct: float = 1.0
+    crop_mode: str = "center"
 
 
 def write_image(path, size=(20, 12), colour=None, seed=0):

@@ -141,6 +141,7 @@ def test_loading_leaves_randomness_alone(tmp_path, untouched_rng):
     assert model.labels["seg-voc"] == ["class 0", "class 1", "class 2", "class 3"]
     looks = model.backbone.preprocessing
     assert (looks.size, looks.mean, looks.std) == ((40, 40), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (looks.interpolation, looks.crop_mode, looks.crop_pct) == ("bilinear", "squash", 1.0)
 
 
 def test_gates_and_head_learn_and_nothing_else(tmp_path):

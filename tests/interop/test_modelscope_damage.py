@@ -179,6 +179,14 @@ CHANGES = {
         put({"preprocessing": {"mean": [1.0], "std": [1.0], "crop_pct": 1.0, "interpolation": ""}}, "meta_info",
             "vimlight"), "meta_info.vimlight.preprocessing must hold three numbers as mean and three as std"
     ),
+    "our own note of another crop mode": (
+        put({"preprocessing": {"mean": [1.0] * 3, "std": [1.0] * 3, "crop_pct": 1.0, "interpolation": "bilinear",
+            "crop_mode": "sqash"}}, "meta_info", "vimlight"), "unknown crop_mode 'sqash'; did you mean 'squash'?"
+    ),
+    "our own note of nothing cropped": (
+        put({"preprocessing": {"mean": [1.0] * 3, "std": [1.0] * 3, "crop_pct": 0.0, "interpolation": "bilinear"}},
+            "meta_info", "vimlight"), "crop_pct must be above 0, got 0.0"
+    ),
     "our own note of heads": (
         put({"heads": "many"}, "meta_info", "vimlight"), "many attention heads cannot share 48 channels"
     ),

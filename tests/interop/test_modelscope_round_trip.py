@@ -134,6 +134,19 @@ def test_heads_and_preprocessing_come_back_where_the_layout_has_no_place_for_the
     assert backbone.fingerprint == modelscope.backbone_of(zoo).fingerprint
 
 
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_crop_modes_come_back(tmp_path, crop_mode):
+    content = release()
+    looks = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2], "interpolation": "bicubic", "crop_pct": 0.9}
+    # The notes of earlier versions have no crop mode: images were cropped.
+    looks |= {} if crop_mode == "center" else {"crop_mode": crop_mode}
+    content["meta_info"]["vimlight"] = {"preprocessing": looks}
+    zoo = imported(content, tmp_path)
+    modelscope.export_zoo(zoo, tmp_path / "again.pt")
+    for backbone in (modelscope.load(tmp_path / "again.pt").backbone, modelscope.backbone_of(zoo)):
+        assert (backbone.preprocessing.crop_mode, backbone.preprocessing.crop_pct) == (crop_mode, 0.9)
+
+
 @torch.no_grad()
 def test_timm_itself_loads_the_backbone(zoo):
     arguments = {"img_size": 40, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 1, "mlp_ratio": 100 / 48}

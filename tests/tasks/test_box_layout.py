@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vimlight.backbone import Preprocessing
 from vimlight.data.transforms import AUGMENTATIONS, Augmentation, frame_of, reframe
 from vimlight.errors import DataError
 from vimlight.tasks.box_layout import BOXES
@@ -46,19 +47,21 @@ def found(images):
 TWO = ((0.2, 0.25, 0.5, 0.75), (0.3, 0.1, 0.9, 0.6))
 
 
-class Input:
-    size, interpolation, crop_pct = (64, 80), "bilinear", 0.9
+def prepared(crop_mode, crop_pct=1.0):
+    """A preprocessing with a black margin, if any."""
+    return Preprocessing((64, 80), (0.0,) * 3, (1.0,) * 3, "bilinear", crop_pct, crop_mode)
 
 
-@pytest.mark.parametrize("squash", [True, False])
-@pytest.mark.parametrize("old", [(40, 60), (200, 100)])
-def test_boxes_are_resized_and_cropped_as_their_images(squash, old):
-    target = objects(*TWO)
-    frame = frame_of(old, Input, squash=squash)
+@pytest.mark.parametrize("crop_pct", [0.9, 1.0, 1.1])
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("old", [(40, 60), (200, 100), (63, 31)])
+def test_boxes_are_resized_cropped_and_padded_as_their_images(crop_mode, crop_pct, old):
+    target, preprocessing = objects(*TWO), prepared(crop_mode, crop_pct)
+    frame = frame_of(old, preprocessing)
     moved = BOXES.fit([target], frame)[0]
-    images = reframe(drawn(target, *old), frame, "bilinear")
+    images = reframe(drawn(target, *old), frame, preprocessing)
     assert torch.allclose(moved["boxes"], found(images), atol=2 / 64)
-    if squash:
+    if (crop_mode, crop_pct) == ("squash", 1.0):
         assert torch.equal(moved["boxes"], target["boxes"])
 
 
@@ -101,7 +104,7 @@ def test_a_mirror_is_exact_and_undoes_itself():
 
 def test_images_without_objects_stay_empty():
     nothing = objects()
-    fitted = BOXES.fit([nothing], frame_of((40, 60), Input))
+    fitted = BOXES.fit([nothing], frame_of((40, 60), prepared("center", 0.9)))
     for moved in (fitted, BOXES.warp([nothing], torch.eye(3)[None, :2], (8, 8))):
         assert moved[0]["boxes"].shape == (0, 4)
         assert moved[0]["labels"].shape == (0,)

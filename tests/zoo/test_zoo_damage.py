@@ -116,6 +116,19 @@ def test_other_preprocessing(zoo, backbone, monkeypatch):
     assert _message(lambda: zoo.load("letters", backbone), FingerprintError).endswith("same name, other preprocessing")
 
 
+def test_a_module_from_before_crop_modes_were_known(zoo, backbone, monkeypatch):
+    squashed, cropped = (dataclasses.replace(backbone.preprocessing, crop_mode=mode) for mode in ("squash", "center"))
+    monkeypatch.setattr(backbone, "preprocessing", squashed)
+    monkeypatch.setitem(vars(backbone), "fingerprint", backbone.compute_fingerprint())
+    assert _message(lambda: zoo.load("letters", backbone), FingerprintError).endswith(
+        "the weights are the same, but images were cropped then, and crop_mode is 'squash' now; to go on as before, "
+        "set pretrained_cfg_overlay: {crop_mode: center} among the backbone's arguments"
+    )
+    monkeypatch.setattr(backbone, "preprocessing", cropped)
+    monkeypatch.setitem(vars(backbone), "fingerprint", backbone.compute_fingerprint())
+    assert zoo.load("letters", backbone)
+
+
 def test_missing_and_extra_tensors(zoo, backbone, rewrite):
     def rename(tensors):
         tensors["units.strange"] = tensors.pop("units.blocks/0/attn.down.bias")

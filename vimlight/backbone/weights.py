@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -16,7 +17,7 @@ from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.errors import BackboneError
 from vimlight.weight_file import read_weights
 
-__all__ = ["fingerprint_of", "load_weights"]
+__all__ = ["fingerprint_of", "load_weights", "why_other"]
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _PACKAGE = "package:"
@@ -52,11 +53,31 @@ def fingerprint_of(model: nn.Module, preprocessing: Preprocessing) -> str:
         model: The model; parameters and persistent buffers count.
         preprocessing: What the model expects of its images.
     """
-    digest = hashlib.sha256(json.dumps(preprocessing.as_dict(), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(preprocessing.identity(), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def why_other(fingerprint: str, model: nn.Module, preprocessing: Preprocessing) -> str:
+    """Says why a fingerprint is not that of a model, as the end of a message.
+
+    Args:
+        fingerprint: The other fingerprint.
+        model: The model.
+        preprocessing: What the model expects of its images.
+
+    Returns:
+        A reason and a cure if the fingerprint is of the same weights, from before crop modes were known; else nothing.
+    """
+    cropped = dataclasses.replace(preprocessing, crop_mode="center")
+    if cropped == preprocessing or fingerprint != fingerprint_of(model, cropped):
+        return ""
+    return (
+        f": the weights are the same, but images were cropped then, and crop_mode is {preprocessing.crop_mode!r} now; "
+        "to go on as before, set pretrained_cfg_overlay: {crop_mode: center} among the backbone's arguments"
+    )
 
 
 def _package_file(package: str) -> Path:

@@ -37,7 +37,7 @@ __all__ = ["ImageDataModule", "at_least"]
 TEST_FRACTION = 0.2
 # Not the module's seed: runs with different seeds are tested on the same images.
 TEST_SEED = 0
-RESIZES = ("crop", "squash")
+RESIZES = {"crop": "center", "squash": "squash", "pad": "border"}
 
 
 class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
@@ -59,7 +59,8 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
         augment: `"none"`, `"light"` (keeps letters and orientations), `"photo"` or `"strong"`.
         image_size: Side of the input in pixels, or height and width, if not the backbone's own.
         resize: `"crop"` to keep the proportions of images and cut off what lies outside the input, `"squash"` to keep
-            all of the image and give up its proportions. By default what lies in the image, such as masks, is squashed.
+            all of the image and give up its proportions, `"pad"` to keep both, in a margin of the backbone's mean
+            colour. By default as the backbone wants it, but what lies in the image, such as masks, is squashed.
         background: Colour that transparent pixels lie over, as CSS names it, such as `"black"` or `"#808080"`.
         skip_corrupt: Whether to leave out images that cannot be decoded; every file is then read once beforehand.
         test_limit: Largest number of test images, the same ones for every `seed`.
@@ -124,11 +125,6 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
         return TASKS[self.kind].layout
 
     @property
-    def squash(self) -> bool:
-        """Whether images are resized without regard to their proportions."""
-        return self.layout.spatial if self.resize is None else self.resize == "squash"
-
-    @property
     def class_names(self) -> list[str]:
         """The C class names in the order of the targets."""
         return list(self.source.class_names)
@@ -140,21 +136,27 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The preprocessing given, or that of the trainer's backbone, at `image_size` if that is set.
+        """How images are prepared: as the preprocessing given says, or that of the trainer's model.
+
+        That is how the images were prepared that the model learnt from; its backbone's own preprocessing before it has
+        learnt. `image_size` and `resize` change it where they are set.
 
         Raises:
             ConfigError: If there is neither.
         """
-        found = self._preprocessing
-        if found is None and self.trainer is not None:
-            backbone = getattr(self.trainer.lightning_module, "backbone", None)
-            found = getattr(backbone, "preprocessing", None)
-        if found is None:
+        model = None if self.trainer is None else self.trainer.lightning_module
+        learnt = getattr(model, "prepared", None) if self._preprocessing is None else None
+        own = self._preprocessing or getattr(getattr(model, "backbone", None), "preprocessing", None)
+        if own is None:
             raise ConfigError("no preprocessing: pass preprocessing=backbone.preprocessing, or a model that has one")
-        if self.image_size is None:
-            return found
-        size = (self.image_size, self.image_size) if isinstance(self.image_size, int) else tuple(self.image_size)
-        return cast(Preprocessing, dataclasses.replace(cast(Any, found), size=size))
+        resize = "squash" if self.resize is None and learnt is None and self.layout.spatial else self.resize
+        changes: dict[str, Any] = {}
+        if resize is not None:
+            # All of the image, unless it is cropped.
+            changes |= {"crop_mode": RESIZES[resize], "crop_pct": own.crop_pct if resize == "crop" else 1.0}
+        if self.image_size is not None:
+            changes["size"] = (self.image_size,) * 2 if isinstance(self.image_size, int) else tuple(self.image_size)
+        return cast(Preprocessing, dataclasses.replace(cast(Any, learnt or own), **changes))
 
     @cached_property
     def tables(self) -> dict[str, Table]:
@@ -266,7 +268,7 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
         Yields:
             The rows and the images `(N, 3, H, W)` of each batch.
         """
-        dataset = BatchDataset(self.tables[split], self.preprocessing, self.layout, squash=self.squash)
+        dataset = BatchDataset(self.tables[split], self.preprocessing, self.layout)
         for batch in chunk_loader(dataset, chunks, self.num_workers):
             raise_worker_error(batch)
             rows = batch.pop("index")
@@ -315,11 +317,12 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
         preprocessing, target = self.preprocessing, batch["target"]
         predicting = self.trainer is not None and self.trainer.predicting
         layout = self.predict_layout if predicting else self.layout
-        images = batch["image"].float() / 255
+        images = batch["image"]
         if not batch.pop("fitted", False):
             height, width = images.shape[-2:]
-            frame = frame_of((height, width), preprocessing, squash=self.squash)
-            images, target = reframe(images, frame, preprocessing.interpolation), layout.fit(target, frame)
+            frame = frame_of((height, width), preprocessing)
+            images, target = reframe(images, frame, preprocessing), layout.fit(target, frame)
+        images = images.float() / 255
         if self.augmentation is not None and draws is not None:
             draws = draws.to(images.device, images.dtype)
             images = self.augmentation(images, draws)
@@ -353,7 +356,7 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
     ) -> DataLoader[Batch]:
         pin_memory = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         layout = layout or self.layout
-        dataset = BatchDataset(table, self.preprocessing, layout, squash=self.squash, kept=kept)
+        dataset = BatchDataset(table, self.preprocessing, layout, kept=kept)
         # What is in memory is not worth a process.
         workers = 0 if kept and not layout.spatial else self.num_workers
         return batch_loader(dataset, self.batch_size, workers, sampler, pin_memory)

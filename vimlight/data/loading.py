@@ -60,7 +60,6 @@ class BatchDataset(Dataset[Batch]):
         table: The images.
         preprocessing: The input that images of different sizes are made to fit.
         layout: The layout of the targets.
-        squash: Whether images are resized without regard to their proportions; see `frame_of`.
         kept: Whether something is kept in place of the images, which are then read only where targets lie in them.
     """
 
@@ -70,13 +69,11 @@ class BatchDataset(Dataset[Batch]):
         preprocessing: Preprocessing,
         layout: TargetLayout = LABELS,
         *,
-        squash: bool = False,
         kept: bool = False,
     ) -> None:
         self._table = table
         self._preprocessing = preprocessing
         self._layout = layout
-        self._squash = squash
         self._kept = kept
 
     def __len__(self) -> int:
@@ -115,9 +112,9 @@ class BatchDataset(Dataset[Batch]):
 
     def _fit(self, image: Tensor, target: Any) -> tuple[Tensor, Any]:
         height, width = image.shape[-2:]
-        frame = frame_of((height, width), self._preprocessing, squash=self._squash)
+        frame = frame_of((height, width), self._preprocessing)
         moved = self._layout.fit(self._layout.collate([target]), frame)
-        return reframe(image, frame, self._preprocessing.interpolation), moved[0]
+        return reframe(image, frame, self._preprocessing), moved[0]
 
 
 def raise_worker_error(batch: Batch) -> None:

@@ -22,6 +22,13 @@ from vimlight.tasks.targets import Frame
 
 __all__ = ["AUGMENTATIONS", "Augmentation", "Preprocessing", "augmentation", "fit", "frame_of", "normalise", "reframe"]
 
+_MODES = {
+    "bilinear": InterpolationMode.BILINEAR,
+    "bicubic": InterpolationMode.BICUBIC,
+    # The other mode of the name takes the pixel above and left of the middle.
+    "nearest": InterpolationMode.NEAREST_EXACT,
+}
+
 
 class Preprocessing(Protocol):
     """What the data room needs to know of a backbone's input; `vimlight.backbone.Preprocessing` is the real one."""
@@ -44,61 +51,99 @@ class Preprocessing(Protocol):
 
     @property
     def crop_pct(self) -> float:
-        """Share of the resized image's shorter side that the centre crop keeps."""
+        """Share of the resized image that the crop in the middle keeps."""
+
+    @property
+    def crop_mode(self) -> str:
+        """`"center"`, `"squash"` or `"border"`: how the image is resized."""
 
 
-def frame_of(old: tuple[int, int], preprocessing: Preprocessing, *, squash: bool = False) -> Frame:
-    """Says how an image becomes the input.
+def frame_of(old: tuple[int, int], preprocessing: Preprocessing) -> Frame:
+    """Says how an image becomes the input, to the pixel as timm does it in evaluation.
 
     Args:
         old: Height and width of the image in pixels.
-        preprocessing: Gives size and crop share.
-        squash: Whether the whole image is resized to the input, without regard to its proportions, rather than resized
-            so that it covers the input over `crop_pct`, and cropped in the middle.
+        preprocessing: Gives size, crop share and crop mode.
     """
     height, width = preprocessing.size
-    if squash:
-        return Frame(old, (height, width), (0, 0), (height, width))
-    scale = max(
-        math.floor(height / preprocessing.crop_pct) / old[0], math.floor(width / preprocessing.crop_pct) / old[1]
-    )
-    resized = max(round(old[0] * scale), height), max(round(old[1] * scale), width)
-    corner = round((resized[0] - height) / 2), round((resized[1] - width) / 2)
+    goal = math.floor(height / preprocessing.crop_pct), math.floor(width / preprocessing.crop_pct)
+    resized = _resized(old, goal, preprocessing.crop_mode)
+    corner = _middle(resized[0], height), _middle(resized[1], width)
     return Frame(old, resized, corner, (height, width))
 
 
-def reframe(images: Tensor, frame: Frame, interpolation: str) -> Tensor:
-    """Resizes and crops images.
+def _resized(old: tuple[int, int], goal: tuple[int, int], crop_mode: str) -> tuple[int, int]:
+    """Returns the size to which an image is resized before it is cropped; timm rounds in more than one way."""
+    if crop_mode == "squash":
+        return goal
+    if crop_mode == "center" and goal[0] == goal[1]:
+        # Here timm leaves it to torchvision, which rounds the longer side down.
+        height, width = (goal[0] if side == min(old) else int(goal[0] * side / min(old)) for side in old)
+        return height, width
+    ratios = old[0] / goal[0], old[1] / goal[1]
+    ratio = max(ratios) if crop_mode == "border" else min(ratios)
+    return max(1, round(old[0] / ratio)), max(1, round(old[1] / ratio))
+
+
+def _middle(resized: int, new: int) -> int:
+    """Returns where a crop in the middle begins; below zero, what it lies beyond the image."""
+    return round((resized - new) / 2) if resized >= new else -((new - resized) // 2)
+
+
+def reframe(images: Tensor, frame: Frame, preprocessing: Preprocessing) -> Tensor:
+    """Resizes images, and crops or pads them.
 
     Args:
         images: `(..., 3, H, W)` uint8, or float in [0, 1].
         frame: How.
-        interpolation: `"bilinear"`, `"bicubic"` or `"nearest"`.
+        preprocessing: Gives the interpolation and the colour of the margin.
 
     Returns:
         `(..., 3, *frame.new)` of the same type.
     """
-    if frame.resized != frame.old:
-        mode = InterpolationMode(interpolation)
-        images = T.resize(images, list(frame.resized), mode, antialias=mode is not InterpolationMode.NEAREST)
-        # Bicubic interpolation overshoots.
-        images = images.clamp_(0, 1) if images.is_floating_point() else images
+    for size in _passes(frame):
+        if images.shape[-2:] != size:
+            images = T.resize(images, list(size), _MODES[preprocessing.interpolation], antialias=True)
+            # Bicubic interpolation overshoots.
+            images = images.clamp_(0, 1) if images.is_floating_point() else images
     (top, left), (height, width) = frame.corner, frame.new
-    return images[..., top : top + height, left : left + width]
+    inside = images[..., max(top, 0) : top + height, max(left, 0) : left + width]
+    return inside if inside.shape[-2:] == frame.new else _padded(inside, frame, preprocessing)
+
+
+def _passes(frame: Frame) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns the sizes after resizing one side and after resizing the other.
+
+    Overshoot is cut off after each, so that the order shows; it is Pillow's from version 13 on.
+    """
+    (old_height, old_width), (height, width) = frame.old, frame.resized
+    height_first = old_height - height > max(0, 2 * (old_width - width))
+    return ((height, old_width) if height_first else (old_height, width)), frame.resized
+
+
+def _padded(inside: Tensor, frame: Frame, preprocessing: Preprocessing) -> Tensor:
+    """Returns images within a margin, of the mean's colour if it is a border, else black."""
+    shares = preprocessing.mean if preprocessing.crop_mode == "border" else (0.0, 0.0, 0.0)
+    fill = inside.new_tensor([round(255 * share) for share in shares])
+    fill = fill / 255 if inside.is_floating_point() else fill
+    padded = fill[:, None, None].expand(*inside.shape[:-2], *frame.new).contiguous()
+    top, left = (max(0, -corner) for corner in frame.corner)
+    padded[..., top : top + inside.shape[-2], left : left + inside.shape[-1]] = inside
+    return padded
 
 
 def fit(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Resizes so that the image covers the input over `crop_pct`, then crops the centre.
+    """Makes images the input, as `frame_of` says.
 
     Args:
         images: `(..., 3, H, W)` uint8, or float in [0, 1].
-        preprocessing: Gives size, interpolation and crop share.
+        preprocessing: How.
 
     Returns:
         `(..., 3, *size)` of the same type.
     """
     height, width = images.shape[-2:]
-    return reframe(images, frame_of((height, width), preprocessing), preprocessing.interpolation)
+    return reframe(images, frame_of((height, width), preprocessing), preprocessing)
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -252,7 +252,6 @@ class _Keeper:
             "format": _FORMAT,
             "backbone": self._fingerprint,
             "preprocessing": dataclasses.asdict(self._data.preprocessing),  # type: ignore[call-overload]  # it is one
-            "squash": self._data.squash,
             "images": self._digests[split],
             "view": augmented,
             "arithmetic": [

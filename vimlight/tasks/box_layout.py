@@ -40,7 +40,7 @@ class BoxLayout(TargetLayout):
         return list(targets)
 
     def fit(self, targets: Sequence[Objects], frame: Frame) -> list[Objects]:
-        """Moves boxes into the crop; those of which little is left are ignored from then on."""
+        """Moves boxes into the input; those of which little is left are ignored from then on."""
         scale = [frame.resized[axis] / frame.new[axis] for axis in (1, 0, 1, 0)]
         shift = [frame.corner[axis] / frame.new[axis] for axis in (1, 0, 1, 0)]
         return [

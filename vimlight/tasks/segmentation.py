@@ -90,7 +90,7 @@ class Segmentation(MapTask):
     def file(self, prediction: Tensor, size: tuple[int, int]) -> tuple[str, bytes]:
         """Returns a PNG of the mask at the size of the image; its pixels are class numbers, shown in colours."""
         old = (prediction.shape[-2], prediction.shape[-1])
-        mask = Image.fromarray(nearest_in_frame(prediction.cpu(), Frame(old, size, (0, 0), size)).numpy())
+        mask = Image.fromarray(nearest_in_frame(prediction.cpu(), Frame(old, size, (0, 0), size), IGNORE).numpy())
         mask.putpalette(palette().flatten().tolist())
         buffer = io.BytesIO()
         mask.save(buffer, format="PNG")

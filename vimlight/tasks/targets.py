@@ -38,12 +38,12 @@ IGNORE = 255
 
 @dataclass(frozen=True)
 class Frame:
-    """How an image becomes the input: it is resized, then cropped.
+    """How an image becomes the input: it is resized, then cropped, or padded where the crop reaches beyond it.
 
     Attributes:
         old: Height and width of the image in pixels.
         resized: Height and width after resizing.
-        corner: Row and column of the crop's top left pixel in the resized image.
+        corner: Row and column of the crop's top left pixel in the resized image; below zero, its distance from it.
         new: Height and width of the crop.
     """
 
@@ -79,7 +79,7 @@ class TargetLayout:
         return targets if isinstance(targets, Tensor) else torch.stack([torch.as_tensor(target) for target in targets])
 
     def fit(self, targets: Batched, frame: Frame) -> Batched:
-        """Moves a batch of targets as all its images were resized and cropped."""
+        """Moves a batch of targets as all its images were resized, and cropped or padded."""
         return targets
 
     def warp(self, targets: Batched, matrices: Tensor, size: tuple[int, int]) -> Batched:
@@ -191,8 +191,8 @@ class Masks(TargetLayout):
     extent_name = "its mask has"
 
     def fit(self, targets: Tensor, frame: Frame) -> Tensor:
-        """Picks for each new pixel the nearest old one, `(N, H, W)`."""
-        return nearest_in_frame(targets, frame)
+        """Picks for each new pixel the nearest old one, `(N, H, W)`, `IGNORE` outside the image."""
+        return nearest_in_frame(targets, frame, IGNORE)
 
     def warp(self, targets: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tensor:
         """Picks for each new pixel the nearest old one, `IGNORE` outside the image."""
@@ -228,8 +228,8 @@ class Fields(TargetLayout):
     extent_name = "its map has"
 
     def fit(self, targets: Tensor, frame: Frame) -> Tensor:
-        """Picks for each new pixel the nearest old one: means over edges would be nobody's depth."""
-        return nearest_in_frame(targets, frame)
+        """Picks for each new pixel the nearest old one, for means over edges would be nobody's depth; NaN outside."""
+        return nearest_in_frame(targets, frame, float("nan"))
 
     def warp(self, targets: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tensor:
         """Picks for each new pixel the nearest old one, NaN outside the image."""
@@ -283,20 +283,22 @@ def check_mask(masks: Tensor, count: int) -> None:
         raise DataError(f"a mask's pixel has the value {value}, which is not among the {count} classes (nor {IGNORE})")
 
 
-def nearest_in_frame(maps: Tensor, frame: Frame) -> Tensor:
-    """Resizes and crops maps of any type, each new pixel being the nearest old one.
+def nearest_in_frame(maps: Tensor, frame: Frame, outside: float) -> Tensor:
+    """Resizes, crops and pads maps of any type, each new pixel being the nearest old one.
 
     Args:
         maps: `(..., H, W)`.
         frame: How the images were resized and cropped.
+        outside: Value of pixels beyond the image.
     """
-    picks = []
+    picks, inside = [], []
     for axis in (0, 1):
         place = torch.arange(frame.new[axis], device=maps.device) + frame.corner[axis]
         # The middle of each new pixel, in old ones.
         middle = ((2 * place + 1) * frame.old[axis]) // (2 * frame.resized[axis])
-        picks.append(middle.clamp(max=frame.old[axis] - 1))
-    return maps[..., picks[0][:, None], picks[1]]
+        picks.append(middle.clamp(0, frame.old[axis] - 1))
+        inside.append((place >= 0) & (place < frame.resized[axis]))
+    return maps[..., picks[0][:, None], picks[1]].masked_fill_(~(inside[0][:, None] & inside[1]), outside)
 
 
 def nearest_warped(maps: Tensor, matrices: Tensor, outside: float) -> Tensor:

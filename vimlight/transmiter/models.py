@@ -67,6 +67,11 @@ class ImageInput:
         """Share of the resized image's shorter side that the centre crop keeps."""
         return 1.0
 
+    @property
+    def crop_mode(self) -> str:
+        """The resize mode by timm's name for it."""
+        return {"squash": "squash", "longest": "border"}.get(self.resize_mode, "center")
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields as plain values, for manifests."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}

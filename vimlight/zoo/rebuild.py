@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vimlight.backbone import Backbone
+from vimlight.backbone.weights import why_other
 from vimlight.errors import FingerprintError, PluginError, UnknownNameError, ZooError, unknown_name
 from vimlight.plugins import Plugin
 from vimlight.zoo.card import Card
@@ -43,11 +44,12 @@ def rebuild(name: str, card: Card, tensors: Mapping[str, Tensor], backbone: Back
 def _check_backbone(name: str, card: Card, backbone: Backbone) -> None:
     if card.fingerprint == backbone.fingerprint:
         return
-    why = ""
-    if card.backbone == backbone.name:
+    why = why_other(card.fingerprint, backbone.model, backbone.preprocessing)
+    if not why and card.backbone == backbone.name:
         # As JSON has it, with lists for tuples.
-        preprocessing = json.loads(json.dumps(backbone.preprocessing.as_dict()))
-        why = f": same name, other {'weights' if card.preprocessing == preprocessing else 'preprocessing'}"
+        preprocessing = json.loads(json.dumps(backbone.preprocessing.identity()))
+        noted = {key: value for key, value in card.preprocessing.items() if (key, value) != ("crop_mode", "center")}
+        why = f": same name, other {'weights' if noted == preprocessing else 'preprocessing'}"
     raise FingerprintError(
         f"module {name!r} was trained on {card.backbone!r} (fingerprint {card.fingerprint[:12]}), "
         f"not on {backbone.name!r} ({backbone.fingerprint[:12]}){why}"

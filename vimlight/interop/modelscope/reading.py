@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vimlight.backbone import Preprocessing
-from vimlight.errors import CheckpointError, UnknownNameError, nearest, unknown_name
+from vimlight.errors import BackboneError, CheckpointError, UnknownNameError, nearest, unknown_name
 from vimlight.interop.modelscope.heads import check_head
 from vimlight.interop.modelscope.layout import ALGORITHM, PLACES, UNIT, Checkpoint, Labels, TaskWeights
 from vimlight.interop.modelscope.tower import Tower
@@ -36,7 +36,7 @@ def read(path: Path, heads: int | None = None) -> Checkpoint:
     """
     try:
         return _checkpoint(_load(path), heads)
-    except (CheckpointError, UnknownNameError) as error:
+    except (CheckpointError, UnknownNameError, BackboneError) as error:
         raise CheckpointError(f"{path.name}: {error}") from error
 
 
@@ -189,7 +189,9 @@ def _preprocessing(own: Mapping[Any, Any], size: int) -> Preprocessing | None:
     if len(mean) != 3 or len(std) != 3 or not all(isinstance(number, float) for number in numbers):
         raise CheckpointError(f"{where} must hold three numbers as mean and three as std")
     way = _text(_item(noted, "interpolation", where), where)
-    return Preprocessing((size, size), tuple(mean), tuple(std), way, crop)
+    # Files from before crop modes were known have none.
+    crop_mode = _text(noted.get("crop_mode", "center"), where)
+    return Preprocessing((size, size), tuple(mean), tuple(std), way, crop, crop_mode)
 
 
 def _task(content: Mapping[Any, Any], name: str, where: str) -> Any:

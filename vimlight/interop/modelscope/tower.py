@@ -149,6 +149,7 @@ class Tower:
                 "std": list(looks.std),
                 "interpolation": looks.interpolation,
                 "crop_pct": looks.crop_pct,
+                "crop_mode": looks.crop_mode,
             },
         }
 
@@ -238,12 +239,12 @@ def clip_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def default_preprocessing(size: int) -> Preprocessing:
-    """Returns what the release does to its images: a plain resizing, and the mean and spread of ImageNet.
+    """Returns what the release does to its images: all of each is resized to a square; mean and spread are ImageNet's.
 
     Args:
         size: Pixels along a side.
     """
-    return Preprocessing((size, size), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear", 1.0)
+    return Preprocessing((size, size), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear", 1.0, "squash")
 
 
 def _empty(arguments: dict[str, Any]) -> Backbone:

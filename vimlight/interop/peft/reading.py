@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vimlight.backbone import Backbone, Site
+from vimlight.backbone.weights import why_other
 from vimlight.errors import CheckpointError, FingerprintError, unknown_name
 from vimlight.interop.base import Imported
 from vimlight.interop.peft.config import CONFIG, WEIGHTS, LoraSettings, read_settings
@@ -70,6 +71,7 @@ def _restore(card: Card, layers: Mapping[str, Factors], backbone: Backbone) -> I
         raise FingerprintError(
             f"the adapter was exported for {card.backbone!r} with the fingerprint {card.fingerprint[:12]}, "
             f"not for {backbone.name!r} ({backbone.fingerprint[:12]})"
+            + why_other(card.fingerprint, backbone.model, backbone.preprocessing)
         )
     try:
         tensors = split(card.sites, layers)
