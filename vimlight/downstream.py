@@ -168,6 +168,7 @@ class DownstreamModule(SupervisedModule):
 
     def on_fit_start(self) -> None:
         """Ranks the modules, starts the gates, and fits or starts the head, unless a checkpoint brings them."""
+        super().on_fit_start()
         self._step_of_head = None
         if self.trained:
             return
@@ -183,6 +184,7 @@ class DownstreamModule(SupervisedModule):
 
     def on_validation_start(self) -> None:
         """Solves a closed-form head anew for the gates as they are."""
+        super().on_validation_start()
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._refresh_head()
 

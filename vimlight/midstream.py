@@ -99,6 +99,7 @@ class MidstreamModule(SupervisedModule):
 
     def on_fit_start(self) -> None:
         """Starts the head, such as by standardising its inputs, on the first images, unless a checkpoint brings it."""
+        super().on_fit_start()
         batches = getattr(self.trainer.datamodule, "batches", None)  # type: ignore[attr-defined]
         start: Any = getattr(self.head, "start", None)
         if self.trained or batches is None or start is None:
@@ -136,6 +137,7 @@ class MidstreamModule(SupervisedModule):
             "devices": trainer.world_size,
             "precision": str(trainer.precision),
             "readout": self.readout,
+            "preprocessing": self.preprocessing.as_dict(),
         }
         known = {
             "task": self.task.kind,

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from vimlight.backbone import Backbone, Features, build_backbone
+from vimlight.backbone import Backbone, Features, Preprocessing, build_backbone
 from vimlight.backbone.readout import MAPS
+from vimlight.backbone.weights import why_other
 from vimlight.data import ImageDataModule
 from vimlight.errors import CheckpointError, ConfigError, FingerprintError
 from vimlight.prefix_cache import FrozenPart, PrefixCache
@@ -37,6 +39,7 @@ class SupervisedModule(ScoredModule):
     Attributes:
         backbone: The frozen backbone.
         task: The task.
+        prepared: How the images were prepared that it learnt from; nothing before it has learnt.
     """
 
     def __init__(
@@ -55,8 +58,14 @@ class SupervisedModule(ScoredModule):
         self.backbone = build_backbone(backbone)
         self.task = build_task(task, kind, class_names)
         self.measure(self.task, ("train", "val", "test"))
+        self.prepared: Preprocessing | None = None
         confusion = {f"{split}_": self.task.confusion() for split in ("val", "test")}
         self.confusion = nn.ModuleDict({split: metric for split, metric in confusion.items() if metric is not None})
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are prepared for it: as those that it learnt from, else as its backbone wants it."""
+        return self.prepared or self.backbone.preprocessing
 
     def forward(self, images: Tensor) -> Any:
         """Returns the head's outputs for images `(N, 3, H, W)`, such as logits `(N, C)`."""
@@ -115,9 +124,16 @@ class SupervisedModule(ScoredModule):
         elif isinstance(data := getattr(self.trainer, "datamodule", None), ImageDataModule):
             data.keeper = None  # that of another model, if any
 
+    def on_fit_start(self) -> None:
+        """Notes how the images are prepared that it learns from."""
+        if (found := self._data_preprocessing()) is not None:
+            self.prepared = found
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the weights depend on: backbone, task and classes."""
+        """Adds what the weights depend on: backbone, preprocessing, task and classes."""
         super().on_save_checkpoint(checkpoint)
+        if self.prepared is not None:
+            checkpoint["vimlight"]["preprocessing"] = self.prepared.as_dict()
         checkpoint["vimlight"]["fingerprint"] = self.backbone.fingerprint
         checkpoint["vimlight"]["task"] = self.task.kind
         checkpoint["vimlight"]["class_names"] = list(self.task.class_names)
@@ -135,10 +151,13 @@ class SupervisedModule(ScoredModule):
             raise FingerprintError(
                 f"the checkpoint was trained on the backbone with fingerprint {about.get('fingerprint', 'none')[:12]}"
                 f"..., but {self.backbone.name!r} has {self.backbone.fingerprint[:12]}..."
+                + why_other(about.get("fingerprint", ""), self.backbone.model, self.backbone.preprocessing)
             )
         if about.get("task", self.task.kind) != self.task.kind:
             raise CheckpointError(f"the checkpoint is of the task {about['task']!r}, the model's is {self.task.kind!r}")
         check_class_names(about["class_names"], self.task.class_names)
+        if "preprocessing" in about:
+            self.prepared = Preprocessing.from_dict(about["preprocessing"])
 
     def on_train_epoch_end(self) -> None:
         """Logs the training scores; of several processes, images that were repeated count as often as they were."""
@@ -149,6 +168,43 @@ class SupervisedModule(ScoredModule):
         super().reset_scores(split)
         if f"{split}_" in self.confusion:
             self.confusion[f"{split}_"].reset()  # type: ignore[operator]
+
+    def on_validation_start(self) -> None:
+        """Warns of images that are prepared otherwise than those that it learnt from."""
+        self._check_preprocessing()
+
+    def on_test_start(self) -> None:
+        """Warns of images that are prepared otherwise than those that it learnt from."""
+        self._check_preprocessing()
+
+    def on_predict_start(self) -> None:
+        """Warns of images that are prepared otherwise than those that it learnt from.
+
+        Raises:
+            ConfigError: If predictions lie in images, and the input is not all of an image and nothing else.
+        """
+        self._check_preprocessing()
+        now = self._data_preprocessing()
+        if now is not None and self.task.layout.spatial and (now.crop_mode, now.crop_pct) != ("squash", 1.0):
+            raise ConfigError(
+                f"predictions of a {self.task.kind} task are written for whole images, but these are prepared with "
+                f"crop_mode {now.crop_mode} and crop_pct {now.crop_pct:g}; set resize: squash in the data's settings"
+            )
+
+    def _data_preprocessing(self) -> Preprocessing | None:
+        """Returns how the trainer's data prepare images, where they say so in the backbone's terms."""
+        data = getattr(self.trainer, "datamodule", None)
+        found = data.preprocessing if isinstance(data, ImageDataModule) else None
+        return found if isinstance(found, Preprocessing) else None
+
+    def _check_preprocessing(self) -> None:
+        now = self._data_preprocessing()
+        if now is not None and self.prepared is not None and now != self.prepared:
+            rank_zero_warn(
+                "the images are prepared otherwise than those that the model learnt from: "
+                f"{now.differences(self.prepared)}; leave image_size and resize out of the data's settings to prepare "
+                "them alike"
+            )
 
     def _shared_step(self, split: str, batch: Mapping[str, Any]) -> Tensor:
         images, targets = batch["image"], batch["target"]

@@ -124,6 +124,7 @@ def test_the_card_says_what_is_needed(vit, trained):
     assert card["classes"] == ["ant", "bee", "cat", "dog"]
     assert card["preprocessing"] == {
         "size": [32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "crop_pct": 0.9,
+        "crop_mode": "center",
     }  # fmt: skip
     assert (card["task"], card["outputs"], card["aggregator"]) == ("classification", "logits", "router")
     assert card["modules"] == ["0", "1"]

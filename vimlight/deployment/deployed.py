@@ -203,7 +203,7 @@ def _card(model: SupervisedModule, outputs: str) -> dict[str, Any]:
         "task": model.task.kind,
         "classes": list(model.task.class_names),
         "outputs": outputs,
-        "preprocessing": json.loads(json.dumps(backbone.preprocessing.as_dict())),
+        "preprocessing": json.loads(json.dumps(model.preprocessing.as_dict())),
         "backbone": backbone.name,
         "fingerprint": backbone.fingerprint,
         "aggregator": getattr(model, "settings", {}).get("how", ""),

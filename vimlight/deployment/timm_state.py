@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,9 @@ __all__ = ["timm_classifier"]
 def timm_classifier(deployed: Deployed) -> nn.Module:
     """Makes the timm model, with a classifier, that answers as a deployed model does.
 
+    Its `pretrained_cfg` describes the images as they were prepared, so that `timm.data.resolve_model_data_config` gives
+    what the card says.
+
     Args:
         deployed: The deployed model, of logits.
 
@@ -40,7 +44,15 @@ def timm_classifier(deployed: Deployed) -> nn.Module:
     weight = head.weight.double() / head.scale.double()
     classifier.weight.copy_(weight)
     classifier.bias.copy_(head.bias.double() - weight @ head.mean.double())
+    # nn.Module is typed to hold tensors and modules alone.
+    vars(network)["pretrained_cfg"] = {**vars(network)["pretrained_cfg"], **_pretrained_cfg(deployed)}
     return network.eval()
+
+
+def _pretrained_cfg(deployed: Deployed) -> dict[str, Any]:
+    """Returns what the card says, by the names that timm has for it."""
+    looks = dict(deployed.card["preprocessing"])
+    return {"input_size": [3, *looks.pop("size")], **looks, "num_classes": len(deployed.card["classes"])}
 
 
 def _parts(deployed: Deployed) -> tuple[Fixed, AffineHead]:
@@ -76,7 +88,8 @@ def _timm(deployed: Deployed, opset: int | None) -> Packed:
         raise ExportError("an opset is ONNX's; leave it out for timm")
     network = timm_classifier(deployed)
     tensors = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
-    content = save(tensors, {"format": "pt", "vimlight": deployed.card_text()})
+    about = {"pretrained_cfg": json.dumps(_pretrained_cfg(deployed)), "vimlight": deployed.card_text()}
+    content = save(tensors, {"format": "pt", **about})
 
     def run(images: Tensor) -> Any:
         return functional_call(network, load(content), (images,))

@@ -153,7 +153,7 @@ class RunReport(pl.Callback):
         found = _predict(trainer, pl_module, {"image": images.to(pl_module.device), "id": ids})
         predictions = move_data_to_device(found["prediction"], "cpu")
         truth = task.truth(task.layout.collate(targets))
-        pictures = [restore_image(image, pl_module.backbone.preprocessing) for image in images]
+        pictures = [restore_image(image, pl_module.preprocessing) for image in images]
         pictures = [_drawn(task, *row) for row in zip(pictures, targets, predictions, strict=True)]
         columns: dict[str, Sequence[Any]] = {
             "id": ids, "image": pictures, "true": truth, "predicted": found["label"],
@@ -185,7 +185,7 @@ def restore_image(image: Tensor, preprocessing: Preprocessing) -> npt.NDArray[np
 
     Args:
         image: `(3, H, W)`.
-        preprocessing: The backbone's.
+        preprocessing: How it was prepared.
 
     Returns:
         `(H, W, 3)`, uint8.
