@@ -11,6 +11,7 @@ from torch import Tensor
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.transmiter.models import ImageTextModel
 from vimlight.transmiter.progress import track
+from vimlight.transmiter.texts import check_names, prompts_of
 
 __all__ = ["TEMPLATE_SETS", "class_features", "templates_of"]
 
@@ -48,6 +49,7 @@ def class_features(
     *,
     batch_size: int = 512,
     progress: bool = False,
+    check: bool = True,
 ) -> Tensor:
     """Encodes class names: every prompt normalised, averaged over the templates, normalised.
 
@@ -57,16 +59,22 @@ def class_features(
         templates: Prompts with `{}`.
         batch_size: Prompts at a time.
         progress: Whether to show a progress bar.
+        check: Whether names that the model cannot tell apart are refused, with a warning of prompts that it cuts.
 
     Returns:
         `(M, E)` float32 on the CPU.
+
+    Raises:
+        ConfigError: If the model cannot tell two names apart.
     """
+    if check:
+        check_names(model, (names, templates))
     per_batch = max(1, batch_size // len(templates))
     starts = range(0, len(names), per_batch)
     parts = []
     for start in track(starts, "class names", progress):
-        some = [name.replace("_", " ") for name in names[start : start + per_batch]]
-        texts = [template.replace("{}", name) for name in some for template in templates]
+        some = names[start : start + per_batch]
+        texts = prompts_of(some, templates)
         features = torch.cat(
             [model.encode_text(texts[at : at + batch_size]) for at in range(0, len(texts), batch_size)]
         )

@@ -18,6 +18,7 @@ from vimlight.transmiter.cache.tables import read_names
 from vimlight.transmiter.cache.text_head import TextHead
 from vimlight.transmiter.models import ImageTextModel, load_model
 from vimlight.transmiter.templates import class_features, templates_of
+from vimlight.transmiter.texts import check_names
 from vimlight.transmiter.vocabulary import WORDS, draw_vocabulary
 
 __all__ = ["Vocabulary", "auxiliary_names", "encoded_head", "model_of", "text_head"]
@@ -122,9 +123,15 @@ def _prompts(cache: LogitCache, templates: str | Sequence[str] | None, key: str)
 
 
 def text_head(model: ImageTextModel, manifest: Manifest, *, progress: bool = False) -> TextHead:
-    """Encodes the class names of a manifest by its templates."""
+    """Encodes the class names of a manifest by its templates.
+
+    Raises:
+        ConfigError: If the model cannot tell two of them apart.
+    """
     names = ((manifest.class_names, "templates"), (manifest.aux_names, "aux_templates"))
-    parts = [class_features(model, some, manifest.text[key], progress=progress) for some, key in names if some]
+    groups = [(some, manifest.text[key]) for some, key in names if some]
+    check_names(model, *groups)
+    parts = [class_features(model, some, prompts, progress=progress, check=False) for some, prompts in groups]
     return TextHead(torch.cat(parts), model.scale, model.bias)
 
 
@@ -161,7 +168,8 @@ def auxiliary_names(
 
     def features(names: Sequence[str]) -> Tensor:
         assert model is not None
-        return class_features(model, names, templates, progress=progress)
+        # Most candidates are not chosen; those that are meet their check with the head.
+        return class_features(model, names, templates, progress=progress, check=False)
 
     providers = {"class_features": features, "text_features": features} if model else {}
     if model and cache is not None:

@@ -16,6 +16,7 @@ from vimlight.errors import ConfigError
 from vimlight.transmiter.cache import TextHead
 from vimlight.transmiter.sources import TUNINGS, Start
 from vimlight.transmiter.sources.base import Tuning, at_least, share
+from vimlight.transmiter.texts import check_names, prompts_of
 
 __all__ = ["CLIPLoRA", "LowRank", "attention_weights"]
 
@@ -69,7 +70,7 @@ class CLIPLoRA(Tuning):
 
     Raises:
         CacheError: If the cache does not say which model it was built with.
-        ConfigError: If a number is out of range, or an encoder has no attention.
+        ConfigError: If a number is out of range, an encoder has no attention, or cannot tell two class names apart.
     """
 
     reads = "images"
@@ -86,8 +87,9 @@ class CLIPLoRA(Tuning):
             parametrize.register_parametrization(module, name, change)
             changes.append(change)
         self.learned = nn.ModuleList(changes)
-        template = start.cache.manifest.text["templates"][0]
-        prompts = [template.replace("{}", name.replace("_", " ")) for name in start.cache.class_names]
+        templates = start.cache.manifest.text["templates"][:1]
+        check_names(loaded, (start.cache.class_names, templates))
+        prompts = prompts_of(start.cache.class_names, templates)
         self.register_buffer("tokens", loaded.tokenizer(prompts), persistent=False)
         self._text: Tensor | None = None
 

@@ -18,8 +18,12 @@ from vimlight.transmiter.cache import TextHead
 from vimlight.transmiter.models import ImageTextModel
 from vimlight.transmiter.sources import TUNINGS, Start
 from vimlight.transmiter.sources.base import Tuning, at_least
+from vimlight.transmiter.texts import check_names, cut_texts, num_tokens, prompts_of
 
 __all__ = ["CoOp"]
+
+# What stands behind the context.
+_PROMPT = ("{}.",)
 
 
 @TUNINGS.register("coop")
@@ -33,7 +37,8 @@ class CoOp(Tuning):
 
     Raises:
         CacheError: If the cache does not say which model it was built with.
-        ConfigError: If the text encoder is of another kind, or context and class name do not fit into it.
+        ConfigError: If the text encoder is of another kind, cannot tell two class names apart, or context and class
+            name do not fit into it.
     """
 
     learning_rate = 2e-3
@@ -44,16 +49,15 @@ class CoOp(Tuning):
         loaded = start.load_model()
         self.model = loaded.model
         self.embedding = embedding = _token_embedding(loaded)
-        # Tokenisers without a token for the start put the first word there.
-        self._first = int(hasattr(loaded.tokenizer, "sot_token_id"))
+        self._first = _first(loaded)
         if words:
             vectors = embedding.weight[_words(loaded, words, self._first)].detach().clone()
         else:
             shape = (int(at_least("coop", "context", context, 1)), embedding.embedding_dim)
             vectors = 0.02 * torch.randn(shape, generator=start.generator)
         self.learned = nn.ParameterDict({"context": nn.Parameter(vectors)})
-        names = [name.replace("_", " ") + "." for name in start.cache.class_names]
-        self.register_buffer("tokens", _with_room(loaded, names, len(vectors), self._first), persistent=False)
+        tokens = _with_room(loaded, start.cache.class_names, len(vectors), self._first)
+        self.register_buffer("tokens", tokens, persistent=False)
         self._text: Tensor | None = None
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -107,10 +111,16 @@ def _token_embedding(loaded: ImageTextModel) -> nn.Embedding:
     raise ConfigError(f"the text encoder of {loaded.name!r} has no token embedding that coop knows; use clip_lora")
 
 
+def _first(loaded: ImageTextModel) -> int:
+    """Returns the place of a text's first word, behind the token for the start where there is one."""
+    one, other = loaded.tokenizer(["a", "x"])
+    return int((one != other).int().argmax())
+
+
 def _words(loaded: ImageTextModel, words: str, first: int) -> Tensor:
     """Returns the tokens of some words, without those for start and end."""
-    tokens = loaded.tokenizer([words])[0]
-    return tokens[first : _end(tokens)]
+    count, without = num_tokens(loaded.tokenizer, [words, ""]).tolist()
+    return loaded.tokenizer([words])[0, first : first + count - without]
 
 
 def _with_room(loaded: ImageTextModel, names: Sequence[str], count: int, first: int) -> Tensor:
@@ -119,17 +129,16 @@ def _with_room(loaded: ImageTextModel, names: Sequence[str], count: int, first: 
     Raises:
         ConfigError: If a name does not fit behind the context.
     """
-    tokens = loaded.tokenizer(list(names))
-    for name, row in zip(names, tokens, strict=True):
-        if _end(row) + count >= len(row):
+    check_names(loaded, (names, _PROMPT))
+    texts, length = prompts_of(names, _PROMPT), loaded.tokenizer(["a"]).shape[1]
+    left = length - count
+    for name, cut in zip(names, cut_texts(loaded.tokenizer, texts, left) if left > 2 else [True], strict=False):
+        if cut:
             raise ConfigError(
-                f"a context of {count} tokens leaves no room for the class {name[:-1]!r}: the text encoder of "
-                f"{loaded.name!r} takes {len(row)} tokens; choose a shorter context"
+                f"a context of {count} tokens leaves no room for the class {name!r}: the text encoder of "
+                f"{loaded.name!r} takes {length} tokens; choose a shorter context"
             )
-    room = tokens.new_zeros(len(tokens), count)
-    return torch.cat([tokens[:, :first], room, tokens[:, first : tokens.shape[1] - count]], dim=1)
-
-
-def _end(tokens: Tensor) -> int:
-    """Returns the place of the token for the end, which has the highest number of a text's tokens."""
-    return int(tokens.argmax())
+    tokens = loaded.tokenizer(texts, context_length=left)
+    # Encoders that leave out padding look at the tokens: a word holds the place.
+    room = loaded.tokenizer(["x"])[:, first : first + 1].expand(len(tokens), count)
+    return torch.cat([tokens[:, :first], room, tokens[:, first:]], dim=1)
