@@ -83,7 +83,7 @@ class ImageTextModel:
     Args:
         name: Its name.
         model: A module with `encode_image`, `encode_text`, `logit_scale` and, for sigmoid models, `logit_bias`.
-        tokenizer: From a list of texts to tokens `(N, L)` int64.
+        tokenizer: From a list of texts to tokens `(N, L)` int64; those of open_clip take a `context_length` L too.
         image_input: What it expects of its images.
         arguments: What `load_model` was called with, so that others can load it again.
     """
@@ -92,7 +92,7 @@ class ImageTextModel:
         self,
         name: str,
         model: nn.Module,
-        tokenizer: Callable[[list[str]], Tensor],
+        tokenizer: Callable[..., Tensor],
         image_input: ImageInput,
         arguments: dict[str, Any] | None = None,
     ) -> None:
