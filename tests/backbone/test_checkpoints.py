@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
+import open_clip
 import pytest
 import timm
+import tiny_clip
 import torch
 from safetensors.torch import save_file
 
@@ -86,6 +88,41 @@ def test_published_formats_go_through_timms_own_converter(tmp_path):
     save_file({name: tensor.contiguous() for name, tensor in published.items()}, tmp_path / "clip.safetensors")
     loaded = create_backbone("vit_base_patch16_clip_224", checkpoint=str(tmp_path / "clip.safetensors"), **arguments)
     assert holds(loaded, expected)
+
+
+CLIP = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 1}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("kind", ["archive", "bare_archive", "extra", "plain"])
+def test_the_image_tower_of_openais_weights_gives_the_features_of_open_clip(tmp_path, kind):
+    source = tiny_clip.make()
+    path = tiny_clip.write(source, tmp_path / "weights.pt", kind)
+    backbone = create_backbone("vit_base_patch32_clip_quickgelu_224", checkpoint=path, num_classes=24, **CLIP)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(images), source.visual(images))
+    assert backbone.preprocessing.mean == open_clip.OPENAI_DATASET_MEAN
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(
+    ("name", "kind", "quick", "other"),
+    [
+        ("vit_base_patch32_clip_224", "archive", True, "vit_base_patch32_clip_quickgelu_224"),
+        ("vit_base_patch32_clip_224", "extra", True, "vit_base_patch32_clip_quickgelu_224"),
+        ("vit_base_patch32_clip_224.openai", "extra", True, None),
+        ("vit_base_patch32_clip_quickgelu_224", "bare_archive", False, "vit_base_patch32_clip_224"),
+        ("vit_base_patch32_clip_224", "bare_archive", False, None),
+    ],
+)
+def test_clip_weights_that_want_another_activation_are_refused(tmp_path, name, kind, quick, other):
+    path = tiny_clip.write(tiny_clip.make(quick=quick), tmp_path / "weights.pt", kind)
+    if other is None:
+        create_backbone(name, checkpoint=path, num_classes=24, **CLIP)
+        return
+    with pytest.raises(BackboneError, match=rf"weights.pt holds weights that want .*; the backbone .* is '{other}'"):
+        create_backbone(name, checkpoint=path, num_classes=24, **CLIP)
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import timm
 import torch
 from torch import Tensor, nn
 
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.errors import BackboneError
-from vimlight.weight_file import read_weights
+from vimlight.weight_file import WeightFile, read_weights
 
 __all__ = ["fingerprint_of", "load_weights", "why_other"]
 
@@ -35,11 +36,14 @@ def load_weights(model: nn.Module, checkpoint: str) -> None:
             archive, or `package:NAME` for the one weight file inside an installed package.
 
     Raises:
-        BackboneError: If the file is missing, unsafe, damaged, or does not fit the model.
+        BackboneError: If the file is missing, unsafe, damaged, does not fit the model, or says that it wants another
+            activation.
     """
     in_order = checkpoint.startswith(_PACKAGE)
     path = _package_file(checkpoint.removeprefix(_PACKAGE)) if in_order else Path(checkpoint).expanduser()
-    state = read_weights(path, error=BackboneError).tensors
+    file = read_weights(path, error=BackboneError)
+    _check_activation(model, file)
+    state = file.tensors
     fitted = _fit(model, state) or (_fit_in_order(model, state) if in_order else None)
     if fitted is None:
         raise BackboneError(f"{path.name} does not fit {type(model).__name__}: {_misfit(model, state)}")
@@ -91,6 +95,24 @@ def _package_file(package: str) -> Path:
             f"checkpoint 'package:{package}': expected one weight file, found {[f.name for f in files]}"
         )
     return files[0]
+
+
+def _check_activation(model: nn.Module, file: WeightFile) -> None:
+    """Refuses weights of CLIP that say that they want the activation of timm's other model of the same shapes.
+
+    timm itself publishes OpenAI's weights with GELU too, under the tag `openai` of the plain names; who writes that tag
+    gets that model.
+    """
+    config = getattr(model, "pretrained_cfg", {})
+    name, plain = str(config.get("architecture", "")), "_clip_quickgelu_"
+    quick = plain in name
+    other = name.replace(plain, "_clip_") if quick else name.replace("_clip_", plain)
+    wrong = file.gelu if quick else file.openai and config.get("tag") != "openai"
+    if wrong and timm.is_model(other) and other != name:
+        wanted = "GELU" if quick else "QuickGELU, as OpenAI's do"
+        raise BackboneError(
+            f"{file.path.name} holds weights that want {wanted}; the backbone of that kind is {other!r}"
+        )
 
 
 def _fit(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
