@@ -9,11 +9,12 @@ import sys
 import pytest
 import torch
 from tiny_report import CLASSES, IMAGES, Drawn, TinyModule, loader
+from torch.utils.data import DataLoader
 
 from vimlight.errors import ConfigError, UnknownNameError
 from vimlight.report.predictions import PredictionWriter
 
-NAMES = ["id", "label", "p_cat", "p_dog", "p_eel"]
+NAMES = ["id", "true", "label", "p_cat", "p_dog", "p_eel"]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,8 @@ def model():
 def read_csv(path):
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return [{key: value if key in ("id", "label") else float(value) for key, value in row.items()} for row in rows]
+    words = ("id", "true", "label")
+    return [{key: value if key in words else float(value) for key, value in row.items()} for row in rows]
 
 
 def read_parquet(path):
@@ -44,9 +46,10 @@ def expected(model):
 def check(rows, model, length=IMAGES):
     assert [row["id"] for row in rows] == [f"img{n}" for n in range(length)]
     assert list(rows[0]) == NAMES
-    probabilities = torch.tensor([[row[name] for name in NAMES[2:]] for row in rows])
+    probabilities = torch.tensor([[row[name] for name in NAMES[3:]] for row in rows])
     torch.testing.assert_close(probabilities, expected(model)[:length], atol=1e-5, rtol=1e-5)
     assert [row["label"] for row in rows] == [CLASSES[k] for k in probabilities.argmax(dim=1)]
+    assert [row["true"] for row in rows] == [CLASSES[k] for k in Drawn().targets[:length]]
 
 
 @pytest.mark.parametrize("suffix", READERS)
@@ -55,6 +58,20 @@ def test_round_trip(suffix, model, make_trainer, tmp_path):
     make_trainer(PredictionWriter(str(path))).predict(model, loader(), return_predictions=False)
     check(READERS[suffix](path), model)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [([-1] * 8, None), ([0, -1, 2, -1, 1, 1, -1, 0], ["cat", "", "eel", "", "dog", "dog", "", "cat"])],
+    ids=["none", "some"],
+)
+def test_images_without_labels_have_no_true_one(model, make_trainer, tmp_path, targets, words):
+    data = Drawn()
+    data.targets = torch.tensor(targets)
+    path = tmp_path / "predictions.json"
+    make_trainer(PredictionWriter(str(path))).predict(model, DataLoader(data, batch_size=2), return_predictions=False)
+    rows = json.loads(path.read_text())
+    assert [row.get("true") for row in rows] == (words or [None] * 8)
 
 
 def test_several_loaders_follow_each_other(model, make_trainer, tmp_path):

@@ -39,13 +39,61 @@ def test_gates_show_values_names_and_a_scale_from_zero():
     assert axes.images[0].get_clim() == (0, pytest.approx(float(gates.max())))
     assert [label.get_text() for label in axes.get_yticklabels()] == PLACES
     assert f"{gates[3, 4]:.2f}" in texts(figure)
-    assert axes.get_title(loc="left") == "Gates of digits"
+    assert figure.get_suptitle() == "Gates of digits"
 
 
 def test_gates_of_one_row_and_signed_ones():
     drawn(gate_heatmap(torch.full((1, 3), 1 / 3), ["output"], list("abc")))
     signed = gate_heatmap(torch.tensor([[-0.5, 1.0]]), ["output"], list("ab"))
     assert signed.axes[0].images[0].get_clim() == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("gates", "limits"),
+    [
+        ([[0.01, -0.01]], (-0.5, 0.5)),
+        ([[0.01, 0.002]], (0, 0.5)),
+        ([[1.47, -0.2]], (-1.47, 1.47)),
+        ([[0.0, 0.0, 0.0, 0.0]], (0, 0.25)),
+    ],
+)
+def test_gates_that_are_no_shares_are_called_gates_and_small_ones_look_small(gates, limits):
+    figure = gate_heatmap(gates, ["output"], [f"m{k}" for k in range(len(gates[0]))])
+    assert figure.axes[0].images[0].get_clim() == limits
+    assert "share" not in figure.get_suptitle().lower()
+
+
+LONG = "Gates of a task whose name is quite long, for places and modules, test"
+FIGURES = {
+    "one gate": lambda: gate_heatmap([[0.5]], ["output"], ["m"], LONG),
+    "gates": lambda: gate_heatmap(np.eye(24, 12), PLACES, [f"module{k}" for k in range(12)], LONG),
+    "two classes": lambda: confusion_matrix(np.eye(2), ["a" * 30, "b"], LONG),
+    "one image": lambda: image_grid([np.zeros((8, 8, 3), np.uint8)], ["a"], title=LONG, legend={"a" * 30: (1, 2, 3)}),
+    "bars": lambda: bars_with_spread(["m"], {"task": [(1.0, 0.1)]}, title=LONG),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_titles_and_legends_lie_within_the_figure(name):
+    figure = FIGURES[name]()
+    figure.draw_without_rendering()
+    width, height = figure.bbox.size
+    for artist in (figure._suptitle, *figure.legends):
+        box = artist.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= width
+        assert box.y0 >= 0
+        assert box.y1 <= height
+    assert figure.get_suptitle().replace("\n", " ").startswith(LONG)
+
+
+def test_a_legend_says_what_colours_stand_for():
+    legend = {"cat": (255, 0, 0), "dog": (0, 128, 255)}
+    figure = image_grid([np.zeros((8, 8, 3), np.uint8)] * 3, ["a", "b", "c"], legend=legend)
+    (shown,) = figure.legends
+    assert [text.get_text() for text in shown.get_texts()] == ["cat", "dog"]
+    found = [tuple(round(255 * value) for value in patch.get_facecolor()[:3]) for patch in shown.get_patches()]
+    assert found == list(legend.values())
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 2), (3,)])
@@ -61,7 +109,7 @@ def test_confusion_of_any_number_of_classes(count):
     drawn(figure)
     axes = figure.axes[0]
     share = np.trace(matrix) / matrix.sum()
-    assert axes.get_title(loc="left") == f"Test: {share:.1%} of {matrix.sum()} right"
+    assert figure.get_suptitle().replace("\n", " ") == f"Test: {share:.1%} of {matrix.sum()} right"
     assert axes.images[0].get_array()[0, 0] == pytest.approx(1 / count)
     assert axes.images[0].get_clim() == (0, 1)
 

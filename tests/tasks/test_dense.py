@@ -151,6 +151,14 @@ def test_colours_are_told_apart():
     assert palette()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
 
 
+def test_the_colours_of_drawings_are_those_of_the_classes():
+    task, image = create_task("segmentation", NAMES), np.zeros((1, len(NAMES), 3), dtype=np.uint8)
+    drawn = task.draw(image, torch.arange(len(NAMES))[None])[0]
+    np.testing.assert_allclose(drawn, 0.55 * np.array(list(task.colours().values())), atol=1)
+    assert list(task.colours()) == list(NAMES)
+    assert create_task("depth").colours() == {}
+
+
 def test_drawings_leave_unknown_pixels_alone():
     image = np.full((4, 4, 3), 100, dtype=np.uint8)
     mask = torch.full((4, 4), IGNORE, dtype=torch.uint8)

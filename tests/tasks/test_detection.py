@@ -150,3 +150,15 @@ def test_boxes_are_no_classes(backbone):
         midstream(backbone, data, task="classification")
     with pytest.raises(ConfigError, match="head of a detection task cannot read 'last'"):
         midstream(backbone, data, task=SMALL, readout="last")
+
+
+@pytest.mark.parametrize(("scores", "count"), [([0.04, 0.03, 0.01], 2), ([0.9, 0.4], 1), ([], 0), ([0.5] * 30, 10)])
+def test_the_best_boxes_are_drawn_however_low_their_scores_are(scores, count):
+    task, image = create_task("detection", ["cat", "dog"]), np.zeros((64, 64, 3), dtype=np.uint8)
+    corners = torch.arange(len(scores))[:, None] / 64
+    boxes = torch.cat([corners, corners, corners + 0.4, corners + 0.4], dim=1)
+    item = {"boxes": boxes, "scores": torch.tensor(scores), "labels": torch.ones(len(scores), dtype=torch.long)}
+    drawn = task.draw(image, item)
+    top_left = [drawn[number, number].any() for number in range(len(scores))]
+    assert sum(top_left) == count
+    assert {tuple(colour) for colour in drawn[drawn.any(axis=2)].tolist()} <= {task.colours()["dog"]}

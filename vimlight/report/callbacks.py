@@ -170,7 +170,9 @@ class RunReport(pl.Callback):
         captions = [
             _caption(truth[n], found["label"][n], None if sure is None else sure[n]) for n in range(len(ids))
         ]  # fmt: skip
-        figure = image_grid(pictures, captions, right, title)
+        shown = {name for text in (*truth, *found["label"]) for name in text.split("|")}
+        legend = {name: colour for name, colour in task.colours().items() if name in shown}
+        figure = image_grid(pictures, captions, right, title, legend)
         log_figure(trainer.loggers, f"{split}/images", figure, **where)
 
 

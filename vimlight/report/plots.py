@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +28,19 @@ _BLUE, _ORANGE = "#0072B2", "#D55E00"
 _PALE = "#a9bccb"
 _DPI = 144
 _MOST_LABELS = 60
+_TITLE = 11
 # Of a heat map's cells in all, in inches.
 _LARGEST = 24.0
 
 
 def gate_heatmap(
-    gates: npt.ArrayLike, places: Sequence[str], names: Sequence[str], title: str = "Share of each module at each place"
+    gates: npt.ArrayLike, places: Sequence[str], names: Sequence[str], title: str = "Gate of each module at each place"
 ) -> Figure:
     """Draws gates as a heat map, one row a place and one column a module.
 
     Args:
-        gates: `(places, K)`; the colours start at 0.
+        gates: `(places, K)`, of any sign and size. The colours lie evenly around 0 where some are negative and start at
+            0 otherwise; they reach at least to an even share, so that gates of almost 0 look like it.
         places: Names of the rows.
         names: Names of the modules.
         title: Title.
@@ -54,7 +57,7 @@ def gate_heatmap(
     rows, columns = values.shape
     figure, axes = _figure(2.4 + min(0.52 * columns, _LARGEST), max(1.9, 1.3 + min(0.27 * rows, _LARGEST)))
     signed = bool(values.min() < 0)
-    top = float(np.abs(values).max()) or 1.0
+    top = max(float(np.abs(values).max()), 1 / columns)
     picture = axes.imshow(
         values, cmap="PuOr" if signed else "Blues", vmin=-top if signed else 0, vmax=top, aspect="auto"
     )
@@ -62,7 +65,7 @@ def gate_heatmap(
     if values.size <= 400:
         _write_in_cells(axes, np.abs(values) / top, [[f"{value:.2f}" for value in row] for row in values], 7)
     _colour_bar(figure, axes, picture, "gate")
-    axes.set_title(title, fontsize=11, color=_INK, loc="left", pad=10)
+    _title(figure, title)
     return figure
 
 
@@ -99,7 +102,7 @@ def gain_matrix(
     ]
     _write_in_cells(axes, np.abs(shares), texts, 6.5)
     _colour_bar(figure, axes, picture, "gain, as a share of the task's largest")
-    axes.set_title(title, fontsize=11, color=_INK, loc="left", pad=10)
+    _title(figure, title)
     return figure
 
 
@@ -136,12 +139,16 @@ def confusion_matrix(matrix: npt.ArrayLike, class_names: Sequence[str], title: s
         hits = counts[:, [0, 3]].sum()
     total = counts.sum()
     right = f": {hits / total:.1%} of {total:.0f} right" if total else ": no images"
-    axes.set_title(title + right, fontsize=11, color=_INK, loc="left", pad=10)
+    _title(figure, title + right)
     return figure
 
 
 def image_grid(
-    images: Sequence[npt.ArrayLike], captions: Sequence[str], right: Sequence[bool] | None = None, title: str = ""
+    images: Sequence[npt.ArrayLike],
+    captions: Sequence[str],
+    right: Sequence[bool] | None = None,
+    title: str = "",
+    legend: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> Figure:
     """Draws images with captions below them.
 
@@ -150,6 +157,7 @@ def image_grid(
         captions: One an image.
         right: Whether each prediction is right: right ones get a blue frame, wrong ones an orange and dashed one.
         title: Title.
+        legend: Colours by what they stand for in the images, each of red, green and blue up to 255.
 
     Returns:
         The figure.
@@ -175,7 +183,9 @@ def image_grid(
         for spine in axes.spines.values():
             spine.set(color=colour, linewidth=1.0 if right is None else 2.2, linestyle="-" if good else (0, (3, 2)))
         axes.set_xlabel(caption, fontsize=8, color=_INK if good else _ORANGE, labelpad=4)
-    figure.suptitle(title, fontsize=11, color=_INK, x=0.01, ha="left")
+    _title(figure, title)
+    if legend:
+        _legend(figure, legend)
     return figure
 
 
@@ -217,7 +227,7 @@ def bars_with_spread(
         axes.set_yticks(range(len(methods)), methods if number % columns == 0 else [""] * len(methods))
         for label, method in zip(axes.get_yticklabels(), methods, strict=True):
             label.set(fontsize=8.5, color=_INK, fontweight="bold" if method == highlight else "normal")
-    figure.suptitle(title, fontsize=11.5, color=_INK, x=0.01, ha="left")
+    _title(figure, title)
     figure.supxlabel(f"{unit}; whiskers: one standard deviation over seeds".lstrip("; "), fontsize=8, color=_FAINT)
     return figure
 
@@ -260,6 +270,35 @@ def _figures(width: float, height: float, rows: int, columns: int) -> tuple[Figu
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def _title(figure: Figure, text: str) -> None:
+    """Writes a title over the whole figure, on as many lines as it takes."""
+    # A letter is about half as wide as it is high.
+    letters = max(12, int(figure.get_size_inches()[0] * 72 / (0.56 * _TITLE)))
+    lines = textwrap.wrap(text, letters)
+    # The room for further lines is not to come off the picture.
+    figure.set_figheight(figure.get_figheight() + max(0, len(lines) - 1) * 1.25 * _TITLE / 72)
+    figure.suptitle("\n".join(lines), fontsize=_TITLE, color=_INK, x=0.01, ha="left")
+
+
+def _legend(figure: Figure, colours: Mapping[str, tuple[int, int, int]]) -> None:
+    """Says below the figure what colours stand for."""
+    from matplotlib.patches import Patch
+
+    across = int(figure.get_size_inches()[0] * 72 / 5) - 9
+    patches = [
+        Patch(
+            color=(red / 255, green / 255, blue / 255),
+            label=name if len(name) <= across else f"{name[: across - 1]}…",
+        )
+        for name, (red, green, blue) in colours.items()
+    ]
+    letters = max(len(patch.get_label()) for patch in patches) + 9
+    columns = max(1, min(len(patches), (across + 9) // letters))
+    rows = math.ceil(len(patches) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.17 * rows + 0.1)
+    figure.legend(handles=patches, loc="outside lower left", ncols=columns, fontsize=8, frameon=False)
 
 
 def _bars(axes: Axes, results: Sequence[tuple[float, float] | None], colours: Sequence[str]) -> None:

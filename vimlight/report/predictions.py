@@ -29,9 +29,10 @@ _Row = tuple[tuple[int, int], list[dict[str, Any]]]
 class PredictionWriter(BasePredictionWriter):
     """Writes what `predict` returns: the column `id`, and those that the task says; see `Task.table`.
 
-    Classifications have `label` and a column `p_CLASS` of probabilities for each class. Where a prediction is a file of
-    its own, such as a mask, the column `file` names it: files lie in a folder beside the table, which has its name
-    without the suffix, under the names of their images.
+    Classifications have `label` and a column `p_CLASS` of probabilities for each class. Where the data are labelled,
+    `true` says the target as `label` says the prediction; it is blank for an image without one. Where a prediction is a
+    file of its own, such as a mask, the column `file` names it: files lie in a folder beside the table, which has its
+    name without the suffix, under the names of their images.
 
     Rows come in the order of the data, each image once, from however many processes. The suffix of the path decides the
     format: `.csv`, `.json` (a list of objects) or `.parquet`. Table and folder appear whole or not at all.
@@ -100,6 +101,10 @@ class PredictionWriter(BasePredictionWriter):
         sizes = [(int(height), int(width)) for height, width in given]
         items = prediction.pop("prediction")
         prediction["rows"] = task.rows(ids, items, sizes) if ids else []
+        for rows, truth in zip(prediction["rows"], _truth(task, trainer, batch), strict=False):
+            # The objects of an image have rows of their own, and no order in common with the true ones.
+            if type(task).rows is Task.rows:
+                rows[:] = [{"id": row.pop("id"), "true": truth, **row} for row in rows]
         if _writes_files(task):
             for name, item, size, rows in zip(ids, items, sizes, prediction["rows"], strict=True):
                 file = self._write(task, name, item, size)
@@ -158,6 +163,19 @@ class PredictionWriter(BasePredictionWriter):
         shutil.rmtree(self._staging, ignore_errors=True)
 
 
+def _truth(task: Task, trainer: pl.Trainer, batch: Any) -> list[str]:
+    """Returns what the targets of a batch are in words; nothing where the data have none of the task's."""
+    targets = batch.get("target") if isinstance(batch, Mapping) else None
+    layout = getattr(getattr(trainer, "datamodule", None), "predict_layout", task.layout)
+    if targets is None or layout is not task.layout:
+        return []
+    if not isinstance(targets, torch.Tensor) or targets.dim() != 1 or targets.is_floating_point():
+        return task.truth(targets)
+    # A class of -1 is that of an image without a label.
+    words = iter(task.truth(targets[targets >= 0]))
+    return [next(words) if label >= 0 else "" for label in targets.tolist()]
+
+
 def _writes_files(task: Task) -> bool:
     return type(task).file is not Task.file
 
@@ -186,6 +204,8 @@ def _gather(rows: list[_Row], trainer: pl.Trainer) -> list[_Row]:
 def _columns(rows: list[_Row]) -> dict[str, list[Any]]:
     unique = dict(rows)
     ordered = [row for position in sorted(unique) for row in unique[position]]
+    if not any(row.get("true") for row in ordered):
+        ordered = [{name: value for name, value in row.items() if name != "true"} for row in ordered]
     # Single precision has no more digits than these.
     return {
         name: [float(f"{row[name]:.8g}") if isinstance(row[name], float) else row[name] for row in ordered]

@@ -251,6 +251,10 @@ class Task(ABC):
         """
         return None
 
+    def colours(self) -> dict[str, tuple[int, int, int]]:
+        """Returns what the colours of `draw` stand for, each of red, green and blue up to 255; by default nothing."""
+        return {}
+
 
 TASKS: Registry[type[Task]] = Registry("task", "vimlight.tasks")
 

@@ -152,8 +152,11 @@ class Detection(Task):
         return [_named(self.class_names, target["labels"][~target["crowd"]]) for target in targets]
 
     def draw(self, image: NDArray[np.uint8], item: Objects) -> NDArray[np.uint8]:
-        """Draws boxes, of predictions those with a score of at least 0.3."""
-        kept = item["scores"] >= 0.3 if "scores" in item else ~item["crowd"]
+        """Draws boxes, of predictions the best: those with at least half of the best score, ten at most.
+
+        How high scores are depends on how long was trained, and pictures without any box show nothing.
+        """
+        kept = _best(item["scores"]) if "scores" in item else ~item["crowd"]
         height, width = image.shape[:2]
         boxes = (item["boxes"][kept] * torch.tensor([width - 1, height - 1, width - 1, height - 1])).round()
         pixels = torch.from_numpy(image).permute(2, 0, 1)
@@ -164,6 +167,19 @@ class Detection(Task):
             pixels = draw_bounding_boxes(pixels, boxes, names, colors=[_colour(label) for label in labels])
         drawn: NDArray[np.uint8] = pixels.permute(1, 2, 0).numpy()
         return drawn
+
+    def colours(self) -> dict[str, tuple[int, int, int]]:
+        """Returns the colour of each class."""
+        return {name: _colour(label) for label, name in enumerate(self.class_names)}
+
+
+def _best(scores: Tensor, most: int = 10) -> Tensor:
+    """Tells which scores are at least half as high as the best, as a mask with room for a few."""
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    if len(scores):
+        kept[scores.argsort(descending=True)[:most]] = True
+        kept &= scores >= 0.5 * scores.max()
+    return kept
 
 
 def _named(names: Sequence[str], labels: Tensor) -> str:

@@ -111,6 +111,11 @@ class Segmentation(MapTask):
         mixed = (0.45 * image + 0.55 * palette()[mask]).astype(np.uint8)
         return np.where((mask == IGNORE)[..., None], image, mixed)
 
+    def colours(self) -> dict[str, tuple[int, int, int]]:
+        """Returns the colour of each class."""
+        shown = palette()[: len(self.class_names)].tolist()
+        return {name: (red, green, blue) for name, (red, green, blue) in zip(self.class_names, shown, strict=True)}
+
 
 class _Pixels(MulticlassConfusionMatrix):
     """The confusion of pixels; those of unknown class do not count."""
