@@ -116,4 +116,4 @@ def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
         exec(block, {})
     assert capsys.readouterr().out == "(7, 10) 10\n"
     header = (tmp_path / "digits.csv").read_text().splitlines()[0]
-    assert header.startswith("id,label,p_0")
+    assert header.startswith("id,true,label,p_0")
