@@ -294,7 +294,7 @@ def _legend(figure: Figure, colours: Mapping[str, tuple[int, int, int]]) -> None
         )
         for name, (red, green, blue) in colours.items()
     ]
-    letters = max(len(patch.get_label()) for patch in patches) + 9
+    letters = min(across, max(map(len, colours))) + 9
     columns = max(1, min(len(patches), (across + 9) // letters))
     rows = math.ceil(len(patches) / columns)
     figure.set_figheight(figure.get_figheight() + 0.17 * rows + 0.1)
