@@ -17,16 +17,20 @@ define install
 		| sed -une 's/^ *\(Downloading [^ ]*\.whl.*\)/  \1/p' -e 's/^Installing collected.*/  Installing .../p'
 endef
 
-.PHONY: help demo test lint clean
+.PHONY: help demo demo-full test lint clean
 
 help:
-	@echo "make demo    train a zoo, aggregate it for few-shot tasks, print the table"
-	@echo "make test    run the whole test suite (ARGS='-m \"not slow\"' for the quick part)"
-	@echo "make lint    ruff, mypy --strict, import directions"
-	@echo "make clean   remove .venv, caches and builds"
+	@echo "make demo       train a zoo and an adapter, compare them with simpler ways, print the tables"
+	@echo "make demo-full  the same with more images, tasks, seeds and methods: several times as long"
+	@echo "make test       run the whole test suite (ARGS='-m \"not slow\"' for the quick part)"
+	@echo "make lint       ruff, mypy --strict, import directions"
+	@echo "make clean      remove .venv, caches and builds"
 
 demo: $(VENV)/installed
 	$(BIN)/vimlight demo $(ARGS)
+
+demo-full: $(VENV)/installed
+	$(BIN)/vimlight demo --full --out demo-full $(ARGS)
 
 # Two worker processes with one thread each are faster than one with two.
 test: $(VENV)/installed-dev

@@ -84,6 +84,36 @@ def test_a_half_that_does_not_exist_is_named(tmp_path):
         demo.main(["--out", str(tmp_path), "--only", "transfer"])
 
 
+@pytest.mark.parametrize(("flags", "full"), [([], False), (["--full"], True)])
+def test_the_short_demo_and_the_full_one(tmp_path, monkeypatch, flags, full):
+    monkeypatch.setattr(demo, "prepare_workers", lambda modules: None)
+    monkeypatch.setattr(demo, "both", lambda *plans, **options: seen.append((plans, options)))
+    seen = []
+    demo.main(["--out", str(tmp_path / "out"), *flags])
+    demo.main(["--out", str(tmp_path / "out"), "--only", "transfer", *flags])
+    assert seen[0][0] == (demo.plan(full), demo.transfer_plan(full), tmp_path / "out")
+    assert seen[1][0] == (None, demo.transfer_plan(full), tmp_path / "out")
+
+
+def test_the_short_demo_compares_no_less_strictly():
+    short, full = demo.plan(), demo.plan(full=True)
+    controls = {"linear probe, all layers", "random modules", "shuffled midstream labels", "uniform"}
+    assert controls <= set(short.methods) < set(full.methods)
+    for name in ("backbone", "plugin", "readout", "seeds", "lr"):
+        assert getattr(short, name) == getattr(full, name), name
+    assert [task.name for task in short.midstream] == [task.name for task in full.midstream]
+    assert "digits" in {task.name for task in short.downstream} < {task.name for task in full.downstream}
+    moved, all_moved = demo.transfer_plan(), demo.transfer_plan(full=True)
+    assert {"source_tuned", "target_zero_shot", "transmiter", "safe"} <= set(moved.methods) < set(all_moved.methods)
+    assert moved.seeds == all_moved.seeds[:2]
+
+
+@pytest.mark.parametrize("role", ["target_tuned", "adapter_no_aux", "adapter_plus"])
+def test_what_no_method_of_a_plan_needs_is_not_trained(role):
+    assert demo.transfer_plan(full=True).needs(role)
+    assert not demo.transfer_plan().needs(role)
+
+
 @pytest.mark.slow
 def test_the_transfer_half_scores_every_method_for_every_seed(tmp_path):
     plan = TransferPlan(
@@ -123,6 +153,7 @@ def test_a_run_writes_every_method_and_refuses_to_overwrite(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "test accuracy" in printed
     assert "ViM (ens_moe) minus each other method" in printed
+    assert "downstream: 2 of 2 done (digits, 2 shots, seed" in printed
     with pytest.raises(ConfigError, match=r"results\.json exists; choose another --out, or pass --overwrite"):
         demo.run(plan, tmp_path / "out", "tiny", overwrite=False)
     modules = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.safetensors")}

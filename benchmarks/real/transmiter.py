@@ -40,10 +40,10 @@ from vimlight.comparison.processes import in_parallel
 from vimlight.comparison.transfer import Adapted, TransferPlan, run_transfer, tune
 from vimlight.data import few_shot, load_source
 from vimlight.data.transforms import Augmentation
+from vimlight.progress import track
 from vimlight.report.evaluation import EvaluationTable
 from vimlight.report.files import write_whole
 from vimlight.transmiter import LogitCache, TextHead, write_cache
-from vimlight.transmiter.progress import track
 from vimlight.transmiter.summary import Run, as_dict
 from vimlight.transmiter.vocabulary import draw_vocabulary
 

@@ -137,7 +137,7 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from vimlight.transmiter.progress import track
+    from vimlight.progress import track
 
     caches = [_open(path) for path in options.caches]
     checked = [(str(cache.path), cache.verify()) for cache in track(caches, "caches", len(caches) > 1)]

@@ -1,7 +1,8 @@
 """`vimlight demo`: both halves on models that ship with the package, drawn images and real handwritten digits.
 
 A zoo trained over a small frozen backbone and aggregated for few-shot tasks; and what fine-tuning taught a weak
-image-text model, moved to a strong one.
+image-text model, moved to a strong one. The short demo asks the same questions as the full one with the same controls,
+readout and head, of fewer images, tasks and methods.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vimlight.commands.options import Parser
+from vimlight.workers import prepare_workers
 
 if TYPE_CHECKING:
     from vimlight.comparison import Gates, Plan
@@ -19,9 +21,10 @@ if TYPE_CHECKING:
     from vimlight.report import Page, ResultsTable
     from vimlight.report.evaluation import EvaluationTable
 
-__all__ = ["main", "plan", "run", "run_transfer", "transfer_plan"]
+__all__ = ["both", "main", "plan", "run", "run_transfer", "transfer_plan"]
 
 _RESULTS = {"vim": "results.json", "transfer": "transfer.json"}
+FOR_WORKERS = ("vimlight.comparison.transfer", "vimlight.embedded.pair", "sklearn.datasets")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -41,19 +44,41 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--out", default="demo", help="folder for everything that is written (default: demo)")
     parser.add_argument("--only", metavar="HALF", help="vim (the zoo) or transfer (default: both)")
+    parser.add_argument("--full", action="store_true", help="more images, tasks, seeds and methods: several times as long")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
     options = parser.parse_args(arguments)
     halves = _halves(options.only)
     folder = Path(options.out)
+    _refuse_results(folder, [*halves.values(), "report.html"], overwrite=options.overwrite)
+    prepare_workers(FOR_WORKERS)
+    both(
+        plan(options.full) if "vim" in halves else None,
+        transfer_plan(options.full) if "transfer" in halves else None,
+        folder,
+        overwrite=options.overwrite,
+    )
+
+
+def both(vim: Plan | None, moved: TransferPlan | None, folder: Path, *, overwrite: bool) -> None:
+    """Runs the halves and writes one report.
+
+    Args:
+        vim: What the first half compares; none to leave it out.
+        moved: What the second half compares; none to leave it out.
+        folder: Where everything goes.
+        overwrite: Whether results that are there may be replaced.
+
+    Raises:
+        ConfigError: If there are results and `overwrite` is false.
+    """
     from vimlight.report import Page
 
-    _refuse_results(folder, [*halves.values(), "report.html"], overwrite=options.overwrite)
     page = Page("vimlight demo")
-    if "vim" in halves:
-        _run_vim(plan(), folder, page, overwrite=options.overwrite)
-    if "transfer" in halves:
-        run_transfer(transfer_plan(), folder, page, overwrite=options.overwrite)
-    page.save(folder / "report.html", overwrite=options.overwrite)
+    if vim is not None:
+        _run_vim(vim, folder, page, overwrite=overwrite)
+    if moved is not None:
+        run_transfer(moved, folder, page, overwrite=overwrite)
+    page.save(folder / "report.html", overwrite=overwrite)
     print(f"{folder / 'report.html'} written")
 
 
@@ -147,8 +172,8 @@ def run_transfer(plan: TransferPlan, folder: Path, page: Page, *, overwrite: boo
     page.paragraph(
         "Compositions of shape and texture; two in five are novel: nothing here is fitted to images of them, "
         "though four of the eight shapes were drawn when the two models were first trained. Source: the weak "
-        f"model, fine-tuned on base classes. Target: the strong model. TransMiter+, Tip-Adapter and the fine-tuned "
-        f"target have {plan.adapted.shots} labelled images of each base class."
+        "model, fine-tuned on base classes. Target: the strong model. Methods that learn from the target's labels "
+        f"have {plan.adapted.shots} images of each base class."
     )
     page.table(table.header(), table.rows(), table.title)
     for remark in table.remarks:
@@ -174,31 +199,51 @@ def _describe_vim(table: ResultsTable, gates: dict[str, Gates], page: Page) -> N
         page.figure(heatmap, f"Gates that ViM learned for {name}, with most labels and the last seed.")
 
 
-def transfer_plan() -> TransferPlan:
-    """Returns what the second half compares: the embedded pair on drawn compositions."""
-    from vimlight.comparison.transfer import TransferPlan
+def transfer_plan(full: bool = False) -> TransferPlan:
+    """Returns what the second half compares: the embedded pair on drawn compositions.
+
+    Args:
+        full: Whether everything is compared; otherwise what costs little once the weak model is fine-tuned.
+    """
+    from vimlight.comparison.transfer import Adapted, TransferPlan
     from vimlight.data.sources.compositions import held_out_compositions
+    from vimlight.transmiter.methods import list_methods
 
-    return TransferPlan(held_out_compositions())
+    if full:
+        return TransferPlan(held_out_compositions())
+    trained = ("target_tuned", "transmiter_no_aux", "transmiter_plus")
+    return TransferPlan(
+        held_out_compositions(),
+        dataset_args={"test": 12},
+        methods=tuple(name for name in list_methods() if name not in trained),
+        seeds=(0, 1),
+        adapted=Adapted(epochs=6, extraction_epochs=30),
+    )
 
 
-def plan() -> Plan:
-    """Returns what the demo compares: drawn midstream tasks, and downstream tasks of which one is real."""
-    from vimlight.comparison import Plan, Task
+def plan(full: bool = False) -> Plan:
+    """Returns what the first half compares: drawn midstream tasks, and downstream tasks of which one is real.
+
+    Args:
+        full: Whether everything is compared; otherwise ViM with its controls, after shorter trainings.
+    """
+    from vimlight.comparison import VIM, Plan, Task
 
     drawn = ("letters", "shapes", "orientation", "position")
-    midstream = tuple(Task(name, "scenes", {"task": name, "train": 12_000, "test": 100}) for name in drawn)
-    downstream = (
-        Task("digits", "digits"),
-        Task("odd shapes", "scenes", {"task": "odd_shapes", "train": 800, "test": 300}),
-        Task("relations", "scenes", {"task": "relations", "train": 400, "test": 300}),
-    )
+    images = 12_000 if full else 2_000
+    midstream = tuple(Task(name, "scenes", {"task": name, "train": images, "test": 100}) for name in drawn)
+    digits = Task("digits", "digits")
+    odd_shapes = Task("odd shapes", "scenes", {"task": "odd_shapes", "train": 800, "test": 300})
+    relations = Task("relations", "scenes", {"task": "relations", "train": 400, "test": 300})
+    # Two variants of one row, which the benchmark on real data has room for.
+    methods = tuple(name for name in Plan.methods if name not in ("ViM, last feature", "ViM, gates that sum to 1"))
+    controls = ("random modules", "shuffled midstream labels", "best single module", "uniform")
     return Plan(
         backbone={"name": "vit_scenes_small", "pretrained": True},
         midstream=midstream,
-        downstream=downstream,
+        downstream=(digits, odd_shapes, relations) if full else (digits, relations),
         plugin={"kind": "convpass", "hidden": 16},
-        # Two variants of one row, which the benchmark on real data has room for.
-        methods=tuple(name for name in Plan.methods if name not in ("ViM, last feature", "ViM, gates that sum to 1")),
+        methods=methods if full else ("linear probe, all layers", *controls, VIM),
+        shots=(5, 20) if full else (5,),
         test_limit=300,
     )

@@ -136,9 +136,9 @@ def _run(
     seed: int,
     show: bool,
 ) -> Run:
+    from vimlight.progress import track
     from vimlight.transmiter.cache.partitions import class_indices
     from vimlight.transmiter.evaluation import evaluate
-    from vimlight.transmiter.progress import track
     from vimlight.transmiter.roles import Inputs
     from vimlight.transmiter.summary import Run
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
 
@@ -19,6 +21,7 @@ from vimlight.downstream import DownstreamModule
 from vimlight.errors import CheckpointError, ConfigError
 from vimlight.midstream import MidstreamModule
 from vimlight.report.callbacks import RunReport
+from vimlight.report.lines import ProgressLines
 from vimlight.report.predictions import PredictionWriter
 from vimlight.report.waiting import WaitMeter
 from vimlight.trainable import TrainableModule, read_checkpoint
@@ -161,10 +164,17 @@ class TrainingCLI(LightningCLI):
         self.model.check_storable()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Adds a CSV logger, unless there is one, in front of whatever loggers are configured.
+        """Adds a CSV logger, unless there is one, in front of whatever loggers are configured, and lines for a bar.
 
-        Its directory is the run's.
+        The logger's directory is the run's. The lines stand for the bar where there is no terminal to draw it on.
         """
+        trainer = self._logging_trainer(**kwargs)
+        if not sys.stderr.isatty():
+            callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+            callbacks[:] = [ProgressLines() if isinstance(each, ProgressBar) else each for each in callbacks]
+        return trainer
+
+    def _logging_trainer(self, **kwargs: Any) -> pl.Trainer:
         chosen = self._get(self.config_init, "trainer.logger")
         if chosen is False:
             return super().instantiate_trainer(**kwargs)

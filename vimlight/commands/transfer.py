@@ -102,9 +102,9 @@ def _check_files(options: argparse.Namespace) -> list[Any]:
 def _transmiter(options: argparse.Namespace) -> Sequence[Adapter]:
     import torch
 
+    from vimlight.progress import track
     from vimlight.transmiter.adapters import TransMiter
     from vimlight.transmiter.alignment import BATCH_SIZE, BETA, align_all, choose_beta
-    from vimlight.transmiter.progress import track
 
     try:
         adapter = TransMiter.load(options.adapter).to(options.device)

@@ -1,9 +1,9 @@
-"""Many small runs side by side: one process a core, a bar, and no word from Lightning about each of them."""
+"""Many small runs side by side: one process a core, a line for each, and no word from Lightning about any of them."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager
@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import lightning.pytorch as pl
 import timm
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from vimlight.progress import Progress
 from vimlight.quiet import quiet
+from vimlight.workers import worker_context
 
 __all__ = ["Hardware", "in_parallel", "precision_here", "quiet_trainer", "quietly"]
 
@@ -32,10 +33,12 @@ class Hardware(Protocol):
 
 
 def in_parallel(stage: str, jobs: Sequence[tuple[str, Callable[[], Any]]]) -> list[Any]:
-    """Runs jobs with a bar: one process a core with one thread each, which beats many threads on small models.
+    """Runs jobs: one process a core with one thread each, which beats many threads on small models.
+
+    On a terminal there is a bar, elsewhere a line for each finished job; see `Progress`.
 
     Args:
-        stage: What the bar is called.
+        stage: What the jobs are called together.
         jobs: A name and a function without arguments each; both travel to another process.
 
     Returns:
@@ -44,18 +47,16 @@ def in_parallel(stage: str, jobs: Sequence[tuple[str, Callable[[], Any]]]) -> li
     if not jobs:
         return []
     workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, len(jobs))
-    context = multiprocessing.get_context("spawn")
     results: dict[int, Any] = {}
     with (
-        ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(workers,)) as pool,
-        Progress(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")) as progress,
+        ProcessPoolExecutor(workers, worker_context(), initializer=_start_worker, initargs=(workers,)) as pool,
+        Progress(stage, len(jobs), sys.stdout) as progress,
     ):
-        bar = progress.add_task(stage, total=len(jobs))
         waiting = {pool.submit(job): number for number, (_, job) in enumerate(jobs)}
         try:
             for done in as_completed(waiting):
                 results[waiting[done]] = done.result()
-                progress.update(bar, advance=1, description=f"{stage}: {jobs[waiting[done]][0]} done")
+                progress.advance(jobs[waiting[done]][0])
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -27,6 +27,7 @@ from vimlight.transmiter.cache.heads import Vocabulary
 from vimlight.transmiter.data import CacheDataModule
 from vimlight.transmiter.evaluation import evaluate
 from vimlight.transmiter.extraction import ExtractionModule
+from vimlight.transmiter.methods import METHODS, list_methods
 from vimlight.transmiter.models import load_model
 from vimlight.transmiter.refinement import RefinementModule
 from vimlight.transmiter.roles import Inputs
@@ -80,6 +81,7 @@ class TransferPlan:
         held_out: Indices of the novel classes.
         num_logits: Task classes and auxiliary ones together.
         template: Prompt of the class names.
+        methods: Names of the methods to compare, all by default; what none of them needs is not trained.
         seeds: Each has images, labels and trainings of its own.
         adapted: How things are trained.
         accelerator: As in Lightning's Trainer.
@@ -93,10 +95,15 @@ class TransferPlan:
     dataset_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     num_logits: int = 256
     template: str = "a picture of a {}."
+    methods: tuple[str, ...] = dataclasses.field(default_factory=lambda: tuple(list_methods()))
     seeds: tuple[int, ...] = (0, 1, 2)
     adapted: Adapted = Adapted()
     accelerator: str = "auto"
     precision: str = "auto"
+
+    def needs(self, role: str) -> bool:
+        """Tells whether a method needs a cache or an adapter, by its role in an evaluation."""
+        return any(role in (*METHODS[name].reads, *METHODS[name].needs) for name in self.methods)
 
 
 def transfer(plan: TransferPlan, folder: Path) -> list[Run]:
@@ -125,8 +132,10 @@ def _prepare(plan: TransferPlan, model: str, seed: int, folder: Path) -> None:
     """Builds the zero-shot caches of a model and fine-tunes it: the weak one on all labels, the strong one on a few."""
     place = folder / str(seed) / model
     zero_shot = _build_caches(plan, model, seed, place / "zero_shot")
-    few = model == plan.strong
-    tune(plan, zero_shot, seed, place / "tuned", shots=plan.adapted.shots if few else None)
+    if model == plan.weak:
+        tune(plan, zero_shot, seed, place / "tuned", shots=None)
+    elif plan.needs("target_tuned"):
+        tune(plan, zero_shot, seed, place / "tuned", shots=plan.adapted.shots)
 
 
 def _build_caches(plan: TransferPlan, name: str, seed: int, folder: Path) -> dict[str, LogitCache]:
@@ -200,7 +209,7 @@ def run_transfer(plan: TransferPlan, seed: int, folder: Path) -> Run:
         adapter.save(files[role])
     paths = {role: cache.path for role, cache in caches.items()}
     inputs = Inputs.open(paths, files)
-    evaluation = evaluate(inputs, "base_to_novel", shots=plan.adapted.shots, seed=seed)
+    evaluation = evaluate(inputs, "base_to_novel", methods=plan.methods, shots=plan.adapted.shots, seed=seed)
     return Run(plan.dataset, plan.adapted.shots, seed, evaluation, inputs.describe({**paths, **files}))
 
 
@@ -210,8 +219,9 @@ def _open(plan: TransferPlan, place: Path) -> dict[str, LogitCache]:
         "target": place / plan.strong / "zero_shot",
         "source": place / plan.weak / "zero_shot",
         "source_tuned": place / plan.weak / "tuned",
-        "target_tuned": place / plan.strong / "tuned",
     }
+    if plan.needs("target_tuned"):
+        folders["target_tuned"] = place / plan.strong / "tuned"
     found = {role: LogitCache.open(path / "test") for role, path in folders.items()}
     for split in ("train", "val"):
         for role in ("target", "source", "source_tuned"):
@@ -220,19 +230,21 @@ def _open(plan: TransferPlan, place: Path) -> dict[str, LogitCache]:
 
 
 def _adapters(plan: TransferPlan, caches: Mapping[str, LogitCache], place: Path, seed: int) -> dict[str, Any]:
-    """Returns the adapters by the roles of an evaluation."""
+    """Returns the adapters that a method needs by the roles of an evaluation."""
     source, target, tuned = (caches[f"{role}_train"] for role in ("source", "target", "source_tuned"))
     unmoved = _extract(plan, source, tuned, seed)
-    adapter = _moved(unmoved, source, target)
-    bare_source = _without_auxiliary(source, place / "bare_source")
-    bare_target = _without_auxiliary(target, place / "bare_target")
-    return {
-        "adapter": adapter,
+    found: dict[str, Any] = {
+        "adapter": _moved(unmoved, source, target),
         "adapter_unmoved": unmoved,
-        "adapter_no_aux": _moved(_extract(plan, bare_source, tuned, seed), bare_source, bare_target),
         "gap_ridge": fit_gap_ridge(source, tuned, target),
-        "adapter_plus": _refine(plan, adapter, caches, seed),
     }
+    if plan.needs("adapter_no_aux"):
+        bare_source = _without_auxiliary(source, place / "bare_source")
+        bare_target = _without_auxiliary(target, place / "bare_target")
+        found["adapter_no_aux"] = _moved(_extract(plan, bare_source, tuned, seed), bare_source, bare_target)
+    if plan.needs("adapter_plus"):
+        found["adapter_plus"] = _refine(plan, found["adapter"], caches, seed)
+    return found
 
 
 def _moved(adapter: TransMiter, source: LogitCache, target: LogitCache) -> TransMiter:

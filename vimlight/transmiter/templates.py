@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vimlight.errors import ConfigError, unknown_name
+from vimlight.progress import track
 from vimlight.transmiter.models import ImageTextModel
-from vimlight.transmiter.progress import track
 from vimlight.transmiter.texts import check_names, prompts_of
 
 __all__ = ["TEMPLATE_SETS", "class_features", "templates_of"]

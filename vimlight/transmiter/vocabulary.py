@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -125,10 +126,7 @@ def word_list(words: str | Path = WORDS) -> list[tuple[str, ...]]:
         DataError: If there is no such list, or it is empty.
     """
     if words == WORDS:
-        from timm.data import ImageNetInfo
-
-        info = ImageNetInfo("imagenet-21k")
-        return _entries(info.index_to_description(index) for index in range(info.num_classes()))
+        return list(_imagenet21k())
     path = Path(words).expanduser()
     if not path.is_file():
         siblings = [WORDS, *(file.name for file in path.parent.glob("*.txt"))]
@@ -141,6 +139,14 @@ def word_list(words: str | Path = WORDS) -> list[tuple[str, ...]]:
     if not entries:
         raise DataError(f"word list {path} is empty; it should have one name a line")
     return entries
+
+
+@lru_cache(maxsize=1)
+def _imagenet21k() -> list[tuple[str, ...]]:
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-21k")
+    return _entries(info.index_to_description(index) for index in range(info.num_classes()))
 
 
 def eligible(entries: Iterable[Sequence[str]], class_names: Sequence[str]) -> list[str]:
@@ -161,6 +167,7 @@ def eligible(entries: Iterable[Sequence[str]], class_names: Sequence[str]) -> li
     return sorted(name for form, name in free.items() if form and form not in related)
 
 
+@lru_cache(maxsize=1 << 17)
 def normal_form(name: str) -> str:
     """Returns what names have in common that differ in case, underscores, hyphens, plurals or remarks in brackets."""
     text = re.sub(r"\([^)]*\)", " ", name.casefold())

@@ -13,6 +13,7 @@ import torch
 
 from vimlight.data import ImageDataModule, Table
 from vimlight.errors import ConfigError, DataError, unknown_name
+from vimlight.progress import track
 from vimlight.transmiter.cache.assembly import refuse_existing
 from vimlight.transmiter.cache.encode import encode_images
 from vimlight.transmiter.cache.heads import Vocabulary, auxiliary_names, text_head
@@ -23,7 +24,6 @@ from vimlight.transmiter.cache.partitions import partition_indices
 from vimlight.transmiter.cache.processes import barrier, from_first, rank, world_size
 from vimlight.transmiter.cache.writer import CacheWriter
 from vimlight.transmiter.models import ImageTextModel
-from vimlight.transmiter.progress import track
 from vimlight.transmiter.templates import templates_of
 
 __all__ = ["CacheSettings", "build_cache"]

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vimlight.progress import track
 from vimlight.tensor_file import sha256_of
 from vimlight.transmiter.cache import LogitCache
 from vimlight.transmiter.cache.assembly import assemble, stored
 from vimlight.transmiter.cache.images import read_ahead
-from vimlight.transmiter.progress import track
 from vimlight.transmiter.sources.base import Tuning
 from vimlight.transmiter.sources.images import image_table, views_of
 

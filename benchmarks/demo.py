@@ -1,0 +1,132 @@
+"""The short demo beside the full one, side by side: how long each takes, and whether the short one says the same.
+
+    python -m benchmarks.demo --out demo-times
+    python -m benchmarks.demo --out demo-times-32 --precision 32-true    # as on a processor without bfloat16
+
+Each half of each demo is a process of its own, so that starting and importing count; full and short take turns. It
+prints the times with their ratios, and for both what the demo is for: ViM minus its controls and TransMiter and `safe`
+minus the target's zero-shot accuracy, seed by seed. `demo.json` keeps all of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from benchmarks.tasks import mean_and_spread
+from vimlight.atomic import write_whole
+from vimlight.cli import guarded
+from vimlight.commands import demo
+from vimlight.commands.options import Parser
+from vimlight.report.tables import print_whole
+from vimlight.workers import prepare_workers
+
+HALVES = ("vim", "transfer")
+SIZES = ("full", "short")
+CONTROLS = ("linear probe, all layers", "random modules", "shuffled midstream labels", "uniform")
+VIM = "ViM (ens_moe)"
+MOVED = ("transmiter", "safe")
+BAR = 0.2
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs both demos, prints the tables and writes the numbers.
+
+    Args:
+        arguments: Options; see `--help`.
+
+    Raises:
+        ConfigError: If there are results already and `--overwrite` was not given.
+    """
+    parser = Parser("python -m benchmarks.demo", description=__doc__)
+    parser.add_argument("--out", default="demo-times", help="folder of both demos (default: demo-times)")
+    parser.add_argument("--precision", default="auto", help="as in Lightning's Trainer (default: the machine's best)")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    parser.add_argument("--one", nargs=2, metavar=("SIZE", "HALF"), help="run one half of one demo alone")
+    options = parser.parse_args(arguments)
+    folder = Path(options.out)
+    if options.one:
+        run_one(*options.one, folder, options.precision, options.overwrite)
+        return
+    seconds = {(size, half): timed(size, half, options) for half in HALVES for size in SIZES}
+    gains = {size: {**vim_gains(folder / size / "vim"), **moved_gains(folder / size / "transfer")} for size in SIZES}
+    show(seconds, gains)
+    found = {
+        "precision": options.precision,
+        "seconds": {size: {half: seconds[size, half] for half in HALVES} for size in SIZES},
+        "gains": gains,
+    }
+    write_whole(folder / "demo.json", json.dumps(found, indent=1) + "\n", overwrite=options.overwrite)
+
+
+def run_one(size: str, half: str, folder: Path, precision: str, overwrite: bool) -> None:
+    """Runs one half of one demo, as `vimlight demo --only HALF` does."""
+    prepare_workers(demo.FOR_WORKERS)
+    make = demo.plan if half == "vim" else demo.transfer_plan
+    plan: Any = dataclasses.replace(make(size == "full"), precision=precision)
+    vim, moved = (plan, None) if half == "vim" else (None, plan)
+    demo.both(vim, moved, folder / size / half, overwrite=overwrite)
+
+
+def timed(size: str, half: str, options: Any) -> float:
+    """Returns the seconds that one half takes in a process of its own."""
+    flags = ["--out", options.out, "--precision", options.precision, *["--overwrite"] * options.overwrite]
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "benchmarks.demo", "--one", size, half, *flags], check=True)
+    return time.perf_counter() - start
+
+
+def vim_gains(folder: Path) -> dict[str, list[float]]:
+    """Returns ViM minus each control in points, averaged over tasks and shots, for each seed."""
+    rows = json.loads((folder / "results.json").read_text())["results"]
+    means = {name: _by_seed(row["seeds"] for row in rows if row["method"] == name) for name in (VIM, *CONTROLS)}
+    return {
+        f"ViM minus {name}": [100 * (means[VIM][seed] - means[name][seed]) for seed in means[name]] for name in CONTROLS
+    }
+
+
+def _by_seed(rows: Any) -> dict[str, float]:
+    listed: list[Mapping[str, float]] = list(rows)
+    return {seed: sum(row[seed] for row in listed) / len(listed) for seed in listed[0]}
+
+
+def moved_gains(folder: Path) -> dict[str, list[float]]:
+    """Returns what is moved minus the target's zero-shot harmonic mean in points, for each seed."""
+    runs = json.loads((folder / "transfer.json").read_text())["runs"]
+    scores = [{name: found["accuracies"]["harmonic"] for name, found in run["methods"].items()} for run in runs]
+    return {
+        f"{name} minus target zero-shot": [100 * (of[name] - of["target_zero_shot"]) for of in scores] for name in MOVED
+    }
+
+
+def show(seconds: Mapping[tuple[str, str], float], gains: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Prints the times and the gains."""
+    times = _table(f"seconds, start included; asked of the short demo: at most {BAR} of the full one", "half", "ratio")
+    whole = {size: sum(seconds[size, half] for half in HALVES) for size in SIZES}
+    for half, of in [*((half, {size: seconds[size, half] for size in SIZES}) for half in HALVES), ("both", whole)]:
+        times.add_row(half, *(f"{of[size]:.0f}" for size in SIZES), f"{of['short'] / of['full']:.3f}")
+    ahead = _table("points, mean ± standard deviation over seeds", "what")
+    for name in gains["full"]:
+        ahead.add_row(name, *(mean_and_spread(gains[size][name], signed=True) for size in SIZES))
+    for table in (times, ahead):
+        print_whole(table)
+
+
+def _table(title: str, first: str, *more: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in (first, *SIZES, *more):
+        table.add_column(name, justify="left" if name == first else "right", no_wrap=True)
+    return table
+
+
+if __name__ == "__main__":
+    guarded(lambda: main(sys.argv[1:]))
