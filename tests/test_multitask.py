@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from numerics import assert_near, shaken
 from torch import nn
 
 import vimlight as vl
@@ -24,23 +25,18 @@ def backbone():
     return create_backbone("vit_tiny_patch16_224", **VIT)
 
 
-def shaken(backbone, kind, seed, **options):
-    plugin = create_plugin(kind, backbone, **options)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in plugin.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return plugin
+def module(backbone, kind, seed, **options):
+    return shaken(create_plugin(kind, backbone, **options), seed=seed)
 
 
 @pytest.fixture(scope="module")
 def zoo(backbone):
     """Modules of three types, with other widths and blocks."""
     return [
-        shaken(backbone, "convpass", 0, hidden=2),
-        shaken(backbone, "convpass", 1, hidden=3, blocks="last:2"),
-        shaken(backbone, "adaptformer", 2, hidden=4),
-        shaken(backbone, "lora", 3, rank=2),
+        module(backbone, "convpass", 0, hidden=2),
+        module(backbone, "convpass", 1, hidden=3, blocks="last:2"),
+        module(backbone, "adaptformer", 2, hidden=4),
+        module(backbone, "lora", 3, rank=2),
     ]
 
 
@@ -60,7 +56,7 @@ def task(backbone, modules, how="ens_moe", classes=3, seed=0, **options):
 @pytest.fixture
 def tasks(backbone, zoo):
     """Tasks that share some modules, or none, with other numbers of classes."""
-    extra = shaken(backbone, "convpass", 9, hidden=2, blocks="last:1")
+    extra = module(backbone, "convpass", 9, hidden=2, blocks="last:1")
     return {
         "a": task(backbone, zoo, seed=1, classes=5),
         "b": task(backbone, zoo[1:3], seed=2, classes=2),
@@ -86,7 +82,7 @@ def test_each_image_gets_the_outputs_of_its_own_task(tasks):
         expected = [alone(tasks, name, image) for image, name in zip(images, MIXED, strict=True)]
         model = MultiTask(tasks)
         for output, wanted in zip(model(images, MIXED), expected, strict=True):
-            torch.testing.assert_close(output, wanted, rtol=1e-4, atol=1e-5)
+            assert_near(output, wanted, 1e-4)
         # What was given is as it was.
         for image, name, wanted in zip(images, MIXED, expected, strict=True):
             assert torch.equal(alone(tasks, name, image), wanted)
@@ -101,7 +97,7 @@ def test_every_readout_and_kind_of_gates(backbone, zoo, how, readout):
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         for image, name, output in zip(images, "011", MultiTask(tasks)(images, "011"), strict=True):
-            torch.testing.assert_close(output, alone(tasks, name, image), rtol=1e-4, atol=1e-5)
+            assert_near(output, alone(tasks, name, image), 1e-4)
 
 
 def test_a_head_of_the_last_feature_goes_beside_one_of_all_layers(backbone, zoo):
@@ -109,7 +105,7 @@ def test_a_head_of_the_last_feature_goes_beside_one_of_all_layers(backbone, zoo)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         for image, name, output in zip(images, "ab", MultiTask(tasks)(images, "ab"), strict=True):
-            torch.testing.assert_close(output, alone(tasks, name, image), rtol=1e-4, atol=1e-5)
+            assert_near(output, alone(tasks, name, image), 1e-4)
 
 
 def test_maps_are_served_too(backbone, zoo):
@@ -126,7 +122,7 @@ def test_maps_are_served_too(backbone, zoo):
             expected = tasks[name][1](tasks[name][0](images[row : row + 1]))
             assert len(outputs) == 4
             for level, wanted in zip(outputs, expected, strict=True):
-                torch.testing.assert_close(level, wanted[0], rtol=1e-4, atol=1e-5)
+                assert_near(level, wanted[0], 1e-4)
 
 
 def learned(tasks):
@@ -163,7 +159,7 @@ def test_what_is_learned_is_learned_in_the_models_given(tasks):
         tasks["a"][1].bias.add_(1)
     after = model(images, ["a", "b"])
     assert not torch.equal(before[0], after[0])
-    torch.testing.assert_close(after[0], alone(tasks, "a", images[0]), rtol=1e-4, atol=1e-5)
+    assert_near(after[0], alone(tasks, "a", images[0]), 1e-4)
     torch.testing.assert_close(before[1], after[1])
 
 
@@ -181,7 +177,7 @@ def test_the_backbone_runs_once_and_each_module_is_held_once(tasks, zoo):
 
 
 def test_tokens_stand_for_images(backbone):
-    late = [shaken(backbone, "convpass", n, hidden=2, blocks="last:1") for n in range(2)]
+    late = [module(backbone, "convpass", n, hidden=2, blocks="last:1") for n in range(2)]
     tasks = {str(n): task(backbone, late, seed=n) for n in range(2)}
     images = torch.randn(2, 3, 32, 32)
     model = MultiTask(tasks)
@@ -208,7 +204,7 @@ def test_pruned_gates_stay_pruned(backbone, zoo):
 
 @pytest.mark.parametrize("how", sorted(set(list_aggregators()) - set(TAKEN)))
 def test_other_aggregators_are_refused(backbone, zoo, how):
-    modules = [shaken(backbone, "convpass", n, hidden=2) for n in range(2)]
+    modules = [module(backbone, "convpass", n, hidden=2) for n in range(2)]
     with pytest.raises(PluginError, match=r"task 'x' is aggregated by .*MultiTask takes ens_moe, uniform"):
         MultiTask({"a": task(backbone, modules), "x": (aggregate(backbone, modules, how), nn.Identity())})
 

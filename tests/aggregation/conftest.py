@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from numerics import shaken
 
 from vimlight.plugins import create_plugin
 
@@ -19,12 +20,7 @@ def trained():
     """Returns a function that creates a plug-in with nothing at its initial value."""
 
     def make(backbone, kind="convpass", seed=0, amount=0.2, **settings):
-        generator = torch.Generator().manual_seed(seed)
-        plugin = create_plugin(kind, backbone, **settings)
-        with torch.no_grad():
-            for parameter in plugin.parameters():
-                parameter.add_(amount * torch.randn(parameter.shape, generator=generator))
-        return plugin.eval().requires_grad_(False)
+        return shaken(create_plugin(kind, backbone, **settings), amount, seed).eval().requires_grad_(False)
 
     return make
 

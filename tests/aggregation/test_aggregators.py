@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from numerics import assert_near
 
 from vimlight.aggregation import aggregate, list_aggregators
 from vimlight.backbone import READOUTS, create_backbone
@@ -62,7 +63,7 @@ def test_maps_of_one_module_are_those_with_it_attached(backbone, images, three, 
     with attach(backbone, three[0]):
         expected = backbone(images, "maps")
     for found, wanted in zip(maps, expected, strict=True):
-        torch.testing.assert_close(found.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-4)
+        assert_near(found.reshape(wanted.shape), wanted, 1e-4)
 
 
 @UNLIKE
@@ -81,7 +82,7 @@ def test_one_module_is_that_module(backbone, images, three, how):
     assert torch.equal(model.gates, torch.ones(len(model.places), 1))
     with attach(backbone, three[0]):
         expected = backbone(images)
-    torch.testing.assert_close(model(images).flatten(1), expected, rtol=1e-5, atol=1e-5)
+    assert_near(model(images).flatten(1), expected)
 
 
 @GATED
@@ -90,7 +91,7 @@ def test_every_gated_sum_starts_as_the_mean(backbone, images, mixed, how):
     model = aggregate(backbone, mixed, how).eval()
     mean = aggregate(backbone, mixed, "uniform")
     features = model(images)
-    torch.testing.assert_close(features, mean(images), rtol=1e-4, atol=1e-5)
+    assert_near(features, mean(images), 1e-4)
     torch.testing.assert_close(model.gates, mean.gates)
 
 
@@ -219,7 +220,7 @@ def test_an_aggregator_from_outside_the_package(vit, trained):
         with torch.no_grad(), attach(vit, modules[0]):
             expected = vit(images)
         with torch.no_grad():
-            torch.testing.assert_close(aggregate(vit, modules, "first_only")(images), expected, rtol=1e-5, atol=1e-5)
+            assert_near(aggregate(vit, modules, "first_only")(images), expected)
             assert torch.equal(aggregate(vit, modules, "first_only", strength=0.0)(images), vit(images))
         with pytest.raises(UnknownNameError, match="did you mean 'strength'"):
             aggregate(vit, modules, "first_only", strenght=0.0)

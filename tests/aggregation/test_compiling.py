@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from numerics import shaken
 from torch._dynamo.testing import CompileCounter
 
 from vimlight.aggregation import aggregate
@@ -25,11 +26,7 @@ def _fresh():
 
 
 def zoo(backbone, kind, count=3):
-    modules = [create_plugin(kind, backbone) for _ in range(count)]
-    with torch.no_grad():
-        for parameter in (parameter for module in modules for parameter in module.parameters()):
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return modules
+    return [shaken(create_plugin(kind, backbone)) for _ in range(count)]
 
 
 @pytest.mark.parametrize("readout", ["last", "grid"])

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 import torch
+from numerics import assert_near
 from torch.utils.flop_counter import FlopCounterMode
 
 from vimlight.aggregation import aggregate
@@ -50,7 +51,7 @@ def test_the_fused_pass_equals_a_loop_of_gated_modules(vit, trained, how):
     images = torch.randn(3, 3, 32, 32)
     model = randomise(aggregate(vit, modules, how))
     expected = gated_loop(vit, modules, model.gates, model.places, images)
-    torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+    assert_near(model(images), expected)
 
 
 @pytest.mark.parametrize("kind", ["houlsby", "repadapter", "ssf", "adapter_plus"])
@@ -69,7 +70,7 @@ def test_types_that_read_or_write_elsewhere(vit, trained, kind):
     ]  # fmt: skip
     with Attachment(vit, slots):
         expected = vit(images)
-    torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+    assert_near(model(images), expected)
 
 
 @torch.no_grad()
@@ -112,7 +113,7 @@ def test_merge_is_the_module_with_averaged_weights(backbone, images, three):
     })  # fmt: skip
     with attach(backbone, average):
         expected = backbone(images)
-    torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+    assert_near(model(images), expected)
 
 
 def test_merge_refuses_unlike_modules(vit, trained):
@@ -149,7 +150,7 @@ def test_adapter_fusion_equals_the_unfolded_formula(vit, trained):
     with Attachment(vit, slots):
         expected = vit(images)
     features = model(images)
-    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+    assert_near(features, expected)
     torch.testing.assert_close(model.gates.sum(dim=1), torch.ones(len(sites)))
     assert model.gates.std(dim=1).min() > 0
 
@@ -166,7 +167,7 @@ def test_a_router_without_weights_is_ens_moe(backbone, images, mixed):
     for model in (router, static):
         model.start_from(scores)
     torch.testing.assert_close(router.gates, static.gates)
-    torch.testing.assert_close(router(images), static(images), rtol=1e-5, atol=1e-5)
+    assert_near(router(images), static(images))
 
 
 @pytest.mark.parametrize("top_k", [None, 1])
@@ -174,7 +175,7 @@ def test_a_router_without_weights_is_ens_moe(backbone, images, mixed):
 def test_a_router_sees_each_image_for_itself(backbone, images, three, top_k):
     router = randomise(aggregate(backbone, three, "router", top_k=top_k), amount=2.0)
     together = router(images)
-    torch.testing.assert_close(torch.cat([router(image[None]) for image in images]), together, rtol=1e-4, atol=1e-4)
+    assert_near(torch.cat([router(image[None]) for image in images]), together, 1e-4)
     static = aggregate(backbone, three, "ens_moe")
     static.gating.logits.copy_(router.gates.clamp_min(1e-30).log())
     assert not torch.allclose(static(images), together, atol=1e-3)
@@ -233,7 +234,7 @@ def test_a_learned_strength_switches_the_zoo_off_and_beyond_one_module(backbone,
     assert torch.equal(model.gates, published.gates)
     assert torch.equal(model(images), published(images))
     model.scale_to(0.0)
-    torch.testing.assert_close(model(images), backbone(images))
+    assert_near(model(images), backbone(images))
     model.scale_to(1.5)
     torch.testing.assert_close(model.gates, 1.5 * published.gates)
     published.scale_to(1.5)
@@ -278,4 +279,4 @@ def test_a_module_appended_with_no_weight_changes_nothing(backbone, images, thre
         grown.gating.logits[:, 2] = float("-inf")
         grown.gating.strength.copy_(model.gating.strength)
         assert torch.equal(grown.gates[:, :2], model.gates)
-        torch.testing.assert_close(grown(images), model(images), rtol=1e-5, atol=1e-5)
+        assert_near(grown(images), model(images))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from numerics import assert_near
 from test_architectures import ARCHITECTURES
 
 from vimlight.backbone import READOUTS, create_backbone
@@ -36,7 +37,7 @@ def test_features_from_a_block_on_are_those_of_the_images(case):
     with torch.no_grad():
         for readout in READOUTS:
             found = backbone(backbone.prefix(images, depth, readout), readout)
-            torch.testing.assert_close(found, backbone(images, readout), rtol=1e-5, atol=1e-5)
+            assert_near(found, backbone(images, readout))
 
 
 @pytest.mark.parametrize("readout", [*READOUTS, "maps", "maps:0,2"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from numerics import shaken
 
 from vimlight.downstream import DownstreamModule
 from vimlight.plugins import create_plugin
@@ -19,27 +20,13 @@ def images(backbone):
 
 
 @pytest.fixture
-def shaken():
-    """Returns a function that moves all parameters of a module away from their start."""
-
-    def shake(module, amount=0.2, seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.add_(amount * torch.randn(parameter.shape, generator=generator))
-        return module
-
-    return shake
-
-
-@pytest.fixture
-def trained(tmp_path, shaken):
+def trained(tmp_path):
     """Returns a function from plug-in types to a downstream model over a zoo of one module of each."""
 
     def make(backbone, kinds=("convpass", "convpass"), aggregator="ens_moe", **options):
         zoo = Zoo(tmp_path / "zoo")
         for number, kind in enumerate(kinds):
-            zoo.add(f"{number}", shaken(create_plugin(kind, backbone), seed=number), overwrite=True)
+            zoo.add(f"{number}", shaken(create_plugin(kind, backbone), 0.5, number), overwrite=True)
         model = DownstreamModule(
             backbone, zoo=str(zoo.path), aggregator=aggregator, class_names=CLASSES, **{"readout": "last", **options}
         )

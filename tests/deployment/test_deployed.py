@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from numerics import assert_near, shaken
 
 from vimlight.aggregation import aggregate, list_aggregators
 from vimlight.deployment import deploy
@@ -29,10 +30,6 @@ def expected(model, images):
         return model(images)
 
 
-def close(found, wanted):
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize("kind", ["convpass", "lora"])
@@ -43,7 +40,7 @@ def test_every_aggregator_is_one_graph_without_hooks(backbone, images, trained, 
     wanted = expected(model, images)
     deployed = deploy(model)
     for count in (1, 2, 5):
-        close(deployed(images[:count]), expected(model, images[:count]))
+        assert_near(deployed(images[:count]), expected(model, images[:count]))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in deployed.modules())
     assert torch.equal(expected(model, images), wanted), "the trained model is not changed"
 
@@ -57,7 +54,7 @@ def test_fixed_gates_fold_or_fuse_for_every_type(backbone, images, trained, how,
     own = copy.deepcopy(model)
     own.aggregator = fix(own.aggregator)
     assert isinstance(own.aggregator, Fixed)
-    close(own(images), wanted)
+    assert_near(own(images), wanted)
     assert bool(own.aggregator.slots) == (how != "none" and kind not in FOLDABLE)
     assert (wanted - model.head(model.backbone(images))).abs().max() > 1e-3 or how == "none"
 
@@ -86,7 +83,7 @@ def test_unlike_types_at_one_layer(backbone, images, trained, kinds):
         model = trained(backbone, order)
         wanted = model(images)
         model.aggregator = fix(copy.deepcopy(model.aggregator))
-        close(model(images), wanted)
+        assert_near(model(images), wanted)
         # Which of the two sees what the other left depends on their order; the layer is left alone.
         assert any(slot.site.foldable for slot in model.aggregator.slots) == (set(kinds) == {"lora", "repadapter"})
 
@@ -98,7 +95,7 @@ def test_a_fresh_module_beside_the_zoo(backbone, images, trained, kind, how):
     model = trained(backbone, ["convpass"], how, extra_module={"kind": kind})
     wanted = model(images)
     model.aggregator = fix(copy.deepcopy(model.aggregator))
-    close(model(images), wanted)
+    assert_near(model(images), wanted)
 
 
 @torch.no_grad()
@@ -106,7 +103,7 @@ def test_pruned_gates_stay_pruned(vit, trained):
     model = trained(vit, ["convpass", "convpass"], {"how": "ens_moe", "strength": "one"})
     model.aggregator.prune(0.6)
     images = torch.randn(2, 3, 32, 32)
-    close(deploy(model)(images), model(images))
+    assert_near(deploy(model)(images), model(images))
 
 
 @torch.no_grad()
@@ -114,7 +111,7 @@ def test_predictions(vit, trained):
     images = torch.randn(3, 3, 32, 32)
     for kind in ("classification", "multilabel"):
         model = trained(vit, kind=kind)
-        close(deploy(model, "predictions")(images), model.task.predictions(model(images)))
+        assert_near(deploy(model, "predictions")(images), model.task.predictions(model(images)))
     with pytest.raises(UnknownNameError, match="unknown outputs 'prediction'; did you mean 'predictions'"):
         deploy(model, "prediction")
 
@@ -136,7 +133,7 @@ def test_it_has_one_mode_and_may_be_a_part_of_others(vit, trained):
     whole = torch.nn.Sequential(deployed, torch.nn.Softmax(dim=1)).train()
     assert not deployed.training
     images = torch.randn(2, 3, 32, 32)
-    close(whole(images), deployed(images).softmax(dim=1))
+    assert_near(whole(images), deployed(images).softmax(dim=1))
 
 
 @pytest.mark.slow
@@ -170,7 +167,7 @@ def test_a_graph_that_answers_otherwise_is_refused(vit, trained):
 
 
 @torch.no_grad()
-def test_a_module_whose_training_goes_on_is_not_reached(vit, trained, shaken):
+def test_a_module_whose_training_goes_on_is_not_reached(vit, trained):
     model = trained(vit, ["convpass"], "none", extra_module={"kind": "lora"})
     images = torch.randn(2, 3, 32, 32)
     deployed = deploy(model)
@@ -184,7 +181,7 @@ def test_a_module_whose_training_goes_on_is_not_reached(vit, trained, shaken):
 def test_it_runs_on_a_gpu(vit, trained):
     model = trained(vit, ["convpass", "lora"], "router")
     images = torch.randn(2, 3, 32, 32)
-    close(deploy(copy.deepcopy(model).cuda()).cuda()(images.cuda()).cpu(), model(images))
+    assert_near(deploy(copy.deepcopy(model).cuda()).cuda()(images.cuda()).cpu(), model(images))
 
 
 def test_the_plugin_types_that_fold_are_known():
@@ -193,8 +190,8 @@ def test_the_plugin_types_that_fold_are_known():
 
 @FOLDS
 @torch.no_grad()
-def test_a_fold_is_that_of_the_single_module(backbone, images, shaken, kind):
+def test_a_fold_is_that_of_the_single_module(backbone, images, kind):
     plugin = shaken(create_plugin(kind, backbone))
     with merge(backbone, plugin):
         wanted = backbone(images)
-    close(fix(copy.deepcopy(aggregate(backbone, [plugin], "best_single")))(images), wanted)
+    assert_near(fix(copy.deepcopy(aggregate(backbone, [plugin], "best_single")))(images), wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from numerics import assert_near
 from straight_line import logits as by_the_formulas
 from straight_line import tower
 from tiny_release import images, release
@@ -78,7 +79,7 @@ def test_heads_that_the_layout_does_not_say(tmp_path):
     x = images()
     for heads in (1, 3):
         found = modelscope.load(tmp_path / "pytorch_model.pt", heads=heads)(x, "cls-pets")
-        torch.testing.assert_close(found, by_the_formulas(content, x, "cls-pets", heads), rtol=1e-4, atol=1e-4)
+        assert_near(found, by_the_formulas(content, x, "cls-pets", heads), 1e-4)
 
 
 @torch.no_grad()
@@ -93,7 +94,7 @@ def test_a_module_without_a_share_changes_nothing(tmp_path):
             layer.update({key: torch.cat([row, torch.tensor([float("-inf")])]) for key, row in layer.items()})
     torch.save(content, tmp_path / "two.pt")
     one, two = (modelscope.load(tmp_path / name)(images(), "seg-voc") for name in ("one.pt", "two.pt"))
-    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+    assert_near(one, two, 1e-4)
 
 
 @torch.no_grad()
@@ -130,7 +131,7 @@ def test_other_precisions_are_computed_in_float32(tmp_path, dtype):
     found = modelscope.load(tmp_path / "pytorch_model.pt")(images(), "seg-voc")
     dtype = torch.float32
     wanted = by_the_formulas(cast(narrow), images(), "seg-voc", 1, (0, 1, 1, 2))
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert_near(found, wanted, 1e-4)
 
 
 def test_loading_leaves_randomness_alone(tmp_path, untouched_rng):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from numerics import assert_near
 from straight_line import logits as by_the_formulas
 from tiny_release import images, release, same
 
@@ -197,7 +198,7 @@ def test_an_imported_zoo_grows(tmp_path, zoo):
         expected = head(model(images()))
         torch.testing.assert_close(modelscope.load(tmp_path / "grown.pt")(images(), "cls-more"), expected)
         wanted = by_the_formulas(grown, images(), "cls-more", 1)
-        torch.testing.assert_close(expected, wanted, rtol=1e-4, atol=1e-4)
+        assert_near(expected, wanted, 1e-4)
         # What was there computes what it did, in the released arithmetic too.
         before = by_the_formulas(content, images(), "seg-voc", 1, BLOCKS)
         torch.testing.assert_close(by_the_formulas(grown, images(), "seg-voc", 1, BLOCKS), before)
@@ -261,11 +262,11 @@ def test_a_zoo_that_was_never_imported(tmp_path, arguments, settings):
     modelscope.export_zoo(tmp_path / "zoo", tmp_path / "mine.pt")
     content, x = read(tmp_path / "mine.pt"), images(side=24)
     expected = head(model(x))
-    torch.testing.assert_close(by_the_formulas(content, x, "cls-mine", 2), expected, rtol=1e-4, atol=1e-4)
+    assert_near(by_the_formulas(content, x, "cls-mine", 2), expected, 1e-4)
     loaded = modelscope.load(tmp_path / "mine.pt")
-    torch.testing.assert_close(loaded(x, "cls-mine"), expected, rtol=1e-4, atol=1e-4)
+    assert_near(loaded(x, "cls-mine"), expected, 1e-4)
     wanted = by_the_formulas(content, x, "seg-mine", 2, BLOCKS)
-    torch.testing.assert_close(loaded(x, "seg-mine"), wanted, rtol=1e-4, atol=1e-4)
+    assert_near(loaded(x, "seg-mine"), wanted, 1e-4)
     assert loaded.backbone.preprocessing == backbone.preprocessing
     assert loaded.labels == {"seg-mine": {1: "b"}}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from numerics import assert_near
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
@@ -87,14 +88,14 @@ def test_convpass(vit, tmp_path, places, suffix):
     )  # fmt: skip
     with attach(vit, plugin):
         features = vit(images)
-    torch.testing.assert_close(features, wanted, rtol=1e-4, atol=1e-5)
+    assert_near(features, wanted, 1e-4)
     assert (wanted - vit(images)).abs().max() > 1e-2
     assert (plugin.kind, plugin.settings["hidden"], plugin.settings["scale"]) == ("convpass", HIDDEN, 0.1)
     assert card == {"text": f"imported from PETL-ViT's cifar{suffix}"}
     classifier = AffineHead(WIDTH, 3)
     classifier.load_state_dict(head)
     logits = F.linear(wanted, tensors["head.weight"], tensors["head.bias"])
-    torch.testing.assert_close(classifier(features), logits, rtol=1e-4, atol=1e-4)
+    assert_near(classifier(features), logits, 1e-4)
 
 
 @torch.no_grad()
@@ -108,7 +109,7 @@ def test_adaptformer(vit, tmp_path):
         return 10.0 * F.linear(F.relu(F.linear(x, tensors[f"{name}_down.weight"])), tensors[f"{name}_up.weight"])
 
     with attach(vit, plugin):
-        torch.testing.assert_close(vit(images), straight(vit.model, images, lambda *_: 0.0, mlp), rtol=1e-4, atol=1e-4)
+        assert_near(vit(images), straight(vit.model, images, lambda *_: 0.0, mlp), 1e-4)
     assert head is None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from numerics import shaken
 
 from vimlight.backbone import create_backbone
 
@@ -47,12 +47,5 @@ def images(backbone):
 
 @pytest.fixture
 def shake():
-    """Returns a function that moves every parameter of a module away from its start."""
-
-    def shaken(module: nn.Module, amount: float = 0.1) -> nn.Module:
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.add_(amount * torch.randn_like(parameter))
-        return module
-
+    """Returns the function that moves every parameter of a module away from its start."""
     return shaken

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from numerics import assert_near
 
 from vimlight.backbone import create_backbone
 from vimlight.errors import PluginError
@@ -43,7 +44,7 @@ def test_a_unit_equals_the_formulas(shake, side):
     backbone = clip(side)
     unit = shake(create_plugin("convpass", backbone, hidden=5), 0.3).unit("blocks.1.mlp")
     n = torch.randn(2, 1 + side * side, 24)
-    torch.testing.assert_close(unit(n), by_the_formulas(unit, n, side), rtol=1e-5, atol=1e-5)
+    assert_near(unit(n), by_the_formulas(unit, n, side))
 
 
 @torch.no_grad()
@@ -60,7 +61,7 @@ def test_units_stand_parallel_to_attention_and_mlp_and_read_the_normed_input(sha
         x = x + block.mlp(n2) + by_the_formulas(plugin.unit(f"blocks.{index}.mlp"), n2, 7)
     expected = model.forward_head(model.norm(x))
     with attach(backbone, plugin):
-        torch.testing.assert_close(backbone(images), expected, rtol=1e-5, atol=1e-5)
+        assert_near(backbone(images), expected)
 
 
 @torch.no_grad()
@@ -82,7 +83,7 @@ def test_other_image_sizes_keep_the_proportions_of_the_grid(shake):
     hidden = torch.nn.functional.linear(n, unit.down.weight, unit.down.bias)
     grid = unit.conv(quick_gelu(hidden)[:, 1:].reshape(1, 8, 16, 8).permute(0, 3, 1, 2))
     expected = quick_gelu(grid).permute(0, 2, 3, 1).flatten(1, 2) @ unit.up.weight.T + unit.up.bias
-    torch.testing.assert_close(unit(n)[:, 1:], expected)
+    assert_near(unit(n)[:, 1:], expected)
     with attach(backbone, plugin):
         assert backbone(torch.randn(1, 3, 32, 64)).isfinite().all()
     with pytest.raises(PluginError, match=r"7 patch tokens are no grid of the proportions \(4, 8\)"):

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from numerics import assert_near
 from torch.nn import functional as F
 
 from vimlight.plugins import Attachment, Slot, create_plugin
@@ -20,7 +21,7 @@ def test_a_linear_map_is_a_linear_map_whatever_runs_it(shape, dtype, bias):
     x, weight = torch.randn(shape, dtype=dtype), torch.randn(5, 8, dtype=dtype)
     shift = torch.randn(5, dtype=dtype) if bias else None
     found = linear(x, weight, shift)
-    torch.testing.assert_close(found, F.linear(x, weight, shift))
+    assert_near(found, F.linear(x, weight, shift))
     assert found.is_contiguous()
 
 
@@ -31,7 +32,7 @@ def test_so_are_its_gradients():
         leaves = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
         results.append(torch.autograd.grad((function(*leaves) * direction).sum(), leaves))
     for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        assert_near(found, expected)
 
 
 def test_a_frozen_map_keeps_nothing_but_its_weight():
@@ -41,7 +42,7 @@ def test_a_frozen_map_keeps_nothing_but_its_weight():
         output = linear(x, weight, bias)
     direction = torch.randn(3, 17, 5)
     found, expected = (torch.autograd.grad((y * direction).sum(), x)[0] for y in (output, F.linear(x, weight, bias)))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert_near(found, expected)
     assert [tensor.data_ptr() for tensor in kept] == [weight.data_ptr()]
 
 
@@ -50,7 +51,7 @@ def test_under_mixed_precision_it_is_what_the_plain_map_is():
     with torch.autocast("cpu", torch.bfloat16):
         found, expected = linear(x, weight), F.linear(x, weight)
     assert found.dtype == expected.dtype == torch.bfloat16
-    torch.testing.assert_close(found, expected)
+    assert_near(found, expected)
     found.float().sum().backward()
     assert x.grad is not None
 
@@ -72,7 +73,7 @@ def test_sums_in_place_are_sums(backbone, images, shake, kind):
             features = backbone(images)
         results.append((features.detach(), *torch.autograd.grad(features.square().mean(), gates)))
     for fast, plain in zip(*results, strict=True):
-        torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+        assert_near(fast, plain, 1e-4)
 
 
 def test_what_a_unit_has_read_is_not_written_to(vit):

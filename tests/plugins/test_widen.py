@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from numerics import assert_near
 
 from vimlight.errors import PluginError
 from vimlight.plugins import PLUGINS, create_plugin, list_plugins, widen
@@ -45,7 +46,7 @@ def test_the_fused_form_equals_the_loop_and_so_do_its_gradients(backbone, shake,
             results.append((output.detach(), *torch.autograd.grad((output * direction).mean(), [gates, inputs])))
             assert wide.count == 3
         for fused, looped in zip(*results, strict=True):
-            torch.testing.assert_close(fused, looped, rtol=1e-5, atol=1e-5)
+            assert_near(fused, looped)
 
 
 @pytest.mark.parametrize("biases", [(True, True), (False, True)])
@@ -66,7 +67,7 @@ def test_gates_of_zero_and_one_single_out_a_plugin(backbone, shake, kind):
     site = plugins[0].sites[0]
     x = what_is_read(PLUGINS[kind], site)
     only = widen(plugins, torch.tensor([0.0, 1.0, 0.0]), site)
-    torch.testing.assert_close(only(x), plugins[1].unit(site)(x), rtol=1e-5, atol=1e-5)
+    assert_near(only(x), plugins[1].unit(site)(x))
     none = widen(plugins, torch.zeros(3), site.name)
     assert not none(x).any()
 
@@ -89,7 +90,7 @@ def test_adaptformers_own_norm_is_kept(vit, shake, norms):
     site, gates = plugins[0].sites[0], torch.tensor([0.3, 0.7])
     x = torch.randn(2, 17, 32)
     expected = sum(gate * plugin.unit(site)(x) for gate, plugin in zip(gates, plugins, strict=True))
-    torch.testing.assert_close(widen(plugins, gates, site)(x), expected, rtol=1e-5, atol=1e-5)
+    assert_near(widen(plugins, gates, site)(x), expected)
 
 
 def test_types_do_not_mix(vit):
