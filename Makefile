@@ -21,7 +21,7 @@ endef
 
 help:
 	@echo "make demo       train a zoo and an adapter, compare them with simpler ways, print the tables"
-	@echo "make demo-full  the same with more images, tasks, seeds and methods: several times as long"
+	@echo "make demo-full  the same with more images, tasks, seeds and methods: takes much longer"
 	@echo "make test       run the whole test suite (ARGS='-m \"not slow\"' for the quick part)"
 	@echo "make lint       ruff, mypy --strict, import directions"
 	@echo "make clean      remove .venv, caches and builds"

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--out", default="demo", help="folder for everything that is written (default: demo)")
     parser.add_argument("--only", metavar="HALF", help="vim (the zoo) or transfer (default: both)")
-    parser.add_argument("--full", action="store_true", help="more images, tasks, seeds and methods: several times as long")
+    parser.add_argument("--full", action="store_true", help="more images, tasks, seeds and methods: takes much longer")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
     options = parser.parse_args(arguments)
     halves = _halves(options.only)
