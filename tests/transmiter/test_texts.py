@@ -129,13 +129,23 @@ def test_a_tokeniser_of_ones_own_is_checked_for_twins_alone():
         check_names(model, (["a", "b"], ["{}"]))
 
 
-@pytest.mark.parametrize("where", ["class_features", "classes", "auxiliary", "across"])
+def test_auxiliary_names_that_are_read_as_others_are_warned_of():
+    classes, auxiliary = ["fox", f"{LONG} one"], [f"{LONG} two", "owl", f"{LONG} three"]
+    with pytest.warns(UserWarning, match="of 'tiny'") as caught:
+        check_names(reader("clip"), (classes, ["a {}"]), (auxiliary, ["a {}"]))
+    twins, cut = (str(each.message) for each in caught)
+    assert twins.endswith(f"reads as another name: {auxiliary[0]!r}, {auxiliary[2]!r}")
+    assert "not the end of some prompts" in cut
+
+
+@pytest.mark.parametrize("where", ["class_features", "text_head"])
 def test_every_way_to_a_text_head_is_checked(where):
-    model, (one, other) = load_model("vit_scenes_small"), (f"{LONG} one", f"{LONG} two")
-    names = {"classes": ([one, other], []), "auxiliary": (["fox"], [one, other]), "across": ([one], [other])}
-    classes, others = names.get(where, ([], []))
+    model, names = load_model("vit_scenes_small"), [f"{LONG} one", f"{LONG} two"]
     text = {"templates": ["a {}"], "aux_templates": ["a {}"]}
-    manifest = SimpleNamespace(class_names=classes, aux_names=others, text=text)
+    manifest = SimpleNamespace(class_names=names, aux_names=["fox"], text=text)
     with pytest.raises(ConfigError, match="cannot tell the class names"):
-        text_head(model, manifest) if classes else class_features(model, [one, other], ["a {}"])
-    assert class_features(model, [one, other], ["a {}"], check=False).shape == (2, 128)
+        text_head(model, manifest) if where == "text_head" else class_features(model, names, ["a {}"])
+    manifest = SimpleNamespace(class_names=["fox"], aux_names=names, text=text)
+    with pytest.warns(UserWarning, match="reads as another name"):
+        assert text_head(model, manifest).weights.shape == (3, 128)
+    assert class_features(model, names, ["a {}"], check=False).shape == (2, 128)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,38 +24,66 @@ def prompts_of(names: Sequence[str], templates: Sequence[str]) -> list[str]:
     return [template.replace("{}", name.replace("_", " ")) for name in names for template in templates]
 
 
-def check_names(model: ImageTextModel, *groups: tuple[Sequence[str], Sequence[str]], batch_size: int = 4096) -> None:
-    """Refuses names that a model cannot tell apart, and warns of prompts that are longer than its context.
+Group = tuple[Sequence[str], Sequence[str]]
+"""Class names, and the templates of their prompts."""
+
+
+def check_names(model: ImageTextModel, classes: Group, auxiliary: Group = ((), ()), *, batch_size: int = 4096) -> None:
+    """Refuses classes that a model cannot tell apart, and warns of prompts that are longer than its context.
+
+    Auxiliary names are given to several models, each of which reads them in its own way, and nothing is predicted as
+    one of them: those that are read as another name, or cut, are warned of.
 
     Args:
         model: The model.
-        *groups: Class names, and the templates of their prompts; names are compared across groups.
+        classes: Names of the classes, and their templates.
+        auxiliary: Auxiliary names, and theirs.
         batch_size: Prompts at a time.
 
     Raises:
-        ConfigError: If two names, or a name and no name at all, become the same tokens in every prompt.
+        ConfigError: If two classes, or a class and no name at all, become the same tokens in every prompt.
     """
     seen: dict[bytes, str] = {}
     cut: list[str] = []
-    for names, templates in groups:
-        if not names:
-            continue
-        seen.setdefault(model.tokenizer(prompts_of([""], templates)).numpy().tobytes(), "")
-        step = max(1, batch_size // len(templates))
-        for start in range(0, len(names), step):
-            some = names[start : start + step]
-            prompts = prompts_of(some, templates)
-            for name, tokens in zip(some, model.tokenizer(prompts).chunk(len(some)), strict=True):
-                _refuse_twins(model, seen.setdefault(tokens.numpy().tobytes(), name), name)
-            flags = cut_texts(model.tokenizer, prompts).view(len(some), -1).any(dim=1).tolist()
-            cut.extend(name for name, flag in zip(some, flags, strict=True) if flag)
+    for group in (classes, auxiliary):
+        twins: list[str] = []
+        for name, tokens, is_cut in _read(model, group, seen, batch_size):
+            first = seen.setdefault(tokens, name)
+            if first != name or not name:
+                if group is classes:
+                    raise _twins(model, first, name)
+                twins.append(name)
+            if is_cut:
+                cut.append(name)
+        if twins:
+            warnings.warn(f"the text encoder of {model.name!r} reads as another name: {_some(twins)}", stacklevel=2)
     if cut:
-        shown = ", ".join(map(repr, cut[:5])) + (f", ... {len(cut)} in all" if len(cut) > 5 else "")
         warnings.warn(
             f"the text encoder of {model.name!r} reads {_context(model)} tokens and not the end of some prompts of the "
-            f"classes {shown}; choose shorter names or templates",
+            f"classes {_some(cut)}; choose shorter names or templates",
             stacklevel=2,
         )
+
+
+def _read(
+    model: ImageTextModel, group: Group, seen: dict[bytes, str], batch_size: int
+) -> Iterator[tuple[str, bytes, bool]]:
+    """Yields each name, what its prompts become, and whether one of them is cut; notes what no name becomes."""
+    names, templates = group
+    if not names:
+        return
+    seen.setdefault(model.tokenizer(prompts_of([""], templates)).numpy().tobytes(), "")
+    step = max(1, batch_size // len(templates))
+    for start in range(0, len(names), step):
+        some = names[start : start + step]
+        prompts = prompts_of(some, templates)
+        tokens = [each.numpy().tobytes() for each in model.tokenizer(prompts).chunk(len(some))]
+        cut = cut_texts(model.tokenizer, prompts).view(len(some), -1).any(dim=1)
+        yield from zip(some, tokens, cut.tolist(), strict=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (f", ... {len(names)} in all" if len(names) > 5 else "")
 
 
 def cut_texts(tokenizer: Callable[..., Tensor], texts: Sequence[str], context: int | None = None) -> Tensor:
@@ -87,15 +115,13 @@ def num_tokens(tokenizer: Callable[..., Tensor], texts: Sequence[str], context: 
     return (tokenizer(list(texts), context_length=context) != padding).sum(dim=1)
 
 
-def _refuse_twins(model: ImageTextModel, first: str, second: str) -> None:
-    if first == second and second:
-        return
+def _twins(model: ImageTextModel, first: str, second: str) -> ConfigError:
     if not first:
-        raise ConfigError(
+        return ConfigError(
             f"the text encoder of {model.name!r} reads nothing of the class name {second!r}: its prompts are those "
             "without a name; give the class another name"
         )
-    raise ConfigError(
+    return ConfigError(
         f"the text encoder of {model.name!r} cannot tell the class names {first!r} and {second!r} apart: their prompts "
         f"are the same tokens (of at most {_context(model)}); give one of them another or a shorter name"
     )

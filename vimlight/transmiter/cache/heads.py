@@ -126,12 +126,14 @@ def text_head(model: ImageTextModel, manifest: Manifest, *, progress: bool = Fal
     """Encodes the class names of a manifest by its templates.
 
     Raises:
-        ConfigError: If the model cannot tell two of them apart.
+        ConfigError: If the model cannot tell two classes apart.
     """
     names = ((manifest.class_names, "templates"), (manifest.aux_names, "aux_templates"))
-    groups = [(some, manifest.text[key]) for some, key in names if some]
-    check_names(model, *groups)
-    parts = [class_features(model, some, prompts, progress=progress, check=False) for some, prompts in groups]
+    classes, auxiliary = ((some, manifest.text[key] if some else ()) for some, key in names)
+    check_names(model, classes, auxiliary)
+    parts = [
+        class_features(model, *group, progress=progress, check=False) for group in (classes, auxiliary) if group[0]
+    ]
     return TextHead(torch.cat(parts), model.scale, model.bias)
 
 
