@@ -368,7 +368,7 @@ def test_a_property_that_fails_is_never_taken_for_absent(stage, monkeypatch):
 
     monkeypatch.setattr("vimlight.data.image_data.load_source", broken)
     data = stage("digits")
-    for name in ("source", "kind", "class_names", "num_classes", "layout", "squash", "tables", "predict_table"):
+    for name in ("source", "kind", "class_names", "num_classes", "layout", "tables", "predict_table"):
         with pytest.raises(DataError, match=rf"{stage.__name__}.source failed: .* no attribute 'names'; --debug shows"):
             hasattr(data, name)
     assert not hasattr(data, "aux_names")
