@@ -183,7 +183,8 @@ def test_mixed_precision(tmp_path, backbone, data):
     assert all(value.dtype == torch.float32 for value in learned(model).values())
     assert any(not torch.equal(value, before[name]) for name, value in learned(model).items())
     assert torch.isfinite(fit.callback_metrics["val/loss"])
-    assert Zoo(tmp_path / "zoo").card("half").training["precision"] == "bf16-mixed"
+    training = Zoo(tmp_path / "zoo").card("half").training
+    assert (training["precision"], training["background"]) == ("bf16-mixed", "white")
 
 
 def test_several_labels_an_image(tmp_path, backbone):

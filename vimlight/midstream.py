@@ -134,6 +134,7 @@ class MidstreamModule(SupervisedModule):
             "optimizer": type(optimizer).__name__,
             "lr": optimizer.defaults.get("lr") if optimizer else None,
             "batch_size": getattr(data, "batch_size", None),
+            "background": getattr(data, "background", None),
             "devices": trainer.world_size,
             "precision": str(trainer.precision),
             "readout": self.readout,
