@@ -6,7 +6,9 @@ import json
 
 import pytest
 import torch
+from numerics import assert_near
 from tiny_pair import AUX, CLASSES, WIDTH, adapter, write_pair
+from torch import nn
 from torch.nn import functional as F
 
 from vimlight.errors import AdapterError, ConfigError, ExportError, FingerprintError
@@ -31,6 +33,13 @@ def head(model):
     return TextHead(model.encode_text(texts).clone(), model.scale, model.bias - 3.0)
 
 
+@pytest.fixture(scope="module")
+def tower(head):
+    """An image encoder that is exported in a moment; files of the real one are below."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 16, stride=16), nn.GELU(), nn.Flatten(), nn.Linear(128, head.weights.shape[1]))
+
+
 def made(kind):
     if not kind.startswith("gap_ridge"):
         return adapter(basis=kind)
@@ -52,7 +61,7 @@ def test_it_is_the_parts_one_after_the_other(model, head, kind):
         expected = refining.task_logits(logits, features)
         found = RefinedModel(model.model.visual, head, refining).eval()(images(3))
     assert found.shape == (3, 4)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert_near(found, expected, 1e-4)
     assert (expected - logits[:, :4]).abs().max() > 0.01
 
 
@@ -63,12 +72,12 @@ def exported_with_dynamic_batch(whole):
 
 @pytest.mark.slow
 @ALL
-def test_an_exported_program_computes_the_same(model, head, kind):
-    whole = RefinedModel(model.model.visual, head, made(kind)).eval()
+def test_an_exported_program_computes_the_same(tower, head, kind):
+    whole = RefinedModel(tower, head, made(kind)).eval()
     program = exported_with_dynamic_batch(whole).module()
     for count in (1, 2, 5):
         with torch.no_grad():
-            torch.testing.assert_close(program(images(count)), whole(images(count)), rtol=0, atol=1e-4)
+            assert_near(program(images(count)), whole(images(count)), 1e-4)
 
 
 def moved_alone(file, tmp_path):
@@ -80,10 +89,10 @@ def moved_alone(file, tmp_path):
 
 @pytest.mark.slow
 @ALL
-def test_an_onnx_file_loads_alone_and_computes_the_same(model, head, kind, tmp_path):
+def test_an_onnx_file_loads_alone_and_computes_the_same(tower, head, kind, tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    whole = RefinedModel(model.model.visual, head, made(kind)).eval()
+    whole = RefinedModel(tower, head, made(kind)).eval()
     assert whole.save(tmp_path / "made" / "model.onnx", images(2)) < 1e-4
     session = runtime.InferenceSession(moved_alone(tmp_path / "made" / "model.onnx", tmp_path))
     assert [given.name for given in session.get_inputs()] == ["images"]
@@ -91,13 +100,20 @@ def test_an_onnx_file_loads_alone_and_computes_the_same(model, head, kind, tmp_p
     for count in (1, 5):
         (found,) = session.run(None, {"images": images(count).numpy()})
         with torch.no_grad():
-            torch.testing.assert_close(torch.from_numpy(found), whole(images(count)), rtol=0, atol=1e-4)
+            assert_near(torch.from_numpy(found), whole(images(count)), 1e-4)
 
 
 @pytest.fixture(scope="module")
-def whole(model, head):
+def whole(tower, head):
     refining = adapter().describe(class_names=CLASSES, aux_names=AUX, model=NAME)
-    return RefinedModel(model.model.visual, head, refining).eval()
+    return RefinedModel(tower, head, refining).eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_a_real_image_encoder_in_a_file(model, head, tmp_path, suffix):
+    pytest.importorskip("onnxscript")
+    assert RefinedModel(model.model.visual, head, adapter()).eval().save(tmp_path / f"model.{suffix}", images(2)) < 1e-4
 
 
 def test_a_program_loads_alone_and_computes_the_same(whole, tmp_path):
@@ -106,7 +122,7 @@ def test_a_program_loads_alone_and_computes_the_same(whole, tmp_path):
     program = torch.export.load(moved_alone(tmp_path / "made" / "model.pt2", tmp_path), extra_files=extra)
     assert json.loads(extra[CARD]) == {"outputs": "logits", "classes": list(CLASSES), "model": NAME}
     with torch.no_grad():
-        torch.testing.assert_close(program.module()(images(3)), whole(images(3)), rtol=0, atol=1e-4)
+        assert_near(program.module()(images(3)), whole(images(3)), 1e-4)
 
 
 def test_files_that_are_not_written(whole, tmp_path, monkeypatch):
