@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from vimlight.backbone import create_backbone
+from vimlight.backbone.weights import check_tag
 from vimlight.errors import BackboneError
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -123,6 +124,27 @@ def test_clip_weights_that_want_another_activation_are_refused(tmp_path, name, k
         return
     with pytest.raises(BackboneError, match=rf"weights.pt holds weights that want .*; the backbone .* is '{other}'"):
         create_backbone(name, checkpoint=path, num_classes=24, **CLIP)
+
+
+AMBIGUOUS = sorted(
+    name
+    for name in {tagged.partition(".")[0] for tagged in timm.list_pretrained()}
+    if len({(cfg.mean, cfg.std) for cfg in map(timm.get_pretrained_cfg, timm.list_pretrained(f"{name}.*"))}) > 1
+)
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_a_file_for_a_name_whose_tags_normalise_differently_is_asked_about(name):
+    message = rf"a file does not say which; name the tag .*'{name}\.\w+' \(mean 0"
+    with pytest.raises(BackboneError, match=message) as caught:
+        create_backbone(name, checkpoint="none.pt")
+    check_tag(str(caught.value).split("'")[-2])
+
+
+def test_a_file_for_an_ambiguous_name_is_read_where_the_rest_says_how_images_are_normalised():
+    for arguments in ({"name": "resnet18d.ra2_in1k"}, {"name": "resnet18d", "pretrained_cfg_overlay": {"crop_pct": 1}}):
+        with pytest.raises(BackboneError, match=r"'none\.pt' does not exist"), torch.device("meta"):
+            create_backbone(checkpoint="none.pt", **arguments)
 
 
 @pytest.fixture

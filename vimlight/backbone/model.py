@@ -16,7 +16,7 @@ from vimlight.backbone.prefix import KeptImages, Prefix, Route, find_route, run_
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.backbone.readout import MAPS, READOUTS, Features, check_readout, map_blocks, tap_blocks, tap_maps
 from vimlight.backbone.sites import Site, Sites, find_sites
-from vimlight.backbone.weights import fingerprint_of, load_weights
+from vimlight.backbone.weights import check_tag, fingerprint_of, load_weights
 from vimlight.errors import BackboneError, ConfigError, nearest, unknown_name
 from vimlight.weight_file import first_line
 
@@ -286,12 +286,15 @@ def create_backbone(
 
     Raises:
         UnknownNameError: If timm knows no model of that name.
-        BackboneError: If the weights cannot be had or do not fit, or the model offers no place for plug-ins.
+        BackboneError: If the weights cannot be had or do not fit, `checkpoint` comes with a name whose tags normalise
+            images in different ways, or the model offers no place for plug-ins.
     """
     if pretrained and checkpoint is not None:
         raise BackboneError("give either pretrained=True or checkpoint=..., not both")
     if not name.startswith(_REMOTE) and not timm.is_model(name):
         raise unknown_name("backbone", name, timm.list_models())
+    if checkpoint is not None and not timm_arguments.keys() & {"pretrained_cfg", "pretrained_cfg_overlay"}:
+        check_tag(name)
     img_size = timm_arguments.get("img_size")
     model = _create(name, pretrained, {"num_classes": 0, **timm_arguments})
     if checkpoint is not None:

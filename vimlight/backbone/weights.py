@@ -18,10 +18,34 @@ from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.errors import BackboneError
 from vimlight.weight_file import WeightFile, read_weights
 
-__all__ = ["fingerprint_of", "load_weights", "why_other"]
+__all__ = ["check_tag", "fingerprint_of", "load_weights", "why_other"]
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _PACKAGE = "package:"
+
+
+def check_tag(name: str) -> None:
+    """Refuses a name that leaves open how images are normalised, for weights from a file.
+
+    Args:
+        name: A name of timm's; with a tag, such as `vit_base_patch16_224.mae`, it leaves nothing open.
+
+    Raises:
+        BackboneError: If there is no tag, and timm's tags of that name differ in mean or standard deviation.
+    """
+    found: dict[tuple[tuple[float, ...], tuple[float, ...]], str] = {}
+    for tagged in timm.list_pretrained(f"{name}.*") if "." not in name else ():
+        config = timm.get_pretrained_cfg(tagged)
+        assert config is not None
+        found.setdefault((tuple(config.mean), tuple(config.std)), tagged)
+    if len(found) > 1:
+        examples = " or ".join(
+            f"{tagged!r} (mean {', '.join(f'{value:.3g}' for value in mean)})" for (mean, _), tagged in found.items()
+        )
+        raise BackboneError(
+            f"weights of {name!r} were trained on images normalised in {len(found)} ways, and a file does not say "
+            f"which; name the tag whose way is right: {examples}"
+        )
 
 
 def load_weights(model: nn.Module, checkpoint: str) -> None:
