@@ -53,7 +53,7 @@ ARCHITECTURES = {
     "pvt": (
         "pvt_v2_b0",
         {"img_size": 64, "depths": (1, 1, 1, 1), "embed_dims": (8, 16, 24, 32), "num_heads": (1, 2, 3, 4)},
-        "blocks", "NCHW", 0, (0, 0),
+        "branches", "NLC", 0, (16, 16),
     ),
     "sam": (
         "samvit_base_patch16", {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2}, "blocks", "NHWC", 0,
@@ -94,8 +94,9 @@ def images(backbone):
 
 def test_sites_and_layout_are_as_expected(case):
     backbone, (family, kind, prefix, grid) = case
-    assert backbone.sites == getattr(backbone.all_sites, family)
-    assert len(backbone.all_sites.branches) in (0, 2 * len(backbone.blocks))
+    places = [[site.place for site in backbone.sites if site.depth == depth] for depth in range(len(backbone.blocks))]
+    assert places[0] == {"branches": ["attn", "mlp"], "blocks": ["block"]}[family]
+    assert all(each in (["attn", "mlp"], ["block"]) for each in places)
     layout = backbone.sites[0].layout
     assert (layout.kind, layout.prefix, layout.grid) == (kind, prefix, grid)
     names = [site.name for site in backbone.all_sites]
@@ -179,13 +180,6 @@ def test_interleaved_heads_are_not_taken_for_queries_keys_and_values():
     places = {site.place for site in backbone.all_sites}
     assert "qkv" in places
     assert not places & {"q", "k", "v"}
-
-
-def test_blocks_that_pass_on_more_than_one_tensor_are_refused_with_what_was_found():
-    with pytest.raises(
-        BackboneError, match=r"has no blocks that plug-ins can attach to; its parts are: pixel_embed \("
-    ):
-        create_backbone("tnt_s_patch16_224", img_size=32, embed_dim=32, num_heads_outer=2, depth=2)
 
 
 def test_a_model_without_blocks_is_refused_with_what_was_found():

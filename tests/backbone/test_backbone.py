@@ -180,6 +180,38 @@ def test_arguments_that_do_not_go_together_are_one_clear_error(name, arguments, 
     assert len(str(caught.value).splitlines()) == 1
 
 
+ENCODERS = {
+    "qwen3_vit_88m_enc": {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2},
+    "deepseek_vit_412m_enc": {"img_size": 48, "embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 8},
+    "vit_tiny_patch16_224": TINY | {"global_pool": ""},
+    "test_resnet": {"img_size": 32, "global_pool": ""},
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_model_that_gives_no_vector_is_refused(name):
+    with pytest.raises(BackboneError, match=rf"'{name}' gives \(\d+, .*\) for an image, not one vector"):
+        create_backbone(name, **ENCODERS[name])
+
+
+@pytest.mark.parametrize("classes", [1, 1000])
+def test_a_classifier_is_refused(classes):
+    with pytest.raises(BackboneError, match=f"num_classes={classes}: a backbone gives features and has no classifier"):
+        tiny(num_classes=classes)
+    assert tiny(num_classes=0).num_features() == 32
+
+
+def test_the_projection_of_a_clip_tower_is_no_classifier():
+    backbone = create_backbone("vit_base_patch16_clip_224", num_classes=12, **TINY)
+    assert backbone.num_features() == 12
+
+
+def test_registers_and_attention_pooling_go_together():
+    backbone = create_backbone("vit_so150m_patch16_reg4_map_256", **TINY)
+    assert (backbone.blocks[0].layout.prefix, backbone.blocks[0].layout.grid) == (4, (4, 4))
+    assert backbone(torch.randn(2, 3, 32, 32), "grid").shape == (2, backbone.num_features("grid"))
+
+
 def local_directory(folder, model_name="test_vit", **changes):
     """Writes a directory as `timm`'s `save_for_hf` lays it out."""
     torch.manual_seed(7)

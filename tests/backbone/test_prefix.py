@@ -12,7 +12,7 @@ from vimlight.errors import BackboneError
 from vimlight.plugins import attach, create_plugin
 
 # Models that do more than to hand one tensor from block to block.
-REFUSED = {"cait", "xcit", "sam"}
+REFUSED = {"cait", "sam"}
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
 
 

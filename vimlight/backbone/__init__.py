@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from vimlight.backbone.layout import Layout
 from vimlight.backbone.model import Backbone, build_backbone, create_backbone
 from vimlight.backbone.prefix import KeptImages, Prefix
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.backbone.readout import READOUTS, Features, check_readout
-from vimlight.backbone.sites import Layout, Site
+from vimlight.backbone.site import Site
 
 __all__ = [
     "READOUTS",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
+from itertools import groupby
 from typing import Any, cast
 
 import timm
@@ -12,10 +13,21 @@ import torch
 from torch import Tensor, nn
 
 import vimlight.embedded  # noqa: F401  (registers the embedded image towers with timm)
-from vimlight.backbone.prefix import KeptImages, Prefix, Route, find_route, run_up_to
+from vimlight.backbone.prefix import KeptImages, Prefix, Route, find_route, run_up_to, starts
 from vimlight.backbone.preprocessing import Preprocessing
-from vimlight.backbone.readout import MAPS, READOUTS, Features, check_readout, map_blocks, tap_blocks, tap_maps
-from vimlight.backbone.sites import Site, Sites, find_sites
+from vimlight.backbone.readout import (
+    MAPS,
+    READOUTS,
+    Features,
+    check_readout,
+    chosen_blocks,
+    map_levels,
+    tap_blocks,
+    tap_maps,
+)
+from vimlight.backbone.site import Site, Sites
+from vimlight.backbone.sites import find_sites
+from vimlight.backbone.trace import Trace, trace
 from vimlight.backbone.weights import check_tag, fingerprint_of, load_weights
 from vimlight.errors import BackboneError, ConfigError, nearest, unknown_name
 from vimlight.weight_file import first_line
@@ -41,7 +53,8 @@ class Backbone(nn.Module):
         occupied: Depths of the sites that something is attached to at present, one entry for each attachment.
 
     Raises:
-        BackboneError: If the model does not run on images of that size, or no place for plug-ins is found.
+        BackboneError: If the model does not run on images of that size, gives no vector for an image, or no place for
+            plug-ins is found.
     """
 
     def __init__(self, model: nn.Module, name: str, preprocessing: Preprocessing) -> None:
@@ -53,7 +66,9 @@ class Backbone(nn.Module):
             parameter.requires_grad = False
         self.train()
         self._switched = _call_fused_layers(model)
-        self._sites = _sites(model, name, preprocessing.size)
+        seen = _trace(model, name, preprocessing.size)
+        _check_features(name, seen.features)
+        self._sites = find_sites(model, seen)
         self.occupied: list[int] = []
         self._routes: dict[tuple[int, torch.device, torch.dtype], Route] = {}
         if not self._sites.blocks:
@@ -83,15 +98,17 @@ class Backbone(nn.Module):
             return self._go_on(images, readout)
         # Convolutions of few channels run about twice as fast on images whose channels come last in memory.
         images = images.contiguous(memory_format=torch.channels_last)
-        with self._reading(readout, self.blocks) as read:
+        with self._reading(readout, 0, len(self.blocks)) as read:
             last = self.model(images)
         return self._features(last, read, readout)
 
-    def _reading(self, readout: str, blocks: Sequence[Site]) -> AbstractContextManager[dict[str, Tensor]]:
+    def _reading(self, readout: str, first: int, end: int) -> AbstractContextManager[dict[str, Tensor]]:
         """Returns a context that collects what a readout takes from some of the blocks, by the block's name."""
+        sites = self.blocks if readout in READOUTS else self.taps(readout)
+        sites = [site for site in sites if first <= site.depth < end]
         if readout not in READOUTS:
-            return tap_maps(self.model, [site for site in self.taps(readout) if site in blocks])
-        return tap_blocks(self.model, blocks, READOUTS[readout]) if READOUTS[readout] else nullcontext({})
+            return tap_maps(self.model, sites)
+        return tap_blocks(self.model, sites, READOUTS[readout]) if READOUTS[readout] else nullcontext({})
 
     def _features(self, last: Tensor, read: dict[str, Tensor], readout: str) -> Features:
         if readout not in READOUTS:
@@ -116,14 +133,13 @@ class Backbone(nn.Module):
         check_readout(readout)
         if not 0 < depth <= len(self.blocks):
             raise BackboneError(f"depth must lie between 1 and the {len(self.blocks)} blocks, got {depth}")
-        if depth < len(self.blocks):
-            self.route(depth)
+        start = self.route(depth).start if depth < len(self.blocks) else ""
         images = images.contiguous(memory_format=torch.channels_last)
-        with self._reading(readout, self.blocks[:depth]) as read:
+        with self._reading(readout, 0, depth) as read:
             if depth == len(self.blocks):
                 tokens = cast(Tensor, self.model(images))
             else:
-                tokens = run_up_to(self.model, self.blocks[depth].input_module, images)
+                tokens = run_up_to(self.model, start, images)
         return Prefix(depth, tokens, read, readout)
 
     def route(self, depth: int) -> Route:
@@ -138,8 +154,17 @@ class Backbone(nn.Module):
         first = next(self.model.parameters())
         key = (depth, first.device, first.dtype)
         if key not in self._routes:
-            self._routes[key] = find_route(self.model, self.blocks[depth].input_module, self.preprocessing.size)
+            self._routes[key] = self._find_route(depth)
         return self._routes[key]
+
+    def _find_route(self, depth: int) -> Route:
+        refusals = []
+        for name in starts([site.input_module for site in self.blocks], depth):
+            try:
+                return find_route(self.model, name, self.preprocessing.size)
+            except BackboneError as error:
+                refusals.append(error)
+        raise refusals[0]
 
     def _go_on(self, prefix: Prefix, readout: str) -> Features:
         if prefix.readout != readout:
@@ -152,7 +177,7 @@ class Backbone(nn.Module):
         if prefix.depth == len(self.blocks):
             return self._features(prefix.tokens, prefix.read, readout)
         route = self.route(prefix.depth)
-        with self._reading(readout, self.blocks[prefix.depth :]) as read:
+        with self._reading(readout, prefix.depth, len(self.blocks)) as read:
             last = route(prefix.tokens)
         return self._features(last, {**prefix.read, **read}, readout)
 
@@ -182,8 +207,11 @@ class Backbone(nn.Module):
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """The attention and MLP branches of transformer blocks; the blocks of models that have no such branches."""
-        return self._sites.branches or self._sites.blocks
+        """The attention and MLP branches of every block; the whole block where it has no such branches."""
+        parts = {depth: [site] for depth, site in enumerate(self.blocks)}
+        for depth, sites in groupby(self._sites.branches, key=lambda site: site.depth):
+            parts[depth] = list(sites)
+        return tuple(site for sites in parts.values() for site in sites)
 
     @property
     def blocks(self) -> tuple[Site, ...]:
@@ -205,7 +233,9 @@ class Backbone(nn.Module):
         return fingerprint_of(self.model, self.preprocessing)
 
     def taps(self, readout: str = MAPS) -> list[Site]:
-        """Returns the blocks whose outputs a readout of maps gives, finest first.
+        """Returns the places whose outputs a readout of maps gives, finest first.
+
+        Without numbers these are among timm's own maps of the model, or the blocks where timm offers none.
 
         Args:
             readout: `"maps"`, or `"maps:"` with numbers of blocks.
@@ -214,7 +244,10 @@ class Backbone(nn.Module):
             BackboneError: If the outputs of the blocks are no maps.
             ConfigError: If a block of that number does not exist.
         """
-        return [self.blocks[number] for number in map_blocks(self.blocks, self._map_sizes, readout)]
+        chosen = chosen_blocks(readout, len(self.blocks))
+        if chosen:
+            return [self.blocks[number] for number in chosen]
+        return [self._maps[level] for level in map_levels(self._map_sizes)]
 
     def num_features(self, readout: str = "last") -> int:
         """Returns the width of the features.
@@ -241,11 +274,18 @@ class Backbone(nn.Module):
         return [tuple(x.shape[1:]) for x in maps]
 
     @cached_property
+    def _maps(self) -> tuple[Site, ...]:
+        found = self._sites.maps or tuple(site for site in self.blocks if site.layout.has_grid)
+        if not found:
+            raise BackboneError(f"no block of {self.name!r} gives a map: the places of their positions are not certain")
+        return found
+
+    @cached_property
     def _map_sizes(self) -> list[tuple[int, int]]:
-        """Height and width of every block's map."""
-        with tap_maps(self.model, self.blocks) as found:
+        """Height and width of every map."""
+        with tap_maps(self.model, self._maps) as found:
             self._probe("last")
-        return [(found[site.name].shape[2], found[site.name].shape[3]) for site in self.blocks]
+        return [(found[site.name].shape[2], found[site.name].shape[3]) for site in self._maps]
 
     @torch.no_grad()
     def _probe(self, readout: str) -> Features:
@@ -278,8 +318,9 @@ def create_backbone(
         pretrained: Whether timm loads its weights, from the hub or, for embedded models, from this package.
         checkpoint: Weights from a `.safetensors` file, a file of plain tensors, or `package:NAME` for the weight file
             of an installed package; instead of `pretrained`.
-        **timm_arguments: Passed on to `timm.create_model`. The classifier is left out unless `num_classes` says
-            otherwise. `img_size` is understood for every model: one that takes any size has it as its input size.
+        **timm_arguments: Passed on to `timm.create_model`. There is no classifier, since the classes are the task's;
+            of CLIP's image towers `num_classes` is the width of the projection. `img_size` is understood for every
+            model: one that takes any size has it as its input size.
 
     Returns:
         The backbone, in eval mode.
@@ -287,7 +328,7 @@ def create_backbone(
     Raises:
         UnknownNameError: If timm knows no model of that name.
         BackboneError: If the weights cannot be had or do not fit, `checkpoint` comes with a name whose tags normalise
-            images in different ways, or the model offers no place for plug-ins.
+            images in different ways, a classifier is asked for, the model gives no vector, or it has no blocks.
     """
     if pretrained and checkpoint is not None:
         raise BackboneError("give either pretrained=True or checkpoint=..., not both")
@@ -295,6 +336,11 @@ def create_backbone(
         raise unknown_name("backbone", name, timm.list_models())
     if checkpoint is not None and not timm_arguments.keys() & {"pretrained_cfg", "pretrained_cfg_overlay"}:
         check_tag(name)
+    if timm_arguments.get("num_classes") and "_clip_" not in name:
+        raise BackboneError(
+            f"num_classes={timm_arguments['num_classes']}: a backbone gives features and has no classifier; leave it "
+            "out, the task's head knows its classes"
+        )
     img_size = timm_arguments.get("img_size")
     model = _create(name, pretrained, {"num_classes": 0, **timm_arguments})
     if checkpoint is not None:
@@ -334,10 +380,19 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module
         raise BackboneError(f"{name!r} could not be created: {first_line(error)}{hint}") from error
 
 
-def _sites(model: nn.Module, name: str, size: tuple[int, int]) -> Sites:
+def _trace(model: nn.Module, name: str, size: tuple[int, int]) -> Trace:
     try:
-        return find_sites(model, size)
+        return trace(model, size)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise BackboneError(
             f"{name!r} does not run on images (3, {size[0]}, {size[1]}): {first_line(error)}"
         ) from error
+
+
+def _check_features(name: str, shape: tuple[int, ...]) -> None:
+    if len(shape) != 2:
+        found = f"{shape[1:]}" if shape else "no tensor"
+        raise BackboneError(
+            f"{name!r} gives {found} for an image, not one vector; take the model of that family which pools, or set "
+            "global_pool"
+        )

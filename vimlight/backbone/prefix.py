@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vimlight.backbone.readout import Features
 from vimlight.errors import BackboneError
 
-__all__ = ["KeptImages", "Prefix", "Route", "find_route", "run_up_to"]
+__all__ = ["KeptImages", "Prefix", "Route", "find_route", "run_up_to", "starts"]
 
 
 @dataclasses.dataclass
@@ -97,10 +97,15 @@ class Route:
         steps: The modules in their order.
         head: From their output to the features.
         shape: Shape of one image's tensor at the start.
+        start: Name of the first module.
+
+    Attributes:
+        shape: Shape of one image's tensor at the start.
+        start: Name of the first module.
     """
 
-    def __init__(self, steps: Sequence[_Step], head: Callable[[Tensor], Tensor], shape: torch.Size) -> None:
-        self.shape = shape
+    def __init__(self, steps: Sequence[_Step], head: Callable[[Tensor], Tensor], shape: torch.Size, start: str) -> None:
+        self.shape, self.start = shape, start
         self._steps, self._head = tuple(steps), head
         # What else a step was given, such as the positions' embedding, belongs to one size of images.
         self._one_size = any(step.more or step.named for step in steps)
@@ -153,6 +158,19 @@ def run_up_to(model: nn.Module, block: str, images: Tensor) -> Tensor:
     raise BackboneError(f"the model was run without its block {block!r}")
 
 
+def starts(blocks: Sequence[str], depth: int) -> list[str]:
+    """Returns the modules at whose start a block begins: itself, and the stages that it is the first block of.
+
+    Args:
+        blocks: Names of all blocks, in the order of the forward pass.
+        depth: Number of the block.
+    """
+    parts = blocks[depth].split(".")
+    around = [".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
+    earlier = blocks[depth - 1] if depth else ""
+    return [blocks[depth], *(name for name in around if not earlier.startswith(f"{name}."))]
+
+
 @torch.no_grad()
 def find_route(model: nn.Module, block: str, size: tuple[int, int]) -> Route:
     """Finds the way from a block to the features.
@@ -173,9 +191,11 @@ def find_route(model: nn.Module, block: str, size: tuple[int, int]) -> Route:
         raise BackboneError(f"{type(model).__name__} has no forward_features and forward_head to go on with")
     with _recorded(model) as calls:
         end = features(images[:1])
+    if all(call.module is not model.get_submodule(block) for call in calls):
+        raise BackboneError(f"{type(model).__name__} does not call {block!r}")
     steps = list(_chain(calls, model.get_submodule(block), end))
     tokens = run_up_to(model, block, images)
-    route = Route(steps, head, tokens.shape[1:])
+    route = Route(steps, head, tokens.shape[1:], block)
     expected, found = model(images), route(tokens)
     if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-4, atol=1e-4):
         raise BackboneError(f"{type(model).__name__} does more between its blocks than to call one behind the other")

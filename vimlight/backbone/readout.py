@@ -11,10 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vimlight.backbone.hooks import Hooks
-from vimlight.backbone.sites import Layout, Site
+from vimlight.backbone.layout import Layout
+from vimlight.backbone.site import Site
 from vimlight.errors import BackboneError, ConfigError, unknown_name
 
-__all__ = ["MAPS", "READOUTS", "Features", "check_readout", "map_blocks", "pool", "tap_blocks", "tap_maps"]
+__all__ = [
+    "MAPS",
+    "READOUTS",
+    "Features",
+    "check_readout",
+    "chosen_blocks",
+    "map_levels",
+    "pool",
+    "tap_blocks",
+    "tap_maps",
+]
 
 Features = Tensor | list[Tensor]
 """Vectors `(N, D)`, or of the readout `maps` a list of `(N, C, H, W)`, finest level first."""
@@ -43,30 +54,36 @@ def check_readout(readout: str) -> None:
         raise ConfigError(f"readout {readout!r}: expected numbers of blocks behind the colon, as in 'maps:3,5,7,11'")
 
 
-def map_blocks(blocks: Sequence[Site], shapes: Sequence[tuple[int, int]], readout: str = MAPS) -> list[int]:
-    """Chooses the blocks whose outputs are read as maps.
+def map_levels(sizes: Sequence[tuple[int, int]]) -> list[int]:
+    """Chooses four of a model's maps.
 
-    Where the resolution falls from stage to stage these are the last blocks of the last four stages; elsewhere four
-    blocks, evenly spaced, the last one among them (2, 5, 8 and 11 of 12); fewer blocks are read repeatedly.
+    Where the resolution falls from stage to stage these are the last maps of the last four stages; elsewhere four maps,
+    evenly spaced, the last one among them (2, 5, 8 and 11 of 12); fewer maps are read repeatedly.
 
     Args:
-        blocks: The block sites, in the order of the forward pass.
-        shapes: Height and width of each block's map.
+        sizes: Height and width of each map, in the order of the forward pass.
+    """
+    stages = [n for n in range(len(sizes)) if n + 1 == len(sizes) or sizes[n + 1] != sizes[n]]
+    if len(stages) > 1:
+        return stages[-_LEVELS:]
+    return [max(0, (level + 1) * len(sizes) // _LEVELS - 1) for level in range(_LEVELS)]
+
+
+def chosen_blocks(readout: str, count: int) -> list[int]:
+    """Returns the numbers of the blocks that a readout names, in its order; none where it names none.
+
+    Args:
         readout: `"maps"`, or `"maps:3,5,7,11"` for those very blocks, counted from 0.
+        count: How many blocks there are.
 
     Raises:
         ConfigError: If a block of that number does not exist.
     """
     _, colon, numbers = readout.partition(":")
-    if colon:
-        chosen = [int(number) for number in numbers.split(",")]
-        if max(chosen) >= len(blocks):
-            raise ConfigError(f"readout {readout!r}: there are {len(blocks)} blocks, counted from 0")
-        return chosen
-    stages = [n for n in range(len(blocks)) if n + 1 == len(blocks) or shapes[n + 1] != shapes[n]]
-    if len(stages) > 1:
-        return stages[-_LEVELS:]
-    return [max(0, (level + 1) * len(blocks) // _LEVELS - 1) for level in range(_LEVELS)]
+    chosen = [int(number) for number in numbers.split(",")] if colon else []
+    if max(chosen, default=0) >= count:
+        raise ConfigError(f"readout {readout!r}: there are {count} blocks, counted from 0")
+    return chosen
 
 
 @contextmanager
@@ -86,8 +103,8 @@ def tap_blocks(model: nn.Module, blocks: Sequence[Site], cells: int) -> Iterator
     pooled: dict[str, Tensor] = {}
 
     def tap(site: Site) -> Any:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            pooled[site.name] = pool(output, site.layout, cells)
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            pooled[site.name] = pool(site.tensor(output), site.layout, cells)
 
         return hook
 
@@ -112,8 +129,8 @@ def tap_maps(model: nn.Module, blocks: Sequence[Site]) -> Iterator[dict[str, Ten
     found: dict[str, Tensor] = {}
 
     def tap(site: Site) -> Any:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            maps = None if site.layout.kind == "NC" else _maps(output, site.layout)[1]
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            maps = None if site.layout.kind == "NC" else _maps(site.tensor(output), site.layout)[1]
             if maps is None:
                 raise BackboneError(f"the positions of block {site.name!r} form no grid; it cannot be read as a map")
             found[site.name] = maps
@@ -151,7 +168,7 @@ def pool(output: Tensor, layout: Layout, cells: int = 1) -> Tensor:
         return output
     first, maps = _maps(output, layout)
     if maps is None or cells == 1 or min(maps.shape[2:]) < cells:
-        patches = output[:, layout.prefix :].mean(dim=1) if maps is None else maps.mean(dim=(2, 3))
+        patches = layout.tokens(output)[:, layout.prefix :].mean(dim=1) if maps is None else maps.mean(dim=(2, 3))
     else:
         patches = F.adaptive_avg_pool2d(maps, cells).flatten(1)
     return patches if first is None else torch.cat([first, patches], dim=1)
@@ -160,9 +177,9 @@ def pool(output: Tensor, layout: Layout, cells: int = 1) -> Tensor:
 def _maps(output: Tensor, layout: Layout) -> tuple[Tensor | None, Tensor | None]:
     """Returns the first prefix token, if any, and the patches as `(N, C, H, W)`, if they are a grid."""
     if layout.kind != "NLC":
-        return None, output if layout.kind == "NCHW" else output.permute(0, 3, 1, 2)
-    first = output[:, 0] if layout.prefix else None
-    patches, (rows, columns) = output[:, layout.prefix :], layout.grid
-    if patches.shape[1] != rows * columns:
+        return None, layout.maps(output)
+    tokens = layout.tokens(output)
+    first = tokens[:, 0] if layout.prefix else None
+    if tokens.shape[1] != layout.prefix + layout.grid[0] * layout.grid[1]:
         return first, None
-    return first, patches.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+    return first, layout.maps(output)

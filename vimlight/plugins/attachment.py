@@ -109,8 +109,9 @@ class Attachment:
         self._hooks.before(model.get_submodule(name), hook)
 
     def _after(self, model: nn.Module, slot: Slot, delta: Callable[[Tensor], Tensor]) -> None:
-        def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            return _added(output, delta(output), slot)
+        def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            written = slot.site.tensor(output)
+            return slot.site.put(output, _added(written, delta(written), slot))
 
         self._hooks.after(model.get_submodule(slot.site.output_module), hook)
 

@@ -92,20 +92,19 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, layout: Layout) -> Tensor:
     if layout.kind == "NCHW":
         return F.conv2d(x, weight, bias, padding=1, groups=groups)
     if layout.kind == "NHWC":
-        return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=groups).permute(0, 2, 3, 1)
-    rows, columns = _grid(x.shape[1] - layout.prefix, layout)
-    # Tokens are images whose channels come last: a view, where a transpose would copy.
-    images = x[:, layout.prefix :].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
-    patches = F.conv2d(images, weight, bias, padding=1, groups=groups).permute(0, 2, 3, 1).flatten(1, 2)
+        return layout.from_maps(F.conv2d(layout.maps(x), weight, bias, padding=1, groups=groups))
+    tokens = layout.tokens(x)
+    grid = _grid(tokens.shape[1] - layout.prefix, layout)
+    patches = layout.from_maps(F.conv2d(layout.maps(x, grid), weight, bias, padding=1, groups=groups))
     if layout.prefix == 0:
-        return patches
-    prefix = x[:, : layout.prefix].transpose(1, 2).unsqueeze(2)
+        return patches.reshape(x.shape)
+    prefix = tokens[:, : layout.prefix].transpose(1, 2).unsqueeze(2)
     centred = F.conv2d(prefix, weight[:, :, 1:2, 1:2], bias, groups=groups).squeeze(2).transpose(1, 2)
-    return torch.cat([centred, patches], dim=1)
+    return torch.cat([centred, patches], dim=1).reshape(x.shape)
 
 
 def _grid(patches: int, layout: Layout) -> tuple[int, int]:
-    if layout.grid[0] * layout.grid[1] == patches:
+    if layout.grid[0] * layout.grid[1] == patches or layout.order:
         return layout.grid
     # A model with dynamic image sizes keeps the proportions it was probed with.
     rows = round((patches * layout.grid[0] / max(layout.grid[1], 1)) ** 0.5)

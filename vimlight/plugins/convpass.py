@@ -42,6 +42,11 @@ class Convpass(Bottleneck):
         with torch.no_grad():
             self.conv.weight[:, :, 1, 1] = torch.eye(hidden)
 
+    @classmethod
+    def supports(cls, site: Site) -> bool:
+        """Tells whether the positions are a grid that a convolution can run over."""
+        return site.layout.has_grid and super().supports(site)
+
     def effective_down(self) -> tuple[Tensor, Tensor]:
         """Returns the down projection with QuickGELU's inner factor folded in."""
         weight, bias = super().effective_down()

@@ -333,7 +333,7 @@ def _tensors_of(prefix: Prefix) -> dict[str, Tensor]:
 def _prefix_of(tensors: Mapping[str, Tensor], part: FrozenPart) -> Prefix:
     read = {name[5:]: _as_computed(tensor) for name, tensor in tensors.items() if name.startswith("read ")}
     # Where channels come last by the shape itself, the order in memory is that of the files.
-    maps = part.depth < len(part.backbone.blocks) and part.backbone.blocks[part.depth].layout.kind == "NCHW"
+    maps = part.depth < len(part.backbone.blocks) and part.backbone.blocks[part.depth].layout.kind != "NHWC"
     return Prefix(part.depth, _as_computed(tensors["tokens"]) if maps else tensors["tokens"], read, part.readout)
 
 
