@@ -131,7 +131,9 @@ def _plugin(kind: str, units: Mapping[str, Mapping[str, Tensor]], backbone: Back
     sites = [site for name, site in known.items() if name in units]
     hidden = units[sites[0].name]["down.weight"].shape[0]
     settings = {"hidden": hidden, "scale": scale, "dropout": _DROPOUT}
-    plugin = Plugin(kind, sites, settings, backbone.fingerprint, backbone.name, backbone.preprocessing)
+    plugin = Plugin(
+        kind, sites, settings, backbone.fingerprint, backbone.name, backbone.preprocessing, len(backbone.blocks)
+    )
     with torch.no_grad():
         for site in sites:
             state = plugin.unit(site).state_dict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -31,7 +32,7 @@ class Unit(nn.Module):
         site: Where the unit sits.
 
     Attributes:
-        places: Alternatives of places to attach to, best first; the first of which the backbone has any is the default.
+        places: Alternatives of places to attach to, best first; by default each block gets the first that it offers.
         reads: What is read: the site's `"input"`, its `"output"`, or the `"residual"` stream before the site's norm.
             At a whole block it is always the output.
         writes: What is added to: the site's `"output"` or its `"input"`.
@@ -164,6 +165,7 @@ class Plugin(nn.Module):
         fingerprint: Fingerprint of the backbone it belongs to.
         backbone_name: Name of that backbone, for cards and messages.
         preprocessing: What that backbone expects of its images, for cards and messages.
+        block_count: How many blocks that backbone has, for cards and messages.
 
     Attributes:
         kind: Name of the type.
@@ -171,6 +173,7 @@ class Plugin(nn.Module):
         fingerprint: Fingerprint of the backbone.
         backbone_name: Name of the backbone.
         preprocessing: Preprocessing of the backbone.
+        block_count: How many blocks the backbone has; 0 where that is not known.
         sites: The sites, in order.
     """
 
@@ -182,6 +185,7 @@ class Plugin(nn.Module):
         fingerprint: str,
         backbone_name: str = "",
         preprocessing: Preprocessing | None = None,
+        block_count: int = 0,
     ) -> None:
         super().__init__()
         self.kind = kind
@@ -189,6 +193,7 @@ class Plugin(nn.Module):
         self.fingerprint = fingerprint
         self.backbone_name = backbone_name
         self.preprocessing = preprocessing
+        self.block_count = block_count
         unit_type = PLUGINS[kind]
         self.settings = _complete(kind, unit_type, settings)
         self.units = nn.ModuleDict({_key(site.name): unit_type(site, **self.settings) for site in sites})
@@ -219,6 +224,16 @@ class Plugin(nn.Module):
         """Names of the sites, in order."""
         return tuple(site.name for site in self.sites)
 
+    @property
+    def blocks_reached(self) -> tuple[int, ...]:
+        """Numbers of the backbone's blocks in which it has a unit."""
+        return tuple(sorted({site.depth for site in self.sites if 0 <= site.depth < self.block_count}))
+
+    @property
+    def reach(self) -> str:
+        """In how many of the backbone's blocks it has a unit, such as `"12 of 12"`; empty where that is not known."""
+        return f"{len(self.blocks_reached)} of {self.block_count}" if self.block_count else ""
+
     def identity(self) -> str:
         """Returns a SHA-256 over what the plug-in is and over its tensors: equal for copies, whatever their names."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
@@ -226,19 +241,21 @@ class Plugin(nn.Module):
         return hashlib.sha256(about.encode()).hexdigest()
 
     def extra_repr(self) -> str:
-        """Returns the type and its settings for `repr`."""
-        return f"{self.kind!r}, settings={self.settings}"
+        """Returns the type, its settings and the blocks that it reaches for `repr`."""
+        blocks = f", blocks={self.reach!r}" if self.reach else ""
+        return f"{self.kind!r}, settings={self.settings}{blocks}"
 
 
 def create_plugin(
     kind: str, backbone: Backbone, *, places: Sequence[str] | None = None, blocks: Blocks = "all", **settings: Any
 ) -> Plugin:
-    """Creates a plug-in for a backbone.
+    """Creates a plug-in for a backbone, and warns if it reaches fewer blocks than asked for.
 
     Args:
         kind: Name of the type; see `list_plugins`.
         backbone: The backbone whose sites it is for.
-        places: Roles of the sites, such as `["attn", "mlp"]` or `["q", "v"]`; the type's default if left out.
+        places: Roles of the sites, such as `["attn", "mlp"]` or `["q", "v"]`; if left out, each block gets the first of
+            the type's alternatives that it offers.
         blocks: `"all"`, `"last:n"` or `"first:n"`, or the indices of blocks.
         **settings: Settings of the type, such as `hidden=8`.
 
@@ -249,22 +266,60 @@ def create_plugin(
         UnknownNameError: If the type or a setting does not exist.
         PluginError: If the backbone has no such place or no such block.
     """
-    unit_type = PLUGINS[kind]
-    chosen = _choose_places(kind, unit_type, backbone, places)
     depths = _choose_blocks(blocks, len(backbone.blocks))
     # Layers outside the blocks (patch embedding, last norm) belong to a plug-in of the whole model alone.
     outside = {-1, len(backbone.blocks)} if blocks == "all" else set()
-    sites = [
-        site
-        for site in backbone.all_sites
-        if site.place in chosen and site.depth in depths | outside and unit_type.supports(site)
-    ]
+    sites = [site for site in choose_sites(kind, backbone, places) if site.depth in depths | outside]
     if not sites:
-        raise PluginError(
-            f"plug-in {kind!r} finds no site at {sorted(chosen)} in blocks {blocks!r} of {backbone.name!r}"
+        raise PluginError(f"plug-in {kind!r} finds no site in blocks {blocks!r} of {backbone.name!r}")
+    plugin = Plugin(
+        kind,
+        sites,
+        settings,
+        backbone.fingerprint,
+        backbone.name,
+        backbone.preprocessing,
+        len(backbone.blocks),
+    )
+    missed = sorted(depths.difference(plugin.blocks_reached))
+    if missed:
+        warnings.warn(
+            f"plug-in {kind!r} reaches {len(depths) - len(missed)} of {len(depths)} blocks of {backbone.name!r}; "
+            f"it finds no place in {backbone.blocks[missed[0]].name!r}",
+            stacklevel=2,
         )
-    plugin = Plugin(kind, sites, settings, backbone.fingerprint, backbone.name, backbone.preprocessing)
     return plugin.to(next(backbone.parameters()).device)
+
+
+def choose_sites(kind: str, backbone: Backbone, places: Sequence[str] | None = None) -> list[Site]:
+    """Returns the sites that a plug-in of a type has in all blocks of a backbone and outside them.
+
+    Args:
+        kind: Name of the type.
+        backbone: The backbone.
+        places: Roles of the sites; if left out, each block gets the first of the type's alternatives that it offers.
+
+    Raises:
+        UnknownNameError: If the type or a place does not exist.
+        PluginError: If the backbone has none of the type's places.
+    """
+    unit_type = PLUGINS[kind]
+    offered = [site for site in backbone.all_sites if unit_type.supports(site)]
+    available = {site.place for site in offered}
+    for place in places or ():
+        if place not in available:
+            raise unknown_name(f"place of {kind!r} in {backbone.name!r}", place, available)
+    alternatives = unit_type.places if places is None else (places,)
+    sites = [site for site in offered if site.place in _first_offered(alternatives, offered, site.depth)]
+    if not sites:
+        wanted = [place for alternative in alternatives for place in alternative]
+        raise PluginError(f"plug-in {kind!r} looks for {wanted}, but {backbone.name!r} offers only {sorted(available)}")
+    return sites
+
+
+def _first_offered(alternatives: Sequence[Sequence[str]], offered: Sequence[Site], depth: int) -> Sequence[str]:
+    here = {site.place for site in offered if site.depth == depth}
+    return next((alternative for alternative in alternatives if here.intersection(alternative)), ())
 
 
 def list_plugins() -> list[str]:
@@ -311,20 +366,6 @@ class FixedGates(nn.Module):
         """Returns the gated sum of what the units make of `x`."""
         output: Tensor = self.wide(x, self.gates)
         return output
-
-
-def _choose_places(kind: str, unit_type: type[Unit], backbone: Backbone, places: Sequence[str] | None) -> set[str]:
-    available = {site.place for site in backbone.all_sites if unit_type.supports(site)}
-    if places is None:
-        for alternative in unit_type.places:
-            if available.intersection(alternative):
-                return set(alternative)
-        wanted = [place for alternative in unit_type.places for place in alternative]
-        raise PluginError(f"plug-in {kind!r} looks for {wanted}, but {backbone.name!r} offers only {sorted(available)}")
-    for place in places:
-        if place not in available:
-            raise unknown_name(f"place of {kind!r} in {backbone.name!r}", place, available)
-    return set(places)
 
 
 def _choose_blocks(blocks: Blocks, count: int) -> set[int]:

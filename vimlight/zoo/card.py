@@ -40,6 +40,7 @@ class Card:
         preprocessing: What the backbone expects of its images.
         sha256: SHA-256 over the names, shapes, dtypes and bytes of the module's tensors.
         head: SHA-256 over the tensors of the head that was trained with the module; empty if there was none.
+        blocks: In how many of the backbone's blocks it has units, such as `"12 of 12"`; empty where that is not known.
         format_version: Version of the file's format.
         task: Task kind, such as `"classification"`.
         dataset: Name of the data set.
@@ -64,6 +65,7 @@ class Card:
     preprocessing: dict[str, Any]
     sha256: str
     head: str = ""
+    blocks: str = ""
     format_version: int = FORMAT_VERSION
     task: str = ""
     dataset: str = ""
@@ -152,6 +154,7 @@ def describe(plugin: Plugin, given: Card | Mapping[str, Any], sha256: str, head:
         preprocessing=plugin.preprocessing.as_dict() if plugin.preprocessing else {},
         sha256=sha256,
         head=head,
+        blocks=plugin.reach,
         **made | _checked(describing, {key: _HINTS[key] for key in _DESCRIBING}),
     )
 

@@ -71,6 +71,7 @@ def _empty_plugin(name: str, card: Card, backbone: Backbone) -> Plugin:
                 card.fingerprint,
                 backbone.name,
                 backbone.preprocessing,
+                len(backbone.blocks),
             )
     except (UnknownNameError, PluginError, TypeError) as error:
         raise ZooError(f"module {name!r}: {error}") from error
