@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import pytest
 
 from vimlight.backbone import create_backbone
-from vimlight.errors import PluginError
-from vimlight.plugins import create_plugin
+from vimlight.errors import PluginError, ZooError
+from vimlight.plugins import Plugin, create_plugin
 from vimlight.zoo import Zoo
 
 EDGENEXT = {"img_size": 64, "dims": (16, 24, 32, 48), "depths": (2, 2, 2, 2), "heads": (4, 4, 4, 4)}
@@ -56,3 +57,12 @@ def test_in_front_of_a_padding_convolution_there_is_no_bias():
     unit = plugin.unit("features.3")
     assert unit.down.bias is None
     assert unit.up.bias is None
+
+
+def test_a_module_at_a_place_that_is_no_longer_one_is_refused_by_its_name(tmp_path):
+    backbone = create_backbone("test_coatnet", img_size=64)
+    stage = dataclasses.replace(backbone.blocks[0], name="stages.0")
+    zoo = Zoo(tmp_path)
+    zoo.add("module", Plugin("adapter_plus", [stage], {}, backbone.fingerprint, backbone.name))
+    with pytest.raises(ZooError, match=r"module 'module': unknown site of 'test_coatnet' 'stages.0'; did you mean 'st"):
+        zoo.load("module", backbone)
