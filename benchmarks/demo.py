@@ -27,6 +27,7 @@ from vimlight.atomic import write_whole
 from vimlight.cli import guarded
 from vimlight.commands import demo
 from vimlight.commands.options import Parser
+from vimlight.errors import ConfigError
 from vimlight.report.tables import print_whole
 from vimlight.workers import prepare_workers
 
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.one:
         run_one(*options.one, folder, options.precision, options.overwrite)
         return
+    if (folder / "demo.json").exists() and not options.overwrite:
+        raise ConfigError(f"{folder / 'demo.json'} exists; choose another --out, or pass --overwrite")
     seconds = {(size, half): timed(size, half, options) for half in HALVES for size in SIZES}
     gains = {size: {**vim_gains(folder / size / "vim"), **moved_gains(folder / size / "transfer")} for size in SIZES}
     show(seconds, gains)
@@ -78,10 +81,16 @@ def run_one(size: str, half: str, folder: Path, precision: str, overwrite: bool)
 
 
 def timed(size: str, half: str, options: Any) -> float:
-    """Returns the seconds that one half takes in a process of its own."""
+    """Returns the seconds that one half takes in a process of its own.
+
+    Raises:
+        SystemExit: If it fails, which it has said by then.
+    """
     flags = ["--out", options.out, "--precision", options.precision, *["--overwrite"] * options.overwrite]
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "benchmarks.demo", "--one", size, half, *flags], check=True)
+    done = subprocess.run([sys.executable, "-m", "benchmarks.demo", "--one", size, half, *flags], check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
     return time.perf_counter() - start
 
 
