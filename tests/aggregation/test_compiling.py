@@ -11,7 +11,7 @@ from vimlight.aggregation import aggregate
 from vimlight.backbone import create_backbone
 from vimlight.plugins import create_plugin
 
-VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
 
 
 @pytest.fixture(scope="module")
