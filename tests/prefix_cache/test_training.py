@@ -273,7 +273,7 @@ def test_a_model_that_cannot_go_on_from_a_block_runs_without(tmp_path):
     backbone = create_backbone("xcit_nano_12_p16_224", img_size=32, embed_dim=32, depth=2, num_heads=2)
     data = scenes(train=20)
     model = midstream(
-        backbone, data, plugin={"kind": "lora", "blocks": "last:1"}, prefix_cache=cache(tmp_path / "cache")
+        backbone, data, plugin={"kind": "lora", "blocks": [1]}, prefix_cache=cache(tmp_path / "cache")
     )
     with pytest.warns(UserWarning, match="train runs without it: behind XCABlock the model does more"):
         fit(tmp_path, model, data, epochs=1)
