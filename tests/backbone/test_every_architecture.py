@@ -45,7 +45,10 @@ def shaken(module, amount=0.02):
 
 def backbone_of(module, size=None):
     torch.manual_seed(0)
-    return shaken(small_backbone(module, size))
+    backbone = shaken(small_backbone(module, size))
+    # Some attentions keep what they made of their biases until the model trains.
+    backbone.model.train().eval()
+    return backbone
 
 
 @pytest.fixture(scope="module")
