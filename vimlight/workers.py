@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 
-__all__ = ["prepare_workers", "worker_context"]
+__all__ = ["end_with_parent", "prepare_workers", "worker_context"]
 
 # Elsewhere forked processes may not use what the system's libraries have started.
 _SERVED = sys.platform == "linux"
@@ -30,3 +32,15 @@ def prepare_workers(modules: Sequence[str]) -> None:
     if _SERVED:
         multiprocessing.set_forkserver_preload(list(modules))
         forkserver.ensure_running()
+
+
+def end_with_parent() -> None:
+    """Lets this worker end once the process that it works for is gone, even if that was killed."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -15,7 +15,7 @@ import torch
 
 from vimlight.progress import Progress
 from vimlight.quiet import quiet
-from vimlight.workers import worker_context
+from vimlight.workers import end_with_parent, worker_context
 
 __all__ = ["Hardware", "in_parallel", "precision_here", "quiet_trainer", "quietly"]
 
@@ -64,6 +64,7 @@ def in_parallel(stage: str, jobs: Sequence[tuple[str, Callable[[], Any]]]) -> li
 
 
 def _start_worker(workers: int) -> None:
+    end_with_parent()
     if workers > 1:
         torch.set_num_threads(1)
     if not torch.cuda.is_available():
