@@ -67,7 +67,10 @@ def test_words_and_pictures():
     assert drawn[40, 60:100].any()
     assert not picture.any()
     assert not task.draw(picture, target([[0.25, 0.25, 0.75, 0.75]], [1], [True])).any()
-    assert not task.draw(picture, prediction([[0.25, 0.25, 0.75, 0.75]], [1], [0.1])).any()
+    # However low the best score is, its box is drawn; far worse ones are not.
+    assert task.draw(picture, prediction([[0.25, 0.25, 0.75, 0.75]], [1], [0.1])).any()
+    both = prediction([[0.25, 0.25, 0.75, 0.75], [0, 0, 0.1, 0.1]], [1, 1], [0.9, 0.1])
+    assert not task.draw(picture, both)[:20, :20].any()
 
 
 def test_examples_say_what_lies_at_each_position():
