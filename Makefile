@@ -9,6 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
+# Every process of tests and demo would compile PyTorch anew where this is set: 25 s instead of 10 to import it.
+unexport PYTHONDONTWRITEBYTECODE
+
 # pip's own progress is hundreds of lines: show each download, and what goes wrong. Compiling every module beforehand would
 # cost more than it saves, since only some are ever imported.
 define install
