@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-# Every process of tests and demo would compile PyTorch anew where this is set: 25 s instead of 10 to import it.
+# Where this is set, every process of tests and demo would compile all that it imports anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 # pip's own progress is hundreds of lines: show each download, and what goes wrong. Compiling every module beforehand would

@@ -87,8 +87,12 @@ def test_published_formats_go_through_timms_own_converter(tmp_path):
     published["visual.positional_embedding"] = published.pop("visual..pos_embed")[0]
     published["visual.conv1.weight"] = published.pop("visual.patch_embed.proj.weight")
     save_file({name: tensor.contiguous() for name, tensor in published.items()}, tmp_path / "clip.safetensors")
-    loaded = create_backbone("vit_base_patch16_clip_224", checkpoint=str(tmp_path / "clip.safetensors"), **arguments)
-    assert holds(loaded, expected)
+    path = str(tmp_path / "clip.safetensors")
+    assert holds(create_backbone("vit_base_patch16_clip_224.laion2b", checkpoint=path, **arguments), expected)
+    assert holds(create_backbone("vit_base_patch16_clip_quickgelu_224", checkpoint=path, **arguments), expected)
+    message = r"clip.safetensors does not say whether .* want QuickGELU, .* or GELU; name .* '\w+quickgelu_224'"
+    with pytest.raises(BackboneError, match=message):
+        create_backbone("vit_base_patch16_clip_224", checkpoint=path, **arguments)
 
 
 CLIP = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 1}

@@ -334,7 +334,8 @@ def create_backbone(
         raise BackboneError("give either pretrained=True or checkpoint=..., not both")
     if not name.startswith(_REMOTE) and not timm.is_model(name):
         raise unknown_name("backbone", name, timm.list_models())
-    if checkpoint is not None and not timm_arguments.keys() & {"pretrained_cfg", "pretrained_cfg_overlay"}:
+    named = "." in name or bool(timm_arguments.keys() & {"pretrained_cfg", "pretrained_cfg_overlay"})
+    if checkpoint is not None and not named:
         check_tag(name)
     if timm_arguments.get("num_classes") and "_clip_" not in name:
         raise BackboneError(
@@ -344,7 +345,7 @@ def create_backbone(
     img_size = timm_arguments.get("img_size")
     model = _create(name, pretrained, {"num_classes": 0, **timm_arguments})
     if checkpoint is not None:
-        load_weights(model, checkpoint)
+        load_weights(model, checkpoint, named=named)
     return Backbone(model, name, Preprocessing.of(model, img_size))
 
 

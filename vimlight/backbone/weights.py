@@ -48,7 +48,7 @@ def check_tag(name: str) -> None:
         )
 
 
-def load_weights(model: nn.Module, checkpoint: str) -> None:
+def load_weights(model: nn.Module, checkpoint: str, *, named: bool = True) -> None:
     """Loads a checkpoint into a model, all of it or nothing.
 
     The names are tried as they are, then through the model family's own converter of published formats, and for weights
@@ -58,15 +58,16 @@ def load_weights(model: nn.Module, checkpoint: str) -> None:
         model: The model that receives the weights.
         checkpoint: A `.safetensors` file, a file of plain tensors (read with `weights_only=True`), a TorchScript
             archive, or `package:NAME` for the one weight file inside an installed package.
+        named: Whether it was said which of the published weights of the model's name they are like.
 
     Raises:
-        BackboneError: If the file is missing, unsafe, damaged, does not fit the model, or says that it wants another
-            activation.
+        BackboneError: If the file is missing, unsafe, damaged, does not fit the model, says that it wants another
+            activation, or could be of CLIP with either and nothing tells.
     """
     in_order = checkpoint.startswith(_PACKAGE)
     path = _package_file(checkpoint.removeprefix(_PACKAGE)) if in_order else Path(checkpoint).expanduser()
     file = read_weights(path, error=BackboneError)
-    _check_activation(model, file)
+    _check_activation(model, file, named)
     state = file.tensors
     fitted = _fit(model, state) or (_fit_in_order(model, state) if in_order else None)
     if fitted is None:
@@ -121,8 +122,8 @@ def _package_file(package: str) -> Path:
     return files[0]
 
 
-def _check_activation(model: nn.Module, file: WeightFile) -> None:
-    """Refuses weights of CLIP that say that they want the activation of timm's other model of the same shapes.
+def _check_activation(model: nn.Module, file: WeightFile, named: bool) -> None:
+    """Refuses weights of CLIP that want, or may want, the activation of timm's other model of the same shapes.
 
     timm itself publishes OpenAI's weights with GELU too, under the tag `openai` of the plain names; who writes that tag
     gets that model.
@@ -131,11 +132,17 @@ def _check_activation(model: nn.Module, file: WeightFile) -> None:
     name, plain = str(config.get("architecture", "")), "_clip_quickgelu_"
     quick = plain in name
     other = name.replace(plain, "_clip_") if quick else name.replace("_clip_", plain)
-    wrong = file.gelu if quick else file.openai and config.get("tag") != "openai"
-    if wrong and timm.is_model(other) and other != name:
+    if other == name or not timm.is_model(other):
+        return
+    if file.gelu if quick else file.openai and config.get("tag") != "openai":
         wanted = "GELU" if quick else "QuickGELU, as OpenAI's do"
         raise BackboneError(
             f"{file.path.name} holds weights that want {wanted}; the backbone of that kind is {other!r}"
+        )
+    if file.is_clip and not (quick or named or file.gelu):
+        raise BackboneError(
+            f"{file.path.name} does not say whether its weights want QuickGELU, as OpenAI's do, or GELU; name the "
+            f"backbone {other!r}, or with a tag, such as '{name}.{config.get('tag')}'"
         )
 
 
