@@ -16,6 +16,7 @@ from vimlight.data.extents import check_extent
 from vimlight.data.loading import BatchDataset
 from vimlight.errors import DataError
 from vimlight.tasks import TASKS
+from vimlight.tasks.targets import TargetLayout
 
 SPATIAL = [kind for kind in TASKS if TASKS[kind].layout.spatial]
 
@@ -100,3 +101,16 @@ def test_images_in_memory_are_compared_too(kind, size):
     table = TensorTable(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), [target_of(layout, size)] * 2, "grey")
     with pytest.raises(DataError, match=rf"image grey/0 has 8 x 8 pixels, but its .* {size[1]} x {size[0]}"):
         BatchDataset(table, Input(), layout)[0]
+
+
+class Points(TargetLayout):
+    """Points in the image, which do not say how large it is."""
+
+    name, spatial = "point", True
+
+
+def test_a_target_that_says_no_size_is_taken_unless_its_image_was_turned():
+    point, image = torch.tensor([0.5, 0.25]), torch.zeros(3, 8, 6)
+    check_extent("a.jpg", image, 1, point, Points())
+    with pytest.raises(DataError, match=r"6 x 8 pixels upright, 8 x 6 as stored; its target says no size: nothing"):
+        check_extent("a.jpg", image, 6, point, Points())

@@ -29,22 +29,24 @@ def check_extent(place: str, image: Tensor, orientation: int, target: Any, layou
     Raises:
         DataError: If it is not so, or cannot be told; the text gives sizes and cure.
     """
-    height, width = image.shape[-2:]
+    upright = (image.shape[-2], image.shape[-1])
     drawn = layout.extent(target)
     # From 5 on, the tag swaps height and width.
-    stored = (width, height) if orientation >= 5 else (height, width)
-    if drawn == (height, width) and (orientation == 1 or stored != drawn):
+    stored = upright[::-1] if orientation >= 5 else upright
+    if orientation == 1 and drawn in (None, upright):
         return
-    if orientation == 1 or drawn not in ((height, width), stored):
+    if drawn == upright != stored:
+        return
+    says = f"{layout.extent_name} {_size(drawn)}" if drawn else "its target says no size"
+    if orientation == 1 or drawn not in (None, upright, stored):
         raise DataError(
-            f"image {place} has {width} x {height} pixels, but {layout.extent_name} {_size(drawn)}; make both one "
-            "size, or set skip_corrupt: true"
+            f"image {place} has {_size(upright)} pixels, but {says}; make both one size, or set skip_corrupt: true"
         )
-    told = "nothing tells on which it was drawn" if stored == (height, width) else "it fits the stored pixels"
+    told = "it fits the stored pixels" if drawn == stored != upright else "nothing tells on which it was drawn"
     raise DataError(
-        f"image {place} has the orientation tag {orientation}: {width} x {height} pixels upright, {_size(stored)} as "
-        f"stored; {layout.extent_name} {_size(drawn)}: {told}. Save the image upright, or, where the target was drawn "
-        "on the stored pixels, without the tag; or set skip_corrupt: true"
+        f"image {place} has the orientation tag {orientation}: {_size(upright)} pixels upright, {_size(stored)} as "
+        f"stored; {says}: {told}. Save the image upright, or, where the target was drawn on the stored pixels, without "
+        "the tag; or set skip_corrupt: true"
     )
 
 

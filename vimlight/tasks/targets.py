@@ -69,10 +69,12 @@ class TargetLayout:
     in_memory: ClassVar[bool] = True
     extent_name: ClassVar[str] = "its target has"
 
-    def extent(self, target: Any) -> tuple[int, int]:
-        """Returns height and width in pixels of the image that a single target, which lies in it, was drawn on."""
-        height, width = target.shape[-2:]
-        return height, width
+    def extent(self, target: Any) -> tuple[int, int] | None:
+        """Returns height and width in pixels of the image that a single target, which lies in it, was drawn on.
+
+        By default those of a target that has a value for every pixel, and nothing of others, such as points.
+        """
+        return (target.shape[-2], target.shape[-1]) if target.ndim > 1 else None
 
     def collate(self, targets: Sequence[Any] | Tensor) -> Batched:
         """Makes a batch of single targets; a tensor of them is one already."""
