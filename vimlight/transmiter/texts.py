@@ -32,7 +32,7 @@ def check_names(model: ImageTextModel, classes: Group, auxiliary: Group = ((), (
     """Refuses classes that a model cannot tell apart, and warns of prompts that are longer than its context.
 
     Auxiliary names are given to several models, each of which reads them in its own way, and nothing is predicted as
-    one of them: those that are read as another name, or cut, are warned of.
+    one of them: those that are read as another name are warned of, and those that are cut are good enough.
 
     Args:
         model: The model.
@@ -53,7 +53,7 @@ def check_names(model: ImageTextModel, classes: Group, auxiliary: Group = ((), (
                 if group is classes:
                     raise _twins(model, first, name)
                 twins.append(name)
-            if is_cut:
+            if is_cut and group is classes:
                 cut.append(name)
         if twins:
             warnings.warn(f"the text encoder of {model.name!r} reads as another name: {_some(twins)}", stacklevel=2)
