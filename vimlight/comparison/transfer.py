@@ -118,10 +118,11 @@ def transfer(plan: TransferPlan, folder: Path) -> list[Run]:
     """
     if folder.exists():
         shutil.rmtree(folder)
+    # The weak models are tuned, which takes longest: the last process to end should not have begun with it last.
     models = [
         (f"{model}, seed {seed}", partial(_prepare, plan, model, seed, folder))
+        for model in (plan.weak, plan.strong)
         for seed in plan.seeds
-        for model in (plan.strong, plan.weak)
     ]
     in_parallel("caches and fine-tuning", models)
     moves = [(f"seed {seed}", partial(run_transfer, plan, seed, folder)) for seed in plan.seeds]
