@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from numerics import assert_near
+from tiny_run import write_config
 
 import vimlight as vl
 from vimlight.cli import main
@@ -37,19 +38,7 @@ def finished(tmp_path_factory, request):
         optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
         arguments = {"backbone": backbone, "readout": "last", "optimizer": optimizer}
         data = {"dataset": "digits", "shots": 2, "test_limit": 20}
-        config = {
-            "model": {"class_path": "DownstreamModule", "init_args": arguments},
-            "data": {"class_path": "DownstreamDataModule", "init_args": data},
-            "trainer": {
-                "max_epochs": 1, "accelerator": "cpu", "devices": 1, "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "callbacks": [{
-                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-                    "init_args": {"save_last": True, "save_top_k": 0},
-                }],
-            },
-        }  # fmt: skip
-        Path("digits.yaml").write_text(yaml.safe_dump(config))
+        write_config("digits.yaml", arguments, data)
         main(["fit", "--config", "digits.yaml"])
         # What came later, and does not fit, is not even looked at.
         zoo.add("stranger", vl.create_plugin("lora", vl.create_backbone("test_vit", img_size=32)))

@@ -15,6 +15,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors import safe_open
+from tiny_run import write_config
 from torchvision import transforms
 
 from vimlight.cli import main
@@ -49,25 +50,13 @@ def finished(photos, tmp_path_factory):
     """The directory of a finished run on squashed images of another size than the backbone's."""
     arguments = {"backbone": {"name": "test_resnet"}, "aggregator": "none", "readout": "last"}
     data = {"dataset": "image_folder", "dataset_args": {"root": photos}, "shots": 3, "image_size": 48}
-    config = {
-        "model": {"class_path": "DownstreamModule", "init_args": arguments},
-        "data": {"class_path": "DownstreamDataModule", "init_args": {**data, "resize": "squash"}},
-        "trainer": {
-            "max_epochs": 1, "accelerator": "cpu", "devices": 1, "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "callbacks": [{
-                "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-                "init_args": {"save_last": True, "save_top_k": 0},
-            }],
-        },
-    }  # fmt: skip
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         torch.manual_seed(0)
         torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), "backbone.pth")
         arguments["backbone"]["checkpoint"] = str(folder / "backbone.pth")
-        Path("run.yaml").write_text(yaml.safe_dump(config))
+        write_config("run.yaml", arguments, {**data, "resize": "squash"})
         main(["fit", "--config", "run.yaml"])
     return folder
 
