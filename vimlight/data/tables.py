@@ -11,7 +11,6 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from vimlight.data.pictures import UNREADABLE, WHITE, open_picture, orientation,
 from vimlight.data.target_rows import Targets, in_memory, pick
 from vimlight.errors import DataError
 from vimlight.tasks.targets import LABELS, TargetLayout
+from vimlight.threads import on_threads
 
 __all__ = ["FileTable", "ItemTable", "Source", "Subset", "Table", "TensorTable"]
 
@@ -144,8 +144,7 @@ class Table(ABC):
         Args:
             layout: The layout of the targets.
         """
-        with ThreadPoolExecutor() as pool:
-            errors = list(pool.map(lambda index: self._error(index, layout), range(len(self))))
+        errors = on_threads(lambda index: self._error(index, layout), range(len(self)))
         broken = [error for error in errors if error is not None]
         if not broken:
             return self

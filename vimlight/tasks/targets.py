@@ -8,7 +8,6 @@ is augmented. A layout whose targets do not lie in the image keeps the two metho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vimlight.errors import ConfigError, DataError
+from vimlight.threads import on_threads
 
 __all__ = [
     "FIELDS",
@@ -206,8 +206,7 @@ class Masks(TargetLayout):
         def shown(index: int) -> Tensor:
             return torch.bincount(targets[index].flatten().long(), minlength=IGNORE + 1)[:count] > 0
 
-        with ThreadPoolExecutor() as pool:
-            return torch.stack(list(pool.map(shown, range(len(targets))))).long()
+        return torch.stack(on_threads(shown, range(len(targets)))).long()
 
     def choose(self, targets: Any, order: Tensor, count: int) -> tuple[Any, None]:
         """Renumbers the pixels; those of other classes are `IGNORE`."""
