@@ -40,6 +40,7 @@ class SupervisedModule(ScoredModule):
         backbone: The frozen backbone.
         task: The task.
         prepared: How the images were prepared that it learnt from; nothing before it has learnt.
+        background: Colour that transparent pixels lay over in these images, as CSS names it.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class SupervisedModule(ScoredModule):
         self.task = build_task(task, kind, class_names)
         self.measure(self.task, ("train", "val", "test"))
         self.prepared: Preprocessing | None = None
+        self.background: str | None = None
         confusion = {f"{split}_": self.task.confusion() for split in ("val", "test")}
         self.confusion = nn.ModuleDict({split: metric for split, metric in confusion.items() if metric is not None})
 
@@ -127,13 +129,14 @@ class SupervisedModule(ScoredModule):
     def on_fit_start(self) -> None:
         """Notes how the images are prepared that it learns from."""
         if (found := self._data_preprocessing()) is not None:
-            self.prepared = found
+            self.prepared, self.background = found, self.trainer.datamodule.background  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights depend on: backbone, preprocessing, task and classes."""
         super().on_save_checkpoint(checkpoint)
         if self.prepared is not None:
             checkpoint["vimlight"]["preprocessing"] = self.prepared.as_dict()
+            checkpoint["vimlight"]["background"] = self.background
         checkpoint["vimlight"]["fingerprint"] = self.backbone.fingerprint
         checkpoint["vimlight"]["task"] = self.task.kind
         checkpoint["vimlight"]["class_names"] = list(self.task.class_names)
@@ -158,6 +161,7 @@ class SupervisedModule(ScoredModule):
         check_class_names(about["class_names"], self.task.class_names)
         if "preprocessing" in about:
             self.prepared = Preprocessing.from_dict(about["preprocessing"])
+            self.background = about.get("background")
 
     def on_train_epoch_end(self) -> None:
         """Logs the training scores; of several processes, images that were repeated count as often as they were."""
@@ -199,11 +203,19 @@ class SupervisedModule(ScoredModule):
 
     def _check_preprocessing(self) -> None:
         now = self._data_preprocessing()
-        if now is not None and self.prepared is not None and now != self.prepared:
+        if now is None or self.prepared is None:
+            return
+        if now != self.prepared:
             rank_zero_warn(
                 "the images are prepared otherwise than those that the model learnt from: "
                 f"{now.differences(self.prepared)}; leave image_size and resize out of the data's settings to prepare "
                 "them alike"
+            )
+        over = self.trainer.datamodule.background  # type: ignore[attr-defined]
+        if self.background not in (None, over):
+            rank_zero_warn(
+                f"transparent pixels lie over {over}, but over {self.background} in the images that the model learnt "
+                f"from; set background: {self.background!r} in the data's settings"
             )
 
     def _shared_step(self, split: str, batch: Mapping[str, Any]) -> Tensor:

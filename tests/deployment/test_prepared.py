@@ -18,6 +18,7 @@ from safetensors import safe_open
 from tiny_run import write_config
 from torchvision import transforms
 
+from vimlight.backbone import create_backbone
 from vimlight.cli import main
 from vimlight.data import DownstreamDataModule, MidstreamDataModule
 from vimlight.deployment import deploy, load_run
@@ -171,6 +172,23 @@ def test_a_run_knows(workplace):
     model.prepared = None
     model.on_load_checkpoint(content)
     assert model.preprocessing == model.backbone.preprocessing
+
+
+def test_what_transparent_pixels_lay_over_is_known(photos, recwarn):
+    backbone = create_backbone("test_resnet")
+    model, loaded = (MidstreamModule(backbone, "lora", class_names=["a", "b"]) for _ in range(2))
+    settings = {"dataset": "image_folder", "dataset_args": {"root": photos}, "image_size": 48}
+    trainer(fast_dev_run=1).fit(model, MidstreamDataModule(**settings, background="#204060"))
+    assert deploy(model).card["background"] == "#204060"
+    checkpoint = {}
+    model.on_save_checkpoint(checkpoint)
+    assert deploy(loaded).card["background"] == "white"
+    loaded.on_load_checkpoint({**checkpoint, "state_dict": {}})
+    assert deploy(loaded).card["background"] == "#204060"
+    trainer(fast_dev_run=1).test(loaded, MidstreamDataModule(**settings, background="#204060"))
+    assert not [found for found in recwarn if "transparent pixels" in str(found.message)]
+    with pytest.warns(UserWarning, match="lie over white, but over #204060 in the images .* set background: '#204060'"):
+        trainer(fast_dev_run=1).test(loaded, MidstreamDataModule(**settings))
 
 
 @pytest.mark.parametrize("resize", [None, "crop", "squash", "pad"])

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from vimlight import __version__
 from vimlight.aggregation import Aggregate
 from vimlight.atomic import refuse_existing, write_whole
+from vimlight.data.pictures import WHITE
 from vimlight.deployment.fixing import fix
 from vimlight.deployment.formats import format_of
 from vimlight.errors import ExportError, unknown_name
@@ -204,6 +205,7 @@ def _card(model: SupervisedModule, outputs: str) -> dict[str, Any]:
         "classes": list(model.task.class_names),
         "outputs": outputs,
         "preprocessing": json.loads(json.dumps(model.preprocessing.as_dict())),
+        "background": model.background or WHITE,
         "backbone": backbone.name,
         "fingerprint": backbone.fingerprint,
         "aggregator": getattr(model, "settings", {}).get("how", ""),

@@ -30,9 +30,10 @@ class PredictionWriter(BasePredictionWriter):
     """Writes what `predict` returns: the column `id`, and those that the task says; see `Task.table`.
 
     Classifications have `label` and a column `p_CLASS` of probabilities for each class. Where the data are labelled,
-    `true` says the target as `label` says the prediction; it is blank for an image without one. Where a prediction is a
-    file of its own, such as a mask, the column `file` names it: files lie in a folder beside the table, which has its
-    name without the suffix, under the names of their images.
+    `true` says the target as `label` says the prediction; it is blank for an image without one. The objects of a
+    detection task have rows of their own, those of COCO's results format, without it. Where a prediction is a file of
+    its own, such as a mask, the column `file` names it: files lie in a folder beside the table, which has its name
+    without the suffix, under the names of their images.
 
     Rows come in the order of the data, each image once, from however many processes. The suffix of the path decides the
     format: `.csv`, `.json` (a list of objects) or `.parquet`. Table and folder appear whole or not at all.
