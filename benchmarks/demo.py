@@ -3,9 +3,9 @@
     python -m benchmarks.demo --out demo-times
     python -m benchmarks.demo --out demo-times-32 --precision 32-true    # as on a processor without bfloat16
 
-Each half of each demo is a process of its own, so that starting and importing count; full and short take turns. It
-prints the times with their ratios, and for both what the demo is for: ViM minus its controls and TransMiter and `safe`
-minus the target's zero-shot accuracy, seed by seed. `demo.json` keeps all of it.
+Each demo is a process of its own with both halves, as `vimlight demo` starts it, so that starting and importing count.
+It prints the times with their ratio, and for both what the demo is for: ViM minus its controls and TransMiter and
+`safe` minus the target's zero-shot accuracy, seed by seed. `demo.json` keeps all of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from vimlight.errors import ConfigError
 from vimlight.report.tables import print_whole
 from vimlight.workers import prepare_workers
 
-HALVES = ("vim", "transfer")
 SIZES = ("full", "short")
 CONTROLS = ("linear probe, all layers", "random modules", "shuffled midstream labels", "uniform")
 VIM = "ViM (ens_moe)"
@@ -52,43 +51,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default="demo-times", help="folder of both demos (default: demo-times)")
     parser.add_argument("--precision", default="auto", help="as in Lightning's Trainer (default: the machine's best)")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
-    parser.add_argument("--one", nargs=2, metavar=("SIZE", "HALF"), help="run one half of one demo alone")
+    parser.add_argument("--one", metavar="SIZE", help="run one of the two alone")
     options = parser.parse_args(arguments)
     folder = Path(options.out)
     if options.one:
-        run_one(*options.one, folder, options.precision, options.overwrite)
+        run_one(options.one, folder, options.precision, options.overwrite)
         return
     if (folder / "demo.json").exists() and not options.overwrite:
         raise ConfigError(f"{folder / 'demo.json'} exists; choose another --out, or pass --overwrite")
-    seconds = {(size, half): timed(size, half, options) for half in HALVES for size in SIZES}
-    gains = {size: {**vim_gains(folder / size / "vim"), **moved_gains(folder / size / "transfer")} for size in SIZES}
+    seconds = {size: timed(size, options) for size in SIZES}
+    gains = {size: {**vim_gains(folder / size), **moved_gains(folder / size)} for size in SIZES}
     show(seconds, gains)
-    found = {
-        "precision": options.precision,
-        "seconds": {size: {half: seconds[size, half] for half in HALVES} for size in SIZES},
-        "gains": gains,
-    }
+    found = {"precision": options.precision, "seconds": seconds, "gains": gains}
     write_whole(folder / "demo.json", json.dumps(found, indent=1) + "\n", overwrite=options.overwrite)
 
 
-def run_one(size: str, half: str, folder: Path, precision: str, overwrite: bool) -> None:
-    """Runs one half of one demo, as `vimlight demo --only HALF` does."""
+def run_one(size: str, folder: Path, precision: str, overwrite: bool) -> None:
+    """Runs one demo, as `vimlight demo` does."""
     prepare_workers(demo.FOR_WORKERS)
-    make = demo.plan if half == "vim" else demo.transfer_plan
-    plan: Any = dataclasses.replace(make(size == "full"), precision=precision)
-    vim, moved = (plan, None) if half == "vim" else (None, plan)
-    demo.both(vim, moved, folder / size / half, overwrite=overwrite)
+    vim, moved = (
+        dataclasses.replace(plan, precision=precision)
+        for plan in (demo.plan(size == "full"), demo.transfer_plan(size == "full"))
+    )
+    demo.both(vim, moved, folder / size, overwrite=overwrite)
 
 
-def timed(size: str, half: str, options: Any) -> float:
-    """Returns the seconds that one half takes in a process of its own.
+def timed(size: str, options: Any) -> float:
+    """Returns the seconds that one demo takes in a process of its own.
 
     Raises:
         SystemExit: If it fails, which it has said by then.
     """
     flags = ["--out", options.out, "--precision", options.precision, *["--overwrite"] * options.overwrite]
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "benchmarks.demo", "--one", size, half, *flags], check=False)
+    done = subprocess.run([sys.executable, "-m", "benchmarks.demo", "--one", size, *flags], check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
     return time.perf_counter() - start
@@ -117,12 +113,10 @@ def moved_gains(folder: Path) -> dict[str, list[float]]:
     }
 
 
-def show(seconds: Mapping[tuple[str, str], float], gains: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+def show(seconds: Mapping[str, float], gains: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
     """Prints the times and the gains."""
-    times = _table(f"seconds, start included; asked of the short demo: at most {BAR} of the full one", "half", "ratio")
-    whole = {size: sum(seconds[size, half] for half in HALVES) for size in SIZES}
-    for half, of in [*((half, {size: seconds[size, half] for size in SIZES}) for half in HALVES), ("both", whole)]:
-        times.add_row(half, *(f"{of[size]:.0f}" for size in SIZES), f"{of['short'] / of['full']:.3f}")
+    times = _table(f"start included; asked of the short demo: at most {BAR} of the full one", "", "ratio")
+    times.add_row("seconds", *(f"{seconds[size]:.0f}" for size in SIZES), f"{seconds['short'] / seconds['full']:.3f}")
     ahead = _table("points, mean ± standard deviation over seeds", "what")
     for name in gains["full"]:
         ahead.add_row(name, *(mean_and_spread(gains[size][name], signed=True) for size in SIZES))
