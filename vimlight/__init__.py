@@ -5,8 +5,9 @@ Names are imported at their first use, so that `import vimlight` is instant.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vimlight.lazy import lazily
 
 if TYPE_CHECKING:
     from vimlight.aggregation import aggregate, list_aggregators
@@ -65,16 +66,7 @@ _ROOMS = {
     "widen": "plugins",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name from its room at the first use.
-
-    Raises:
-        AttributeError: If there is no such name.
-    """
-    if name not in _ROOMS:
-        raise AttributeError(f"module 'vimlight' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"vimlight.{_ROOMS[name]}"), name)
+__getattr__ = lazily(__name__, _ROOMS)
 
 
 def __dir__() -> list[str]:

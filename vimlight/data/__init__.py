@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from vimlight.data.datamodules import DownstreamDataModule, MidstreamDataModule
-from vimlight.data.image_data import ImageDataModule
-from vimlight.data.sampling import FewShot, few_shot, random_subset, set_apart
-from vimlight.data.sources import SOURCES, list_sources, load_source
-from vimlight.data.tables import FileTable, ItemTable, Source, Table, TensorTable
-from vimlight.data.target_files import FieldFiles, MaskFiles
-from vimlight.data.transforms import AUGMENTATIONS, Augmentation
+from typing import TYPE_CHECKING
+
+from vimlight.lazy import lazily
+
+if TYPE_CHECKING:
+    from vimlight.data.datamodules import DownstreamDataModule, MidstreamDataModule
+    from vimlight.data.image_data import ImageDataModule
+    from vimlight.data.sampling import FewShot, few_shot, random_subset, set_apart
+    from vimlight.data.sources import SOURCES, list_sources, load_source
+    from vimlight.data.tables import FileTable, ItemTable, Source, Table, TensorTable
+    from vimlight.data.target_files import FieldFiles, MaskFiles
+    from vimlight.data.transforms import AUGMENTATIONS, Augmentation
 
 __all__ = [
     "AUGMENTATIONS",
@@ -31,3 +36,27 @@ __all__ = [
     "random_subset",
     "set_apart",
 ]
+
+_PLACES = {
+    "AUGMENTATIONS": "transforms",
+    "SOURCES": "sources",
+    "Augmentation": "transforms",
+    "DownstreamDataModule": "datamodules",
+    "FewShot": "sampling",
+    "FieldFiles": "target_files",
+    "FileTable": "tables",
+    "ImageDataModule": "image_data",
+    "ItemTable": "tables",
+    "MaskFiles": "target_files",
+    "MidstreamDataModule": "datamodules",
+    "Source": "tables",
+    "Table": "tables",
+    "TensorTable": "tables",
+    "few_shot": "sampling",
+    "list_sources": "sources",
+    "load_source": "sources",
+    "random_subset": "sampling",
+    "set_apart": "sampling",
+}
+
+__getattr__ = lazily(__name__, _PLACES)

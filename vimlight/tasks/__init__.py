@@ -6,10 +6,15 @@ one file with a function under `@SOLVERS.register(name)`.
 
 from __future__ import annotations
 
-from vimlight.tasks.base import TASKS, Task, create_task, list_tasks
-from vimlight.tasks.closed_form import SOLVERS, Examples, Solution
-from vimlight.tasks.heads import AffineHead, EnsembleHead
-from vimlight.tasks.targets import Frame, TargetLayout
+from typing import TYPE_CHECKING
+
+from vimlight.lazy import lazily
+
+if TYPE_CHECKING:
+    from vimlight.tasks.base import TASKS, Task, create_task, list_tasks
+    from vimlight.tasks.closed_form import SOLVERS, Examples, Solution
+    from vimlight.tasks.heads import AffineHead, EnsembleHead
+    from vimlight.tasks.targets import Frame, TargetLayout
 
 __all__ = [
     "SOLVERS",
@@ -24,3 +29,19 @@ __all__ = [
     "create_task",
     "list_tasks",
 ]
+
+_PLACES = {
+    "SOLVERS": "closed_form",
+    "TASKS": "base",
+    "AffineHead": "heads",
+    "EnsembleHead": "heads",
+    "Examples": "closed_form",
+    "Frame": "targets",
+    "Solution": "closed_form",
+    "TargetLayout": "targets",
+    "Task": "base",
+    "create_task": "base",
+    "list_tasks": "base",
+}
+
+__getattr__ = lazily(__name__, _PLACES)
