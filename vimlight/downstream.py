@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from vimlight.aggregation import AGGREGATORS, Aggregate, aggregate
@@ -35,6 +36,8 @@ _BESIDE = {"names", "readout", "extra_module"}
 # and the softmax would be flat: training could not move it.
 _SHARPNESS = (0.0, 1.0, 2.0, 4.0)
 _IMAGES_TO_START = 64
+# From the middle outwards, so that leaving one out decides where validation images do not.
+_FACTORS = tuple(10 ** (sign * k / 2) for k in range(5) for sign in (1, -1))[1:]
 
 
 class DownstreamModule(SupervisedModule):
@@ -98,7 +101,7 @@ class DownstreamModule(SupervisedModule):
         self.start = start
         self.extra_module = extra_module
         self.ranking_limit = ranking_limit
-        self._step_of_head: int | None = None
+        self._head_of: tuple[int, bool] | None = None
         self.build(self._default_names())
 
     @property
@@ -169,7 +172,8 @@ class DownstreamModule(SupervisedModule):
     def on_fit_start(self) -> None:
         """Ranks the modules, starts the gates, and fits or starts the head, unless a checkpoint brings them."""
         super().on_fit_start()
-        self._step_of_head = None
+        self._head_of = None
+        self._check_final()
         if self.trained:
             return
         self.aggregator.eval()
@@ -192,16 +196,19 @@ class DownstreamModule(SupervisedModule):
         """Logs the metrics, and solves a closed-form head for the gates that a checkpoint may now be written of."""
         super().on_train_epoch_end()
         if self.trainer.checkpoint_callbacks:
-            self._refresh_head()
+            self._refresh_head(final=True)
 
     def on_train_end(self) -> None:
         """Solves a closed-form head for the final gates."""
-        self._refresh_head()
+        self._refresh_head(final=True)
 
-    def fit_head(self) -> None:
+    def fit_head(self, final: bool = False) -> None:
         """Fits the head on the training images in closed form; a linear head starts from the ridge solution.
 
         A head without closed form is started as `Task.create_head` says.
+
+        Args:
+            final: Whether a closed-form head is fitted on the images of the final fit.
         """
         was_training = self.aggregator.training
         self.aggregator.eval()
@@ -209,13 +216,17 @@ class DownstreamModule(SupervisedModule):
         # In the precision in which the head will be used.
         with self.trainer.precision_plugin.forward_context():
             if self.task.closed_form:
-                examples = collect_examples(self.aggregator, self._images(), self.task, self._count())
-                head.solve(examples, self.task, self.head_kind if self.closed_form else "ridge")
+                solver = self.head_kind if self.closed_form else "ridge"
+                examples = self._examples("train")
+                head.solve(examples, self.task, solver)
+                if final:
+                    factor = self._best_on_validation(examples, solver)
+                    head.solve(self._examples("final"), self.task, solver, factor)
             elif hasattr(head, "start"):
                 count = self._count(_IMAGES_TO_START)
                 head.start(*collect_features(self.aggregator, self._images(count), count))
         self.aggregator.train(was_training)
-        self._step_of_head = self.trainer.global_step
+        self._head_of = (self.trainer.global_step, final)
 
     def rank_modules(self) -> dict[str, float]:
         """Returns the leave-one-out error of a closed-form head on each module alone, by name; less is better."""
@@ -253,9 +264,37 @@ class DownstreamModule(SupervisedModule):
         if list(modules) != self.module_names:
             self.build(list(modules))
 
-    def _refresh_head(self) -> None:
-        if self.closed_form and self._step_of_head != self.trainer.global_step:
-            self.fit_head()
+    def _refresh_head(self, final: bool = False) -> None:
+        final = final and self._has_final()
+        if self.closed_form and self._head_of != (self.trainer.global_step, final):
+            self.fit_head(final)
+
+    def _examples(self, split: str) -> Examples:
+        data = self._data()
+        images = data.batches(split, self.device)
+        return collect_examples(self.aggregator, images, self.task, len(data.tables[split]))
+
+    @torch.no_grad()
+    def _best_on_validation(self, examples: Examples, solver: str) -> float:
+        """Returns by how much more or less regularisation than leaving one out takes the validation loss is least."""
+        head: Any = self.head
+        features, targets = collect_features(self.aggregator, self._data().batches("val", self.device))
+        shares = (self.aggregator.gates[0],) if isinstance(self.head, EnsembleHead) else ()
+        losses = []
+        for factor in _FACTORS:
+            head.solve(examples, self.task, solver, factor)
+            losses.append(float(self.task.loss(head(features, *shares), targets)))
+        return _FACTORS[losses.index(min(losses))]
+
+    def _has_final(self) -> bool:
+        return "final" in getattr(self._data(), "tables", {})
+
+    def _check_final(self) -> None:
+        if not self.closed_form and self._has_final():
+            rank_zero_warn(
+                f"the head {self.head_kind!r} learns from the {self._count()} training images alone: the final fit to "
+                f"all {len(self._data().tables['final'])} is for heads in closed form; set head: ridge"
+            )
 
     def _default_names(self) -> list[str]:
         if self.modules_asked is not None:

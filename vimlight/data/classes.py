@@ -7,13 +7,13 @@ import unicodedata
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vimlight.data.tables import Source, Table
 from vimlight.errors import ConfigError, DataError, unknown_name
-from vimlight.tasks import TASKS
 
 __all__ = ["Classes", "choose", "choose_classes", "natural_order", "vocabulary"]
 
@@ -101,17 +101,16 @@ def choose_classes(source: Source, classes: Classes | None) -> Source:
     places = {name: number for number, name in enumerate(source.class_names)}
     order = torch.tensor([places[name] for name in names])
 
-    tables = {"train": source.train, "val": source.val, "test": source.test}
-    chosen = {split: _of_classes(table, source, order) for split, table in tables.items() if table is not None}
+    chosen: dict[str, Any] = {split: _of_classes(table, source, order) for split, table in source.tables.items()}
     for split, table in chosen.items():
         if not len(table):
             raise DataError(f"data set {source.name!r} has no image of {', '.join(names[:5])} in its {split} part")
-    return replace(
-        source, class_names=names, train=chosen["train"], val=chosen.get("val"), test=chosen.get("test")
-    )
+    return replace(source, class_names=names, **chosen)
 
 
 def _of_classes(table: Table, source: Source, order: Tensor) -> Table:
+    from vimlight.tasks import TASKS
+
     targets, kept = TASKS[source.kind].layout.choose(table.targets, order, len(source.class_names))
     chosen = table.with_targets(targets)
     return chosen if kept is None else chosen.subset(kept)

@@ -75,6 +75,8 @@ class DownstreamDataModule(ImageDataModule):
         self.shots = None if shots is None else at_least(1, "shots", shots)
         self.val_shots = self.shots if val_shots is None else at_least(1, "val_shots", val_shots)
         self.predict_folder = predict_folder
+        # Few shots are all that may be learnt from.
+        self.fits_finally = shots is None
 
     def choose(self, train: Table, val: Table | None) -> tuple[Table, Table]:
         """Draws the shots of each class.

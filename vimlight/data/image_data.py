@@ -69,11 +69,14 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
     Attributes:
         augmentation: What is done to training images, if anything.
         keeper: Where there is one, batches bring what it keeps of the images in place of the images.
+        fits_finally: Whether a model may be fitted to the images of the data set's final fit.
 
     Raises:
         ConfigError: If a number is out of range.
         UnknownNameError: If there is no such augmentation, way to resize or colour.
     """
+
+    fits_finally = False
 
     def __init__(
         self,
@@ -162,7 +165,8 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
     def tables(self) -> dict[str, Table]:
         """The disjoint tables `"train"`, `"val"` and `"test"`, split and sampled.
 
-        That for training is in random order, so that its first images are a fair sample of it.
+        That for training is in random order, so that its first images are a fair sample of it. Where there are images
+        for a final fit, see `Source`, they are in a table `"final"`.
         """
         source = self.source.readable() if self.skip_corrupt else self.source
         train, test = source.train, source.test
@@ -171,7 +175,8 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
             train, test = train.subset(rest), train.subset(apart)
         test = test.subset(random_subset(len(test), self.test_limit, TEST_SEED))
         train, val = self.choose(train, source.val)
-        return {"train": train.subset(shuffled(len(train), self.seed)), "val": val, "test": test}
+        final = {} if source.final is None or not self.fits_finally else {"final": source.final}
+        return {"train": train.subset(shuffled(len(train), self.seed)), "val": val, "test": test, **final}
 
     def lend(self, train: Table, val: Table | None, fraction: float) -> tuple[Table, Table]:
         """Returns training and validation images, a share of the former lent to the latter if there are none."""
@@ -236,7 +241,7 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
         """Yields the batches of a split as a model sees them in evaluation, without a trainer: in order, not augmented.
 
         Args:
-            split: `"train"`, `"val"` or `"test"`.
+            split: `"train"`, `"val"`, `"test"` or `"final"`.
             device: Where the batches are prepared and left.
             limit: How many images are wanted; the batch that completes them is the last.
 

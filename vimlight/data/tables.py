@@ -145,8 +145,7 @@ class Table(ABC):
             layout: The layout of the targets.
         """
         errors = on_threads(lambda index: self._error(index, layout), range(len(self)))
-        broken = [error for error in errors if error is not None]
-        if not broken:
+        if not (broken := [error for error in errors if error is not None]):
             return self
         warnings.warn(f"skipped {len(broken)} of {len(self)} images; the first: {broken[0]}", stacklevel=2)
         return self.subset([index for index, error in enumerate(errors) if error is None])
@@ -210,7 +209,8 @@ class FileTable(Table):
         self, paths: Sequence[Path], targets: Targets, root: Path, ids: Sequence[str] | None = None
     ) -> None:
         self._paths = list(paths)
-        super().__init__(targets, [_relative(path, root) for path in paths] if ids is None else ids)
+        names = [(path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in paths]
+        super().__init__(targets, names if ids is None else ids)
 
     def image(self, index: int) -> Tensor:
         """Decodes one file, `(3, H, W)` uint8.
@@ -255,13 +255,13 @@ class ItemTable(Table):
         items: N items; fetching one may decode it.
         pick: Takes the image out of an item: one of PIL, or what else `vimlight.data.pictures.rgb_tensor` takes.
         targets: See `Table`.
-        name: What the ids start with.
+        name: What the ids start with, or N ids.
     """
 
-    def __init__(self, items: Any, pick: Callable[[Any], Any], targets: Targets, name: str) -> None:
+    def __init__(self, items: Any, pick: Callable[[Any], Any], targets: Targets, name: str | Sequence[str]) -> None:
         self._items = items
         self._pick = pick
-        super().__init__(targets, [f"{name}/{index}" for index in range(len(items))])
+        super().__init__(targets, [f"{name}/{index}" for index in range(len(items))] if isinstance(name, str) else name)
 
     def image(self, index: int) -> Tensor:
         """Fetches one image, `(3, H, W)` uint8.
@@ -339,6 +339,7 @@ class Source:
         train: Images to learn from.
         val: Images for validation, if the data set sets some apart.
         test: Images for the test, if the data set sets some apart.
+        final: Those of train and val together, if the data set wants the fit after all was chosen to see them.
     """
 
     name: str
@@ -347,6 +348,13 @@ class Source:
     train: Table
     test: Table | None = None
     val: Table | None = None
+    final: Table | None = None
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The tables that there are, by name."""
+        named = ((name, getattr(self, name)) for name in ("train", "val", "test", "final"))
+        return {name: table for name, table in named if table is not None}
 
     def __post_init__(self) -> None:
         """Checks the targets.
@@ -358,9 +366,7 @@ class Source:
         from vimlight.tasks import TASKS
 
         layout = TASKS[self.kind].layout
-        for split, table in (("train", self.train), ("val", self.val), ("test", self.test)):
-            if table is None:
-                continue
+        for split, table in self.tables.items():
             if not len(table):
                 raise DataError(f"data set {self.name!r} has no image in its {split} part")
             try:
@@ -373,27 +379,22 @@ class Source:
         """Returns the source without the images that cannot be read; see `Table.readable`."""
         from vimlight.tasks import TASKS
 
-        layout = TASKS[self.kind].layout
-        return self._each(lambda table: table.readable(layout))
+        return self._each(lambda table: table.readable(TASKS[self.kind].layout))
 
     def over(self, background: str) -> Source:
         """Returns the source with transparent pixels over a colour, as CSS names it."""
         return self._each(lambda table: table.over(background))
 
     def _each(self, change: Callable[[Table], Table]) -> Source:
-        test, val = self.test and change(self.test), self.val and change(self.val)
-        return replace(self, train=change(self.train), test=test, val=val)
+        changed: dict[str, Any] = {name: change(table) for name, table in self.tables.items()}
+        return replace(self, **changed)
 
 
 def _check_disjoint(source: Source) -> None:
     seen: dict[str, str] = {}
-    for split, table in (("train", source.train), ("val", source.val), ("test", source.test)):
-        for file in table._paths if isinstance(table, FileTable) else ():
+    for split, table in source.tables.items():
+        for file in table._paths if isinstance(table, FileTable) and split != "final" else ():
             first = seen.setdefault(os.path.normpath(file.absolute()), split)
             if first != split:
-                parts = f"in its {first} part and in its {split} part"
-                raise DataError(f"data set {source.name!r}: {file} is {parts}; leave one out")
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+                where = f"{file} is in its {first} part and in its {split} part"
+                raise DataError(f"data set {source.name!r}: {where}; leave one out")

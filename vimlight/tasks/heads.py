@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,13 +67,14 @@ class AffineHead(nn.Module):
         return self.solve(task.examples(features, targets, len(targets)), task, solver)
 
     @torch.no_grad()
-    def solve(self, examples: Examples, task: Task, solver: str) -> Solution:
+    def solve(self, examples: Examples, task: Task, solver: str, factor: float = 1.0) -> Solution:
         """Sets the head in closed form; the outputs are calibrated on images left out.
 
         Args:
             examples: What it is fitted to.
             task: The task.
             solver: Name in `SOLVERS`.
+            factor: How many times as strong the regularisation is as leaving one out would have it.
 
         Returns:
             The solution, with its leave-one-out scores.
@@ -84,10 +86,13 @@ class AffineHead(nn.Module):
         width = examples.vectors.shape[1]
         if width != self.weight.shape[1]:
             raise ConfigError(f"the head takes {self.weight.shape[1]} features, got {width}")
-        solution = SOLVERS[solver](examples.vectors, examples.columns, images=examples.images)
-        factor, middle = task.calibrate(solution.left_out, examples.columns)
-        self.weight.copy_(solution.weight * torch.as_tensor(factor, device=self.weight.device).reshape(-1, 1))
-        self.bias.copy_((solution.bias - middle) * factor)
+        fit = partial(SOLVERS[solver], examples.vectors, examples.columns, images=examples.images)
+        solution = fit()
+        if factor != 1.0:
+            solution = fit([solution.strength * factor])
+        scale, middle = task.calibrate(solution.left_out, examples.columns)
+        self.weight.copy_(solution.weight * torch.as_tensor(scale, device=self.weight.device).reshape(-1, 1))
+        self.bias.copy_((solution.bias - middle) * scale)
         self.mean.copy_(solution.mean)
         self.scale.copy_(solution.scale)
         return solution
@@ -131,11 +136,11 @@ class ScaledOutputs(nn.Module):
             self.spread.copy_(spread)
 
     @torch.no_grad()
-    def solve(self, examples: Examples, task: Task, solver: str) -> Solution:
+    def solve(self, examples: Examples, task: Task, solver: str, factor: float = 1.0) -> Solution:
         """Sets the head in closed form, which knows middle and spread itself; see `AffineHead.solve`."""
         self.middle.zero_()
         self.spread.fill_(1)
-        solution: Solution = self.body.solve(examples, task, solver)  # type: ignore[operator]  # can be solved
+        solution: Solution = self.body.solve(examples, task, solver, factor)  # type: ignore[operator]  # can be solved
         return solution
 
 
@@ -174,10 +179,10 @@ class EnsembleHead(nn.Module):
             if start is not None:
                 start(stream, targets)
 
-    def solve(self, examples: Examples, task: Task, solver: str) -> list[Solution]:
+    def solve(self, examples: Examples, task: Task, solver: str, factor: float = 1.0) -> list[Solution]:
         """Sets each head in closed form; see `AffineHead.solve`. Vectors are `(M, K, D)`."""
         return [
-            head.solve(examples._replace(vectors=stream), task, solver)  # type: ignore[operator]  # can be solved
+            head.solve(examples._replace(vectors=stream), task, solver, factor)  # type: ignore[operator]  # can be solved
             for head, stream in zip(self.heads, examples.vectors.unbind(1), strict=True)
         ]
 
