@@ -16,10 +16,10 @@ from torch import Tensor
 from vimlight.data.classes import Classes, choose_classes, vocabulary
 from vimlight.data.columns import read_columns
 from vimlight.data.labels import has_several, label_flags, label_numbers, read_labels
+from vimlight.data.listings import check_files
 from vimlight.data.sources import SOURCES
 from vimlight.data.tables import FileTable, Source
 from vimlight.errors import ConfigError, DataError, unknown_name
-from vimlight.tasks import TASKS
 from vimlight.tasks.targets import FLAGS, LABELS, NUMBERS
 
 __all__ = ["manifest"]
@@ -89,6 +89,8 @@ def manifest(
 
 def _kind(kind: str | None, number_columns: list[str] | None, labels: Sequence[Any], separator: str | None) -> str:
     """Returns the kind of task asked for, or else the one that the columns look like."""
+    from vimlight.tasks import TASKS
+
     if kind is None and number_columns:
         return "regression"
     if kind is None:
@@ -118,6 +120,8 @@ def _numbers(file: Path, rows: Mapping[str, Sequence[Any]], columns: Sequence[st
 def _labels(
     file: Path, column: Sequence[Any], kind: str, separator: str | None, classes: Classes | None
 ) -> tuple[tuple[str, ...], Tensor]:
+    from vimlight.tasks import TASKS
+
     several = TASKS[kind].layout is FLAGS
     named = tuple(map(str, classes or ()))
     cells = read_labels(column, str(file), separator=separator if several else None, named=named)
@@ -127,9 +131,7 @@ def _labels(
 
 def _existing(file: Path, paths: Sequence[Any], root: Path) -> list[Path]:
     images = [root / str(path) for path in paths]
-    missing = [image for image in images if not image.is_file()]
-    if missing:
-        raise DataError(f"{file}: {len(missing)} of {len(images)} images do not exist; the first: {missing[0]}")
+    check_files(file, images)
     return images
 
 

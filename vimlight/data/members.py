@@ -1,0 +1,52 @@
+"""Collections of data sets that are read as one source: what each of them has, and what of it is on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vimlight.errors import ConfigError, unknown_name
+from vimlight.registry import Registry
+
+__all__ = ["MEMBERS", "Member", "members_of"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A data set of a collection.
+
+    Attributes:
+        name: What the source's own argument calls it.
+        group: The group that means are taken over first; empty where there are none.
+        missing: The file or folder that it needs and that is not there; empty where all is.
+    """
+
+    name: str
+    group: str = ""
+    missing: str = ""
+
+
+MEMBERS: Registry[Callable[..., list[Member]]] = Registry("collection of data sets", "vimlight.data.sources")
+"""By the source's name, a function from the folder of a collection to all its members in their usual order."""
+
+
+def members_of(name: str, arguments: Mapping[str, Any]) -> list[Member]:
+    """Returns the data sets of a collection, and what of each is missing on disk.
+
+    Args:
+        name: The source's name, such as `"vtab1k"`.
+        arguments: `root`, the folder of the collection.
+
+    Raises:
+        ConfigError: If there is no `root`.
+        DataError: If there is no such folder.
+        UnknownNameError: If there is no such collection or argument.
+    """
+    list_members = MEMBERS[name]
+    for key in arguments:
+        if key != "root":
+            raise unknown_name(f"argument of the collection {name!r}:", key, ["root"])
+    if "root" not in arguments:
+        raise ConfigError(f"the collection {name!r} needs its folder: --args root=...")
+    return list_members(str(arguments["root"]))

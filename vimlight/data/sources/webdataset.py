@@ -1,0 +1,114 @@
+"""Folders of WebDataset tar files as CLIP_benchmark writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vimlight.data.listings import read_lines
+from vimlight.data.pictures import open_picture
+from vimlight.data.sources import SOURCES
+from vimlight.data.sources.image_folder import existing_folder
+from vimlight.data.tables import ItemTable, Source
+from vimlight.data.tar_samples import Sample, read_samples
+from vimlight.errors import DataError
+
+__all__ = ["webdataset"]
+
+IMAGES = ("webp", "png", "jpg", "jpeg")
+_KINDS = {"classification": "cls", "multilabel": "npy"}
+
+
+@SOURCES.register("webdataset")
+def webdataset(root: str, train: str = "train", val: str | None = None, test: str | None = "test") -> Source:
+    """Opens a folder of tar files, with names of classes in `classnames.txt`.
+
+    Images are read where they are in the tar files, nothing is unpacked.
+
+    Args:
+        root: The folder: `root/SPLIT/nshards.txt` with the number of shards, `root/SPLIT/0.tar` and so on with an
+            image (`webp`, `png` or `jpg`) and a label (`cls`, or `npy` of zeros and ones) for each key,
+            `root/classnames.txt` with a name a line, and `root/dataset_type.txt` where labels are several an image.
+        train: Folder of the images to learn from.
+        val: Folder of images for validation; without one, some of the others are lent.
+        test: Folder of images for the test; without one, some of the others are set apart.
+
+    Raises:
+        DataError: If a file is missing or malformed, a shard is damaged, or the samples have no classes.
+    """
+    folder = existing_folder(root)
+    kind = _kind(folder)
+    # An empty line is a class without a name, so that numbers keep their meaning.
+    names = tuple(_lines(folder / "classnames.txt"))
+    tables = {
+        split: _table(folder / part, kind, len(names))
+        for split, part in (("train", train), ("val", val), ("test", test))
+        if part is not None
+    }
+    return Source(folder.name, kind, names, **tables)
+
+
+def _kind(folder: Path) -> str:
+    file = folder / "dataset_type.txt"
+    kind = read_lines(file)[0] if file.is_file() and read_lines(file) else "classification"
+    if kind not in _KINDS:
+        raise DataError(f"{file} says {kind!r}; expected {' or '.join(_KINDS)}, whose images have classes")
+    return kind
+
+
+def _lines(file: Path) -> list[str]:
+    if not file.is_file():
+        raise DataError(f"{file} does not exist; expected the name of a class in each line")
+    text = file.read_text(encoding="utf-8-sig")
+    return [line.strip() for line in text.removesuffix("\n").split("\n")]
+
+
+def _table(folder: Path, kind: str, count: int) -> ItemTable:
+    if not folder.is_dir():
+        beside = sorted(path.parent.name for path in folder.parent.glob("*/nshards.txt"))
+        raise DataError(
+            f"folder {folder} does not exist; found: {', '.join(beside) or 'none'}; choose with train, val and test"
+        )
+    samples = [sample for shard in _shards(folder) for sample in read_samples(shard)]
+    if not samples:
+        raise DataError(f"the shards in {folder} hold no sample")
+    read = _label if kind == "classification" else _flags
+    targets = torch.stack([read(sample, count) for sample in samples])
+    ids = [f"{folder.name}/{sample.file.stem}/{sample.key}" for sample in samples]
+    return ItemTable(samples, _picture, targets, ids)
+
+
+def _shards(folder: Path) -> list[Path]:
+    file = folder / "nshards.txt"
+    lines = read_lines(file)
+    if len(lines) != 1 or not lines[0].isdecimal():
+        raise DataError(f"{file}: expected the number of shards, got {' '.join(lines)!r}")
+    return [folder / f"{number}.tar" for number in range(int(lines[0]))]
+
+
+def _label(sample: Sample, count: int) -> Tensor:
+    content = sample.read(["cls"]).getvalue()
+    text = content.decode("utf-8", errors="replace").strip()
+    if not text.isdecimal() or int(text) >= count:
+        raise DataError(
+            f"{sample.file}: label of {sample.key!r}: expected a number from 0 to {count - 1}, got {text!r}"
+        )
+    return torch.tensor(int(text))
+
+
+def _flags(sample: Sample, count: int) -> Tensor:
+    try:
+        flags = np.load(sample.read(["npy"]), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{sample.file}: label of {sample.key!r} is no array of numpy: {error}") from error
+    if flags.shape != (count,) or not np.isin(flags, (0, 1)).all():
+        raise DataError(f"{sample.file}: label of {sample.key!r}: expected {count} zeros and ones, got {flags.shape}")
+    return torch.from_numpy(flags.astype(np.int64))
+
+
+def _picture(sample: Sample) -> Image.Image:
+    return open_picture(sample.read(IMAGES))
