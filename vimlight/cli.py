@@ -30,6 +30,7 @@ _TOOLS = {
     "evaluate": "compare methods on logit caches by a named protocol",
     "export": "write a trained downstream model as one file: ONNX, torch.export, or weights of a timm model",
     "zoo": "list, show, add, remove, verify, export and import modules",
+    "data": "list the data sources, and show what they take and what is in a data set",
 }
 
 _USAGE = f"""vimlight {__version__}: small modules on one frozen backbone, aggregated for few-shot tasks
