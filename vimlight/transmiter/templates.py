@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vimlight.data.coop_files import DATASETS
+from vimlight.data.listings import read_lines
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.progress import track
 from vimlight.transmiter.models import ImageTextModel
@@ -15,31 +18,44 @@ from vimlight.transmiter.texts import check_names, prompts_of
 
 __all__ = ["TEMPLATE_SETS", "class_features", "templates_of"]
 
-TEMPLATE_SETS = ("openai", "simple")
+_OF_OPEN_CLIP = ("openai", "simple")
+_OF_COOP = {f"coop/{name}": dataset.prompt for name, dataset in DATASETS.items()}
+TEMPLATE_SETS = (*_OF_OPEN_CLIP, *_OF_COOP)
 
 
 def templates_of(templates: str | Sequence[str]) -> list[str]:
     """Returns prompts with `{}` for the class name.
 
     Args:
-        templates: One template, several, or the name of a set that ships with open_clip: `"openai"` (80 prompts) or
-            `"simple"` (7 of them).
+        templates: One template, several, a text file of one a line such as CLIP_benchmark's
+            `zeroshot_classification_templates.txt`, or the name of a set: `"openai"` (80 prompts) and `"simple"` (7 of
+            them) ship with open_clip, and `"coop/oxford_pets"` is the one that CoOp uses for that data set.
 
     Raises:
         UnknownNameError: If there is no such set.
-        ConfigError: If a template lacks its `{}`.
+        ConfigError: If a template lacks its `{}`, or in a file `{c}`.
+        DataError: If there is no such file.
     """
     if isinstance(templates, str) and "{}" not in templates:
-        if templates not in TEMPLATE_SETS:
-            raise unknown_name("set of templates", templates, TEMPLATE_SETS)
-        import open_clip
-
-        return [make("{}") for make in getattr(open_clip, f"{templates.upper()}_IMAGENET_TEMPLATES")]
-    found = [templates] if isinstance(templates, str) else list(templates)
+        found = _named(templates)
+    else:
+        found = [templates] if isinstance(templates, str) else list(templates)
     for template in found or [""]:
         if template.count("{}") != 1:
             raise ConfigError(f"template {template!r} must have {{}} once, where the class name goes")
     return found
+
+
+def _named(name: str) -> list[str]:
+    if name.endswith(".txt"):
+        return [line.replace("{c}", "{}") for line in read_lines(Path(name).expanduser())]
+    if name in _OF_COOP:
+        return [_OF_COOP[name]]
+    if name not in TEMPLATE_SETS:
+        raise unknown_name("set of templates", name, TEMPLATE_SETS)
+    import open_clip
+
+    return [make("{}") for make in getattr(open_clip, f"{name.upper()}_IMAGENET_TEMPLATES")]
 
 
 def class_features(

@@ -9,9 +9,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_models import SIZE, write_open_clip
 
+from vimlight.data.coop_files import DATASETS
 from vimlight.data.transforms import normalise
 from vimlight.embedded import load_pair_model
-from vimlight.errors import CheckpointError, ConfigError, UnknownNameError
+from vimlight.errors import CheckpointError, ConfigError, DataError, UnknownNameError
 from vimlight.transmiter.cache.images import fit_like_open_clip
 from vimlight.transmiter.models import load_model
 from vimlight.transmiter.templates import class_features, templates_of
@@ -113,6 +114,21 @@ def test_templates_by_name():
         templates_of("opanai")
     with pytest.raises(ConfigError, match=r"template 'a cat' must have {} once"):
         templates_of(["a {}", "a cat"])
+
+
+@pytest.mark.parametrize(("name", "dataset"), DATASETS.items())
+def test_coop_has_a_prompt_for_each_of_its_data_sets(name, dataset):
+    assert templates_of(f"coop/{name}") == [dataset.prompt]
+
+
+def test_templates_of_a_file(tmp_path):
+    file = tmp_path / "zeroshot_classification_templates.txt"
+    file.write_text("a photo of a {c}.\na {} in a game\n")
+    assert templates_of(str(file)) == ["a photo of a {}.", "a {} in a game"]
+    with pytest.raises(DataError, match=r"templates.text.txt does not exist"):
+        templates_of(str(tmp_path / "templates.text.txt"))
+    with pytest.raises(UnknownNameError, match=r"unknown set of templates 'coop/oxford_pet'; did you mean 'coop/oxford_p"):
+        templates_of("coop/oxford_pet")
 
 
 @pytest.mark.parametrize(
