@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_sources import ARGUMENTS, WITH_TARGETS_IN_IMAGES
 from tiny_data import TURNS, Input, write_turned
+from tiny_sources import ARGUMENTS, WITH_TARGETS_IN_IMAGES
 
 from vimlight.data import MidstreamDataModule, TensorTable, load_source
 from vimlight.data.extents import check_extent

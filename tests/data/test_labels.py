@@ -336,7 +336,7 @@ def test_a_name_that_two_classes_share_cannot_be_chosen():
 
 
 def test_masks_name_their_classes_by_number_where_no_file_does(flowers):
-    from test_sources import mask_folder
+    from tiny_sources import mask_folder
 
     arguments = mask_folder(flowers)
     file = flowers.parent / "masks" / "classes.txt"

@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 import torch
 from tiny_data import write_idx, write_image
-from tiny_sources import RNG, arguments_of, files, idx_folder, saved_hub_set, write_csv
+from tiny_sources import RNG, WITH_TARGETS_IN_IMAGES, arguments_of, files, idx_folder, saved_hub_set, write_csv
 
 from vimlight.data import SOURCES, Source, list_sources, load_source
 from vimlight.data.scenes import SCENE_TASKS
 from vimlight.errors import ConfigError, DataError, UnknownNameError, VimlightError
 from vimlight.tasks import TASKS
-
-# Those whose images are files with targets that lie in them.
-WITH_TARGETS_IN_IMAGES = ("coco_detection", "depth_folder", "mask_folder", "voc_detection", "voc_segmentation")
 
 
 @pytest.mark.parametrize("name", list_sources())

@@ -58,9 +58,8 @@ def _write_imagenet(folder, names, train, test, size):
     for split, count in (("train", train), ("val", test)):
         for label in range(len(names)):
             for number in range(count):
-                write_image(
-                    folder / "images" / split / f"n{label:08d}" / f"{number}.JPEG", size, (50 * label % 256, 9, 9), number
-                )
+                file = folder / "images" / split / f"n{label:08d}" / f"{number}.JPEG"
+                write_image(file, size, (50 * label % 256, 9, 9), number)
     lines = [f"n{label:08d} {name}" for label, name in reversed(list(enumerate(names)))]
     (folder / "classnames.txt").write_text("\n".join(lines) + "\n")
     return folder

@@ -133,6 +133,9 @@ ARGUMENTS = {
     "scenes": lambda flowers: {"task": "letters", "train": 30, "test": 30, "size": 32},
 }
 
+# Those whose images are files with targets that lie in them.
+WITH_TARGETS_IN_IMAGES = ("coco_detection", "depth_folder", "mask_folder", "voc_detection", "voc_segmentation")
+
 
 def arguments_of(name, flowers):
     """Returns the arguments of a source, having written its data; one that needs none needs no entry either."""

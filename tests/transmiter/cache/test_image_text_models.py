@@ -127,7 +127,7 @@ def test_templates_of_a_file(tmp_path):
     assert templates_of(str(file)) == ["a photo of a {}.", "a {} in a game"]
     with pytest.raises(DataError, match=r"templates.text.txt does not exist"):
         templates_of(str(tmp_path / "templates.text.txt"))
-    with pytest.raises(UnknownNameError, match=r"unknown set of templates 'coop/oxford_pet'; did you mean 'coop/oxford_p"):
+    with pytest.raises(UnknownNameError, match=r"set of templates 'coop/oxford_pet'; did you mean 'coop/oxford_pets'"):
         templates_of("coop/oxford_pet")
 
 
