@@ -10,6 +10,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# The first backward pass starts a thread for every device that torch knows of, and a process with such threads cannot
+# fork. Tracing makes devices known that are not there, so the first one comes before it.
+torch.ones(1, requires_grad=True).sum().backward()
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
 from tiny_data import Input, write_image
+from torch._subclasses import FakeTensorMode
 
 from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
 from vimlight.errors import ConfigError, DataError, UnknownNameError
@@ -209,6 +210,9 @@ class IdsOnDisk(Recorder):
 
 
 def test_two_processes_share_the_batches_of_one(tmp_path):
+    with FakeTensorMode():
+        # As if a model had been traced before.
+        torch.ones(1)
     (tmp_path / "two").mkdir()
     one = Recorder()
     trainer(tmp_path).fit(one, DownstreamDataModule("digits", shots=4, batch_size=10))
