@@ -6,7 +6,6 @@ import importlib.util
 import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +17,8 @@ from vimlight.errors import ExportError
 from vimlight.quiet import quiet
 
 __all__ = [
-    "CARD", "Packed", "can_run_onnx", "deviation", "onnx_bytes", "packed_onnx", "packed_program", "program_bytes",
-    "run_onnx", "run_program", "trace",
+    "CARD", "Packed", "can_run_onnx", "deviation", "loaded_onnx", "loaded_program", "onnx_bytes", "packed_onnx",
+    "packed_program", "program_bytes", "trace",
 ]  # fmt: skip
 
 # Name of the card in a file's metadata.
@@ -44,13 +43,13 @@ class Packed(NamedTuple):
 def packed_onnx(program: ExportedProgram, card: str, output: str, opset: int | None = None) -> Packed:
     """Returns an ONNX file with a card under `vimlight` in its metadata; see `onnx_bytes`."""
     content = onnx_bytes(program, {"vimlight": card}, output, opset)
-    return Packed(content, partial(run_onnx, content) if can_run_onnx() else None)
+    return Packed(content, loaded_onnx(content) if can_run_onnx() else None)
 
 
 def packed_program(program: ExportedProgram, card: str) -> Packed:
     """Returns a file for `torch.export.load` with a card; see `program_bytes`."""
     content = program_bytes(program, card)
-    return Packed(content, partial(run_program, content))
+    return Packed(content, loaded_program(content))
 
 
 @torch.no_grad()
@@ -132,15 +131,17 @@ def onnx_bytes(program: ExportedProgram, card: Mapping[str, str], output: str, o
     return content
 
 
-def run_program(content: bytes, images: Tensor) -> Any:
-    """Runs the content of a file of `program_bytes`.
+def loaded_program(content: bytes) -> Callable[[Tensor], Any]:
+    """Loads the content of a file of `program_bytes`.
 
     Args:
         content: The content.
-        images: `(N, ...)`.
+
+    Returns:
+        From images `(N, ...)` to its answers.
     """
-    with _quiet(), torch.no_grad():
-        return torch.export.load(io.BytesIO(content)).module()(images)
+    with _quiet():
+        return torch.export.load(io.BytesIO(content)).module()
 
 
 def can_run_onnx() -> bool:
@@ -148,23 +149,26 @@ def can_run_onnx() -> bool:
     return importlib.util.find_spec("onnxruntime") is not None
 
 
-def run_onnx(content: bytes, images: Tensor) -> list[Tensor]:
-    """Runs the content of an ONNX file with onnxruntime on the CPU.
+def loaded_onnx(content: bytes) -> Callable[[Tensor], list[Tensor]]:
+    """Loads the content of an ONNX file into onnxruntime on the CPU.
 
     Args:
         content: The content.
-        images: `(N, ...)`.
 
     Returns:
-        The outputs, in order.
+        From images `(N, ...)` to the outputs, in order.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    found = session.run(None, {session.get_inputs()[0].name: images.cpu().numpy()})
-    return [torch.from_numpy(array) for array in found]
+
+    def run(images: Tensor) -> list[Tensor]:
+        found = session.run(None, {session.get_inputs()[0].name: images.cpu().numpy()})
+        return [torch.from_numpy(array) for array in found]
+
+    return run
 
 
 def deviation(found: Any, expected: Any) -> float:
