@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from numerics import shaken
 
+from vimlight.backbone import create_backbone
+from vimlight.deployment import deploy
 from vimlight.downstream import DownstreamModule
 from vimlight.plugins import create_plugin
 from vimlight.zoo import Zoo
 
 CLASSES = ["ant", "bee", "cat", "dog"]
+VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
+
+
+@pytest.fixture(scope="session")
+def vit():
+    """One block, since a graph takes as long as it has nodes; the convolutional backbone has several."""
+    torch.manual_seed(0)
+    return create_backbone("vit_tiny_patch16_224", **VIT)
 
 
 @pytest.fixture
@@ -19,20 +31,26 @@ def images(backbone):
     return torch.randn(5, 3, *backbone.preprocessing.size, generator=torch.Generator().manual_seed(1))
 
 
+def train(folder, backbone, kinds=("convpass", "convpass"), aggregator="ens_moe", **options):
+    zoo = Zoo(folder / "zoo")
+    for number, kind in enumerate(kinds):
+        zoo.add(f"{number}", shaken(create_plugin(kind, backbone), 0.5, number), overwrite=True)
+    model = DownstreamModule(
+        backbone, zoo=str(zoo.path), aggregator=aggregator, class_names=CLASSES, **{"readout": "last", **options}
+    )
+    for number, part in enumerate(model.trainable_modules().values()):
+        shaken(part, 0.5, number)
+    model.aggregator.start_from(torch.arange(len(kinds)) * 0.3)
+    return model.eval()
+
+
 @pytest.fixture
 def trained(tmp_path):
     """Returns a function from plug-in types to a downstream model over a zoo of one module of each."""
+    return partial(train, tmp_path)
 
-    def make(backbone, kinds=("convpass", "convpass"), aggregator="ens_moe", **options):
-        zoo = Zoo(tmp_path / "zoo")
-        for number, kind in enumerate(kinds):
-            zoo.add(f"{number}", shaken(create_plugin(kind, backbone), 0.5, number), overwrite=True)
-        model = DownstreamModule(
-            backbone, zoo=str(zoo.path), aggregator=aggregator, class_names=CLASSES, **{"readout": "last", **options}
-        )
-        for number, part in enumerate(model.trainable_modules().values()):
-            shaken(part, 0.5, number)
-        model.aggregator.start_from(torch.arange(len(kinds)) * 0.3)
-        return model.eval()
 
-    return make
+@pytest.fixture(scope="session")
+def deployed(vit, tmp_path_factory):
+    """A deployed sum of two modules, for tests that only read it."""
+    return deploy(train(tmp_path_factory.mktemp("deployed"), vit))

@@ -128,8 +128,7 @@ def test_the_card_says_what_is_needed(vit, trained):
     assert card["fingerprint"] == vit.fingerprint
 
 
-def test_it_has_one_mode_and_may_be_a_part_of_others(vit, trained):
-    deployed = deploy(trained(vit))
+def test_it_has_one_mode_and_may_be_a_part_of_others(deployed):
     whole = torch.nn.Sequential(deployed, torch.nn.Softmax(dim=1)).train()
     assert not deployed.training
     images = torch.randn(2, 3, 32, 32)
@@ -158,8 +157,7 @@ def test_a_model_that_cannot_be_traced_is_refused(vit, trained, monkeypatch, cap
     assert capsys.readouterr() == ("", ""), "torch keeps what it could trace to itself"
 
 
-def test_a_graph_that_answers_otherwise_is_refused(vit, trained):
-    deployed = deploy(trained(vit))
+def test_a_graph_that_answers_otherwise_is_refused(deployed):
     with pytest.raises(ExportError, match=r"the answers of the copy differ from the trained model's by \d"):
         deployed.check(lambda images: deployed(images) + 0.1, "the copy")
     with pytest.raises(ExportError, match="by nan"):
