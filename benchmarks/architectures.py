@@ -47,13 +47,13 @@ def small_backbone(module: str, size: tuple[int, int] | None = None) -> Backbone
     return create_backbone(name, **{"img_size": size or sizes[0], **arguments})
 
 
-def row(module: str) -> str:
+def row(module: str, backbone: Backbone) -> str:
     """Returns a module's row of the table.
 
     Args:
         module: A module of timm.
+        backbone: Its small model.
     """
-    backbone = small_backbone(module)
     sites, blocks = backbone.all_sites, backbone.blocks
     image = torch.zeros(1, 3, *backbone.preprocessing.size)
     with torch.no_grad():
@@ -86,7 +86,8 @@ def main() -> None:
     """Writes the table."""
     names = ["module", "model", "blocks", "branches", "layers", "grid", "maps", *list_plugins()]
     head = [_line(names), _line(["---", "---", *["---:"] * (len(names) - 2)])]
-    FILE.write_text(_INTRODUCTION + "\n".join([*head, *map(row, ARCHITECTURES)]) + "\n")
+    rows = (row(module, small_backbone(module)) for module in ARCHITECTURES)
+    FILE.write_text(_INTRODUCTION + "\n".join([*head, *rows]) + "\n")
     print(f"wrote {FILE}")
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import pytest
 import timm
 import torch
+from torch import Tensor
 
 from benchmarks.architecture_table import ARCHITECTURES
 from benchmarks.architectures import FILE, row, small_backbone
-from vimlight.backbone import READOUTS
+from vimlight.backbone import READOUTS, Backbone
 from vimlight.backbone.readout import map_levels
 from vimlight.plugins import Attachment, Slot, attach, create_plugin, list_plugins
 from vimlight.plugins.base import LoopedUnits
@@ -27,10 +29,11 @@ UNREACHED = {
     ("vgg", "repadapter"): 1,
 }
 MODULES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ARCHITECTURES]
-SIZES = [
-    pytest.param(name, size, marks=() if name in QUICK and size is not sizes[0] else pytest.mark.slow)
+# The first size is that of the backbone which the other tests share.
+OTHER_SIZES = [
+    pytest.param(name, size, marks=() if name in QUICK else pytest.mark.slow)
     for name, (_, _, sizes) in ARCHITECTURES.items()
-    for size in sizes
+    for size in sizes[1:]
 ]
 
 
@@ -51,21 +54,25 @@ def backbone_of(module, size=None):
     return backbone
 
 
-@pytest.fixture(scope="module")
-def made():
-    """The last backbone, with images and features, so that the tests of one module share it."""
-    return {}
+def images_of(size):
+    return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture
-def case(made, request):
-    module = request.param
-    if module not in made:
-        made.clear()
-        backbone = backbone_of(module)
-        images = torch.randn(2, 3, *backbone.preprocessing.size, generator=torch.Generator().manual_seed(1))
-        made[module] = (backbone, images, backbone(images))
-    return made[module]
+class Case(NamedTuple):
+    """A backbone of a module of timm, with images and features."""
+
+    module: str
+    backbone: Backbone
+    images: Tensor
+    last: Tensor
+
+
+@pytest.fixture(scope="module", params=MODULES)
+def case(request):
+    """One of every module; because of the scope, all tests of one run one after the other and share it."""
+    backbone = backbone_of(request.param)
+    images = images_of(backbone.preprocessing.size)
+    return Case(request.param, backbone, images, backbone(images))
 
 
 def plugin_of(kind, backbone, seed=5):
@@ -85,10 +92,8 @@ def test_every_module_of_timm_is_in_the_table():
     assert sorted(ARCHITECTURES) == sorted(modules)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_the_written_table_is_current(module):
-    torch.manual_seed(0)
-    assert row(module) in FILE.read_text().splitlines()
+def test_the_written_table_is_current(case):
+    assert row(case.module, case.backbone) in FILE.read_text().splitlines()
 
 
 @pytest.mark.parametrize("line", FILE.read_text().splitlines()[-len(ARCHITECTURES) :], ids=lambda line: line.split()[1])
@@ -100,15 +105,12 @@ def test_every_type_reaches_every_block_but_those_that_are_explained(line):
         assert found == wanted, kind
 
 
-@pytest.mark.parametrize("case", MODULES, indirect=True)
 def test_the_place_of_a_layer_is_none_of_a_branch(case):
-    backbone, _, _ = case
-    assert not {site.place for site in backbone.all_sites.layers} & {"attn", "mlp", "block"}
+    assert not {site.place for site in case.backbone.all_sites.layers} & {"attn", "mlp", "block"}
 
 
-@pytest.mark.parametrize("case", MODULES, indirect=True)
 def test_readouts_begin_with_the_features_of_timm(case):
-    backbone, images, last = case
+    _, backbone, images, last = case
     model = timm.create_model(backbone.name, num_classes=0, **_arguments(backbone)).eval()
     model.load_state_dict(backbone.model.state_dict())
     with torch.no_grad():
@@ -130,10 +132,7 @@ def _arguments(backbone):
     return {"img_size": sizes[0], **arguments}
 
 
-@pytest.mark.parametrize(("module", "size"), SIZES)
-def test_maps_are_those_of_timm_at_the_same_positions(module, size):
-    backbone = backbone_of(module, size)
-    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+def check_maps(backbone, images):
     with torch.no_grad():
         every = backbone.model.forward_intermediates(images, intermediates_only=True)
     wanted = [every[level] for level in map_levels([tuple(x.shape[2:]) for x in every])]
@@ -142,10 +141,18 @@ def test_maps_are_those_of_timm_at_the_same_positions(module, size):
     assert all(close(found, right) for found, right in zip(maps, wanted, strict=True))
 
 
+def test_maps_are_those_of_timm(case):
+    check_maps(case.backbone, case.images)
+
+
+@pytest.mark.parametrize(("module", "size"), OTHER_SIZES)
+def test_maps_of_other_sizes_are_those_of_timm_at_the_same_positions(module, size):
+    check_maps(backbone_of(module, size), images_of(size))
+
+
 @pytest.mark.parametrize("kind", list_plugins())
-@pytest.mark.parametrize("case", MODULES, indirect=True)
 def test_a_plugin_has_effect_and_gradient_and_leaves_no_trace(case, kind):
-    backbone, images, last = case
+    _, backbone, images, last = case
     plugin = plugin_of(kind, backbone)
     with attach(backbone, plugin):
         moved = backbone(images)
@@ -162,10 +169,9 @@ def test_a_plugin_has_effect_and_gradient_and_leaves_no_trace(case, kind):
 
 
 @pytest.mark.parametrize("kind", list_plugins())
-@pytest.mark.parametrize("case", MODULES, indirect=True)
 @torch.no_grad()
 def test_the_fused_form_equals_the_loop(case, kind):
-    backbone, images, _ = case
+    _, backbone, images, _ = case
     plugins, gates = [plugin_of(kind, backbone, seed) for seed in (5, 6)], torch.tensor([0.7, -0.4])
     unit_type, outputs = plugins[0].unit_type, []
     for widen in (unit_type.widen, LoopedUnits):
