@@ -110,9 +110,9 @@ def test_a_zoo_and_a_saved_model_compute_the_same(tmp_path, name):
     zoo = imported(CONTENTS[name](), tmp_path)
     model = modelscope.load(tmp_path / "pytorch_model.pt")
     modelscope.save(model, tmp_path / "saved.pt")
-    for path in (zoo, tmp_path / "saved.pt"):
+    for other in map(modelscope.load, (zoo, tmp_path / "saved.pt")):
         for task in model.tasks:
-            assert torch.equal(modelscope.load(path)(images(), task), model(images(), task))
+            assert torch.equal(other(images(), task), model(images(), task))
 
 
 def test_a_model_in_float32_is_saved_as_it_was(tmp_path):
