@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_layouts import write_coop
 from tiny_models import SIZE, write_open_clip
 
 from vimlight.cli import main
@@ -172,13 +173,26 @@ def test_the_config_for_clip(run, tmp_path):
     assert cache.manifest.model_arguments["precision"] == "bf16"
 
 
+def test_the_config_for_coop(run, tmp_path):
+    write_coop(tmp_path / "data/coop", "oxford_pets", classes=5, train=3)
+    name = write_open_clip(tmp_path / "clip")
+    tiny = [f"--model.name={name}", "--model.pretrained=null", "--data.num_workers=0"]
+    tiny += ["--data.dataset_args.shots=2", "--partitions={base: 0-2, novel: 3-4}"]
+    run("build", "--config", CONFIGS / "cache_coop.yaml", *tiny)
+    train, val, test = (LogitCache.open(f"caches/oxford_pets/{split}") for split in ("train", "val", "test"))
+    assert train.class_names[4] == "kind_4 of oxford_pets"
+    assert [cache.labels.bincount().tolist() for cache in (train, val, test)] == [[2] * 5] * 3
+    assert train.manifest.text["templates"] == ["a photo of a {}, a type of pet."]
+    assert train.partitions == {"base": [0, 1, 2], "novel": [3, 4]}
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("cache_*.yaml")))
 def test_a_config_is_short_and_says_how_to_run_it(name):
     lines = (CONFIGS / name).read_text().splitlines()
     assert len(lines) <= 40
     assert lines[0].startswith("# ")
     assert any("vimlight cache build --config" in line for line in lines)
-    tested = {"cache_scenes.yaml", "cache_clip.yaml"}
+    tested = {"cache_scenes.yaml", "cache_clip.yaml", "cache_coop.yaml"}
     assert name in tested
 
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import zlib
 
 import numpy as np
 from PIL import Image
-from tiny_data import write_image
 
 from vimlight.data.coop_files import DATASETS
+
+
+def write_image(path, size, colour):
+    """Writes an image of about one colour, another one for another name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(zlib.crc32(path.name.encode())).integers(0, 40, (size[1], size[0], 3))
+    Image.fromarray(((np.array(colour) + noise) % 256).astype(np.uint8)).save(path)
 
 
 def write_vtab(root, task, train=(0, 0, 1, 1), val=(2, 1), test=(0, 3), size=(20, 20)):
@@ -21,9 +28,7 @@ def write_vtab(root, task, train=(0, 0, 1, 1), val=(2, 1), test=(0, 3), size=(20
         (folder / "images" / split).mkdir(parents=True, exist_ok=True)
         (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
         for number, label in enumerate(labels):
-            write_image(
-                folder / f"images/{split}/{number:06d}.jpg", size, (40 * label % 256, 90, -17 * label % 256), number
-            )
+            write_image(folder / f"images/{split}/{number:06d}.jpg", size, (40 * label, 90, -17 * label))
     return folder
 
 
@@ -42,8 +47,8 @@ def write_coop(root, dataset="oxford_pets", classes=5, train=6, val=5, test=2, s
         ]
         for split, count in counts.items()
     }
-    for number, (path, label, _) in enumerate(row for part in rows.values() for row in part):
-        write_image(folder / about.images / path, size, (50 * label % 256, 120, -25 * label % 256), number)
+    for path, label, _ in (row for part in rows.values() for row in part):
+        write_image(folder / about.images / path, size, (50 * label, 120, -25 * label))
     if about.split:
         (folder / about.split).write_text(json.dumps(rows))
         return folder
@@ -59,7 +64,7 @@ def _write_imagenet(folder, names, train, test, size):
         for label in range(len(names)):
             for number in range(count):
                 file = folder / "images" / split / f"n{label:08d}" / f"{number}.JPEG"
-                write_image(file, size, (50 * label % 256, 9, 9), number)
+                write_image(file, size, (50 * label, 9, 9))
     lines = [f"n{label:08d} {name}" for label, name in reversed(list(enumerate(names)))]
     (folder / "classnames.txt").write_text("\n".join(lines) + "\n")
     return folder
