@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 from vimlight import __version__
 from vimlight.errors import ConfigError, VimlightError, unknown_name
+from vimlight.extensions import import_extension
 
 __all__ = ["guarded", "main"]
 
@@ -25,6 +25,7 @@ _TRAINING = {
 }
 _TOOLS = {
     "demo": "train a zoo, aggregate it for few-shot tasks and compare with every simpler way",
+    "compare": "compare methods on tasks of your own, as a plan in YAML says; a broken run goes on",
     "cache": "build, import, check, merge and re-head the logit caches of image-text models",
     "transfer": "make an adapter for another model from cached logits, by a closed form",
     "evaluate": "compare methods on logit caches by a named protocol",
@@ -90,21 +91,9 @@ def _run(words: list[str]) -> None:
         place = words.index("--import")
         if place + 1 == len(words):
             raise ConfigError("--import needs the name of a module")
-        _import_extension(words[place + 1])
+        import_extension(words[place + 1])
         del words[place : place + 2]
     _dispatch(words)
-
-
-def _import_extension(name: str) -> None:
-    """Imports a user's module, from the working directory too, so that what it registers is known."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise ConfigError(f"--import {name}: there is no such module here or installed") from error
 
 
 def _dispatch(words: list[str]) -> None:

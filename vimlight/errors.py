@@ -18,6 +18,7 @@ __all__ = [
     "DataError",
     "ExportError",
     "FingerprintError",
+    "JobError",
     "PluginError",
     "UnknownNameError",
     "VimlightError",
@@ -79,6 +80,10 @@ class CheckpointError(VimlightError):
 
 class ExportError(VimlightError):
     """A model that cannot be written in another format as asked."""
+
+
+class JobError(VimlightError):
+    """A job of a comparison whose worker ended before it had a result."""
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:

@@ -19,6 +19,8 @@ class _View(Protocol):
 
     def advance(self, job: str | None) -> None: ...
 
+    def within(self, steps: float) -> None: ...
+
     def note(self, text: str) -> None: ...
 
     def stop(self) -> None: ...
@@ -54,6 +56,14 @@ class Progress:
         """
         self._view.advance(job)
 
+    def within(self, steps: float) -> None:
+        """Tells how much is done of the steps that are under way.
+
+        Args:
+            steps: The sum of their shares.
+        """
+        self._view.within(steps)
+
     def note(self, text: str) -> None:
         """Says more about where the work is, from the next line on."""
         self._view.note(text)
@@ -72,14 +82,20 @@ class _Bar:
         self._text = text
         self._bar = Bar(*columns, console=Console(file=file), transient=True)
         self._task = self._bar.add_task(text, total=total)
+        self._done, self._part = 0, 0.0
 
     def start(self) -> None:
         self._bar.start()
 
     def advance(self, job: str | None) -> None:
-        self._bar.advance(self._task)
+        self._done += 1
+        self.within(self._part)
         if job is not None:
             self.note(f"{job} done")
+
+    def within(self, steps: float) -> None:
+        self._part = steps
+        self._bar.update(self._task, completed=self._done + steps)
 
     def note(self, text: str) -> None:
         self._bar.update(self._task, description=f"{self._text}: {text}")
@@ -101,7 +117,7 @@ class Lines:
     def __init__(self, text: str, total: int | None, file: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._text, self._total, self._file, self._clock = text, total, file, clock
         self._start = self._said = clock()
-        self._done, self._note = 0, ""
+        self._done, self._part, self._note = 0, 0.0, ""
         self._lock, self._over = threading.Lock(), threading.Event()
 
     def start(self) -> None:
@@ -117,6 +133,10 @@ class Lines:
                 self._note = job
                 self._say()
         self.remind()
+
+    def within(self, steps: float) -> None:
+        """Counts what is done of the steps under way; see `Progress.within`."""
+        self._part = steps
 
     def note(self, text: str) -> None:
         """Says more in the next line."""
@@ -140,10 +160,11 @@ class Lines:
     def _say(self) -> None:
         self._said = self._clock()
         took, total = self._said - self._start, self._total
-        done = f"{self._done} done" if total is None else f"{self._done} of {total} done"
-        line = f"{self._text}: {done}{f' ({self._note})' if self._note else ''}, {_duration(took)}"
-        if total is not None and 0 < self._done < total:
-            line += f", about {_duration(took / self._done * (total - self._done))} left"
+        count = f"{self._done} done" if total is None else f"{self._done} of {total} done"
+        line = f"{self._text}: {count}{f' ({self._note})' if self._note else ''}, {_duration(took)}"
+        done = self._done + self._part
+        if total is not None and 0 < done < total:
+            line += f", about {_duration(took / done * (total - done))} left"
         print(line, file=self._file, flush=True)
 
 

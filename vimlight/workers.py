@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 
-__all__ = ["end_with_parent", "prepare_workers", "worker_context"]
+__all__ = [
+    "end_with_parent",
+    "ending_workers",
+    "leave_signals_to_parent",
+    "prepare_workers",
+    "stop_on_signals",
+    "worker_context",
+]
 
 # Elsewhere forked processes may not use what the system's libraries have started.
 _SERVED = sys.platform == "linux"
@@ -44,3 +54,59 @@ def end_with_parent() -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def leave_signals_to_parent() -> None:
+    """Lets this worker take no notice of Ctrl-C, which a terminal sends to all, and end in order when it is told to."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Lets Ctrl-C and a request to end, as cluster and shell send it, leave the block like any error.
+
+    In other threads than the main one nothing is changed.
+
+    Raises:
+        SystemExit: With code 130 or 143, as is the custom, after such a signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: object) -> None:
+    # What is on its way out is not to be stopped in the midst of that.
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def ending_workers(patience: float = 2.0) -> Iterator[None]:
+    """Ends the worker processes that the block has started, if an error leaves it.
+
+    Args:
+        patience: Seconds that they have to end in order.
+    """
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        started = [child for child in multiprocessing.active_children() if child not in before]
+        for child in started:
+            child.terminate()
+        deadline = time.monotonic() + patience
+        for child in started:
+            child.join(max(0.0, deadline - time.monotonic()))
+        for child in started:
+            if child.is_alive():
+                child.kill()
+        raise

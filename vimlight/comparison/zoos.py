@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
-import torch
 from torch.optim import AdamW
 
 from vimlight.backbone import Backbone
+from vimlight.comparison.controls import ShuffledLabels, random_like
 from vimlight.comparison.plan import RANDOM, REAL, SHUFFLED, Plan, Task
 from vimlight.comparison.processes import in_parallel, quiet_trainer, quietly
-from vimlight.data import MidstreamDataModule, Source
-from vimlight.data.target_rows import pick
+from vimlight.data import MidstreamDataModule
 from vimlight.midstream import MidstreamModule
-from vimlight.plugins import Plugin
 from vimlight.zoo import Zoo
 
 __all__ = ["ShuffledLabels", "random_like", "train_zoo"]
@@ -66,35 +62,3 @@ def _train_module(plan: Plan, zoo: Zoo, task: Task) -> None:
     )
     with quietly():
         quiet_trainer(plan, plan.epochs, limit_val_batches=1.0).fit(model, datamodule=data)
-
-
-def random_like(plugin: Plugin, seed: int) -> Plugin:
-    """Returns a module of the same shape with random weights.
-
-    Each tensor is normal, with the root mean square of the trained one.
-
-    Args:
-        plugin: The trained module.
-        seed: Decides the weights.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    twin = Plugin(
-        plugin.kind, plugin.sites, plugin.settings, plugin.fingerprint, plugin.backbone_name, plugin.preprocessing
-    )
-    with torch.no_grad():
-        for random, trained in zip(twin.parameters(), plugin.parameters(), strict=True):
-            random.copy_(torch.randn(trained.shape, generator=generator) * trained.square().mean().sqrt().cpu())
-    return twin
-
-
-class ShuffledLabels(MidstreamDataModule):
-    """A midstream data set whose training labels are dealt out at random: the control for what labels teach."""
-
-    @cached_property
-    def source(self) -> Source:
-        """The data set with shuffled labels."""
-        source = super().source
-        order = torch.randperm(len(source.train), generator=torch.Generator().manual_seed(self.seed))
-        train = copy.copy(source.train)
-        train.targets = pick(source.train.targets, order)
-        return dataclasses.replace(source, train=train)

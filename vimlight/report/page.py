@@ -81,6 +81,16 @@ class Page:
         """
         self._add_table(header, [[(text, False) for text in row] for row in rows], caption)
 
+    def marked(self, header: Sequence[str], rows: Sequence[Sequence[tuple[str, bool]]], caption: str = "") -> None:
+        """Adds a table of which some cells are marked.
+
+        Args:
+            header: Titles of the columns.
+            rows: Texts of the cells, and whether they are marked.
+            caption: What it shows.
+        """
+        self._add_table(header, rows, caption)
+
     def results(self, table: ResultsTable, caption: str = "") -> None:
         """Adds a table of results, the best of each column marked.
 

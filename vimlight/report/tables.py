@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["Column", "MethodFacts", "ResultsTable", "Statistic", "print_whole", "summarise", "whole_width"]
+__all__ = [
+    "Column", "MethodFacts", "ResultsTable", "Statistic", "count_text", "multiple_text", "print_whole", "summarise",
+    "whole_width",
+]  # fmt: skip
 
 MISSING = "—"
 AVERAGE = "average"
@@ -116,7 +119,7 @@ class ResultsTable:
             [
                 method,
                 *(self._text(self.cells.get((method, column))) for column in self.columns),
-                *((_count(self._facts(method).parameters), _multiple(self._facts(method).cost)) if self.facts else ()),
+                *(self._costs(method) if self.facts else ()),
             ]
             for method in self.methods
         ]
@@ -261,6 +264,10 @@ class ResultsTable:
                 cells[other, column] = Statistic({seed: ours.seeds[seed] - theirs.seeds[seed] for seed in shared})
         return dataclasses.replace(self, methods=others, cells=cells, facts={}, signed=True)
 
+    def _costs(self, method: str) -> tuple[str, str]:
+        facts = self._facts(method)
+        return count_text(facts.parameters), multiple_text(facts.cost)
+
     def _facts(self, method: str) -> MethodFacts:
         return self.facts.get(method, MethodFacts())
 
@@ -367,7 +374,8 @@ def _where(record: Mapping[str, Any]) -> str:
     return f"{record['method']!r} on {Column(record['task'], record['shots'])}, seed {record['seed']}"
 
 
-def _count(number: int | None) -> str:
+def count_text(number: int | None) -> str:
+    """Returns a number of parameters in a few characters."""
     if number is None:
         return MISSING
     if number < 10_000:
@@ -375,5 +383,6 @@ def _count(number: int | None) -> str:
     return f"{number / 1e3:.1f} k" if number < 1e6 else f"{number / 1e6:.1f} M"
 
 
-def _multiple(cost: float | None) -> str:
+def multiple_text(cost: float | None) -> str:
+    """Returns a cost by the bare backbone's in a few characters."""
     return MISSING if cost is None else f"{cost:.2f} x"

@@ -20,7 +20,7 @@ from vimlight.data.tables import Source
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.registry import Registry
 
-__all__ = ["SOURCES", "list_sources", "load_source"]
+__all__ = ["SOURCES", "check_source", "list_sources", "load_source"]
 
 _CLASSES = "classes"
 
@@ -48,11 +48,29 @@ def load_source(name: str, arguments: Mapping[str, Any] | None = None) -> Source
         DataError: If the data are missing or malformed.
     """
     function = SOURCES[name]
-    given = _checked(name, function, dict(arguments or {}))
+    given = check_source(name, arguments)
     if _CLASSES in inspect.signature(function).parameters:
         return function(**given)
     classes = given.pop(_CLASSES, None)
     return choose_classes(function(**given), classes)
+
+
+def check_source(name: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Checks a source's arguments without opening it.
+
+    Args:
+        name: A registered name.
+        arguments: The source's own arguments, and `classes`.
+
+    Returns:
+        All arguments, with the defaults of those that were left out.
+
+    Raises:
+        UnknownNameError: If there is no such source, or it has no such argument.
+        ConfigError: If an argument is missing or of the wrong type.
+    """
+    function = SOURCES[name]
+    return _checked(name, function, dict(arguments or {}))
 
 
 def _checked(name: str, function: Callable[..., Source], arguments: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,133 @@
+"""`vimlight compare`: from YAML alone to the tables, going on where it stopped, shard by shard."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tiny_plans import content, manifest, write
+
+from vimlight import cli
+from vimlight.comparison.catalogue import list_methods
+from vimlight.errors import ConfigError
+
+
+def results(folder):
+    """Returns the values of all records by what they are of."""
+    records = json.loads((folder / "results.json").read_text())["records"]
+    return {(r["backbone"], r["task"], r["method"], r["shots"], r["seed"]): r["value"] for r in records}
+
+
+def files(folder):
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "results").iterdir()}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_plan_of_ones_own_from_yaml_to_tables_that_goes_on(tmp_path, capsys):
+    out = tmp_path / "out"
+    cli.main(["compare", write(tmp_path), "--out", str(out)])
+    records = json.loads((out / "results.json").read_text())["records"]
+    assert {(r["task"], r["method"], r["shots"], r["seed"]) for r in records} == {
+        ("down", method, 2, seed) for method in ("none", "ens_moe", "uniform") for seed in (0, 1)
+    }
+    for record in records:
+        assert record["metric"] == "accuracy"
+        assert 0 <= record["value"] <= 1
+        assert record["parameters"] > 0
+        assert record["seconds"] >= 0
+    costs = {record["method"]: record["flops"] for record in records}
+    assert costs["none"] == 1 < costs["ens_moe"]
+    assert "| method | down, accuracy ↑ | difference to none |" in (out / "table.md").read_text()
+    assert (out / "table.csv").read_text().startswith("backbone,shots,method,task")
+    page = (out / "report.html").read_text()
+    assert "ens_moe for down on test_vit" in page
+    assert "W/T/L" in capsys.readouterr().out
+    first = files(out)
+
+    # Another method is computed alone; what is there stays as it is.
+    more = write(tmp_path, methods=["none", "ens_moe", "uniform", "best_single"])
+    cli.main(["compare", more, "--out", str(out), "--dry-run"])
+    assert "1 of 1 modules and 6 of 8 results are done" in capsys.readouterr().out
+    cli.main(["compare", more, "--out", str(out)])
+    assert {name: time for name, time in files(out).items() if name in first} == first
+    assert len(files(out)) == 8
+
+    # Other images of the task change the results of that task alone.
+    manifest(tmp_path / "other", seed=2)
+    tasks = [*content(tmp_path)["downstream"], {"name": "other", "dataset": "manifest"}]
+    tasks[1]["dataset_args"] = {"path": str(tmp_path / "other" / "list.csv")}
+    both = write(tmp_path, downstream=tasks)
+    cli.main(["compare", both, "--out", str(out), "--dry-run"])
+    assert "down, 2 shots, seed 0, on test_vit: 3 of 3 done" in capsys.readouterr().out
+    image = tmp_path / "down" / "0_0.png"
+    image.write_bytes((tmp_path / "down" / "1_1.png").read_bytes())
+    cli.main(["compare", both, "--out", str(out), "--dry-run"])
+    printed = capsys.readouterr().out
+    assert "module mid on test_vit: done" in printed
+    assert "down, 2 shots, seed 0, on test_vit: 0 of 3 done" in printed
+
+
+@pytest.mark.usefixtures("in_process")
+def test_shards_joined_are_one_run(tmp_path, capsys):
+    plan = write(tmp_path, methods=["none", "uniform"], seeds=[0, 1, 2])
+    cli.main(["compare", plan, "--out", str(tmp_path / "one")])
+    for shard in ("2/2", "1/2"):
+        cli.main(["compare", plan, "--out", str(tmp_path / "two"), "--shard", shard])
+    assert "4 of 6 results are still to come" in capsys.readouterr().out
+    assert results(tmp_path / "two") == results(tmp_path / "one")
+    assert len(results(tmp_path / "one")) == 6
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_job_that_fails_leaves_what_is_done(tmp_path, monkeypatch):
+    plan, out = write(tmp_path), tmp_path / "out"
+    from vimlight.comparison import fits
+
+    real, calls = fits._result, []
+
+    def failing(bench, fit):
+        calls.append(str(fit))
+        if len(calls) == 3:
+            raise ConfigError("no more")
+        return real(bench, fit)
+
+    monkeypatch.setattr(fits, "_result", failing)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["compare", plan, "--out", str(out)])
+    assert stopped.value.code == 2
+    assert len(files(out)) == 5
+    assert not list((out / ".running").iterdir())
+    first = files(out)
+    cli.main(["compare", plan, "--out", str(out)])
+    assert first.items() <= files(out).items()
+    # Nothing was fitted twice but what failed.
+    assert len(calls) == 7
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b"])
+def test_shares_that_cannot_be(tmp_path, capsys, shard):
+    with pytest.raises(SystemExit):
+        cli.main(["compare", "plan.yaml", "--out", str(tmp_path), "--shard", shard])
+    assert f"--shard {shard}: expected I/N with I from 1 to N" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("head", ["ridge", "linear"])
+def test_every_method_is_fitted(tmp_path, head):
+    pytest.importorskip("peft")
+    plan = content(tmp_path)
+    plan["midstream"].append({"name": "twin", **{k: plan["midstream"][0][k] for k in ("dataset", "dataset_args")}})
+    plan["downstream"][0]["head"] = head
+    methods = [{name: {"epochs": 2}} for name in list_methods()]
+    path = write(tmp_path, midstream=plan["midstream"], downstream=plan["downstream"], methods=methods, seeds=0)
+    cli.main(["compare", path, "--out", str(tmp_path / "out")])
+    records = json.loads((tmp_path / "out" / "results.json").read_text())["records"]
+    found = {record["method"]: record for record in records}
+    assert set(found) == set(list_methods())
+    assert found["none"]["flops"] == found["last_feature"]["flops"] == 1
+    assert found["k_streams"]["flops"] == pytest.approx(2, rel=0.2)
+    assert found["last_feature"]["parameters"] < found["none"]["parameters"] < found["module_alone"]["parameters"]
+    assert found["lora_alone"]["parameters"] < found["full_tuning"]["parameters"]
+    if head == "ridge":
+        assert found["hindsight"]["value"] >= max(found[name]["value"] for name in ("none", "uniform", "best_single"))

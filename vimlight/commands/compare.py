@@ -1,0 +1,147 @@
+"""`vimlight compare PLAN.yaml --out DIR`: methods on tasks of your own, as a plan says; a broken run goes on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vimlight.commands.options import Parser
+from vimlight.errors import ConfigError
+from vimlight.workers import prepare_workers
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from vimlight.comparison.entries import Plan
+    from vimlight.comparison.running import Shard
+    from vimlight.comparison.standings import Standings
+
+__all__ = ["compare", "main"]
+
+FOR_WORKERS = ("vimlight.comparison.modules", "vimlight.comparison.fits", "sklearn.datasets")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs a plan.
+
+    Args:
+        arguments: Options; see `vimlight compare --help`.
+
+    Raises:
+        ConfigError: If the plan, an option or what it needs is wrong.
+    """
+    parser = Parser(
+        "vimlight compare",
+        description="Train the modules of a plan, compare methods on its tasks, and write results.json, table.md, "
+        "table.csv and report.html. The same command goes on where a run was broken off.",
+    )
+    parser.add_argument("plan", help="the plan, a YAML file")
+    parser.add_argument("--out", required=True, help="folder for everything that is written")
+    parser.add_argument("--shard", default="1/1", metavar="I/N", help="do share I of N; shards may share the folder")
+    parser.add_argument("--dry-run", action="store_true", help="print the jobs and how many are done")
+    parser.add_argument("--executor", default="local", help="local (processes here), dask or slurm")
+    parser.add_argument("--address", metavar="TCP", help="of Dask's scheduler, tcp://HOST:PORT")
+    parser.add_argument("--wandb", metavar="PROJECT", help="log a run for each result, and one with the table")
+    options = parser.parse_args(arguments)
+    shard = _shard(options.shard)
+    if options.executor == "local" and not options.dry_run:
+        prepare_workers(FOR_WORKERS)
+    from vimlight.comparison.reading import read_plan
+
+    plan = read_plan(options.plan)
+    if options.dry_run:
+        _print_jobs(plan, Path(options.out), shard)
+        return
+    compare(plan, Path(options.out), shard, executor=options.executor, address=options.address, wandb=options.wandb)
+
+
+def _shard(text: str) -> Shard:
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ConfigError(f"--shard {text}: expected I/N with I from 1 to N, such as 3/16")
+    return int(found[1]), int(found[2])
+
+
+def compare(
+    plan: Plan,
+    folder: Path,
+    shard: Shard = (1, 1),
+    *,
+    executor: str = "local",
+    address: str | None = None,
+    wandb: str | None = None,
+) -> list[Standings]:
+    """Does what of a plan is still to be done, writes the results and prints the tables.
+
+    Args:
+        plan: The plan.
+        folder: Where everything goes.
+        shard: Which of how many shares.
+        executor: Who runs the jobs; see `open_executor`.
+        address: Of Dask's scheduler.
+        wandb: Project that results are logged to.
+
+    Returns:
+        What the tables show.
+    """
+    from vimlight.comparison.executors import open_executor
+    from vimlight.comparison.results import gather, write_results
+    from vimlight.comparison.running import run_study
+    from vimlight.comparison.study import Study
+    from vimlight.comparison.tracking import Tracker
+
+    def opened(jobs: int) -> AbstractContextManager[Executor]:
+        return open_executor(executor, jobs, address=address, folder=folder / "slurm")
+
+    study = Study.of(plan, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tracker = None if wandb is None else Tracker(wandb, study)
+    run_study(study, opened, shard, None if tracker is None else tracker.log)
+    records = gather(study)
+    tables = write_results(study, records)
+    if tracker is not None:
+        tracker.summarise(tables)
+    _print_tables(tables)
+    missing = len(study.groups()) * len(plan.methods) - len(records)
+    if missing:
+        print(f"{missing} of {missing + len(records)} results are still to come, from other shards")
+    print(f"{folder / 'table.md'}, results.json, table.csv and report.html written")
+    return tables
+
+
+def _print_tables(tables: Sequence[Standings]) -> None:
+    from rich.console import Console
+
+    from vimlight.comparison.tables import LEGEND, rich_tables
+    from vimlight.report.tables import print_whole
+
+    console = Console()
+    for table in rich_tables(tables, console.width):
+        print_whole(table, console)
+    console.print(LEGEND, style="dim", markup=False)
+
+
+def _print_jobs(plan: Plan, folder: Path, shard: Shard) -> None:
+    from vimlight.comparison.running import pending_fits, pending_modules
+    from vimlight.comparison.study import Study
+
+    study = Study.of(plan, folder)
+    modules, groups = pending_modules(study), pending_fits(study, shard)
+    pending: Any = {str(job) for job in modules}
+    for job in study.module_jobs():
+        print(f"module {job}: {'to do' if str(job) in pending else 'done'}")
+    left = {str(fits[0].group): fits for fits in groups}
+    for group in study.groups(shard):
+        fits = left.get(str(group), [])
+        done = len(plan.methods) - len(fits)
+        print(f"{group}: {done} of {len(plan.methods)} done" + (f"; to do: {_labels(fits)}" if fits else ""))
+    total, to_do = len(study.groups(shard)) * len(plan.methods), sum(map(len, groups))
+    count = len(study.module_jobs())
+    print(f"{count - len(modules)} of {count} modules and {total - to_do} of {total} results are done")
+
+
+def _labels(fits: Sequence[Any]) -> str:
+    return ", ".join(fit.method.label for fit in fits)

@@ -1,0 +1,125 @@
+"""Methods of which nothing is learnt by gradient: a head in closed form on features that may be remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vimlight.aggregation import Aggregate, aggregate
+from vimlight.comparison.bench import Bench, Fitted
+from vimlight.comparison.catalogue import HINDSIGHT, Method
+from vimlight.comparison.memory import Rows
+from vimlight.tasks import SOLVERS, Examples
+
+__all__ = ["fit_closed"]
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+
+
+class _Choice(NamedTuple):
+    """Features that a head can be fitted to: those of some modules as one, or side by side."""
+
+    how: str
+    modules: tuple[str, ...]
+    strength: float = 1.0
+
+
+def fit_closed(bench: Bench, method: Method) -> Fitted:
+    """Fits and tests a method; where it has a choice, by the leave-one-out error, or in hindsight by the test.
+
+    Args:
+        bench: Where.
+        method: Which.
+    """
+    bench.backbone.to(bench.device)
+    probe, names = _Probe(bench, method), bench.names(method)
+    singles = [_Choice("uniform", (name,)) for name in names]
+    if method.how == HINDSIGHT:
+        return probe.best_of([
+            _Choice("ens_moe", modules, strength)
+            for modules in [*((name,) for name in names), tuple(names)]
+            for strength in STRENGTHS
+        ])  # fmt: skip
+    if method.how == "best_single":
+        return probe.test(min(singles, key=probe.left_out_error))
+    return probe.test(_Choice(method.how, tuple(names)))
+
+
+class _Probe:
+    """Fits heads to features, and tests them."""
+
+    def __init__(self, bench: Bench, method: Method) -> None:
+        self.bench, self.method = bench, method
+        readout = bench.readout(method)
+        # The last feature comes first in what is read from all layers, which other methods read.
+        self.readout = bench.readout(Method("", "none")) if readout == "last" else readout
+        self.width = bench.backbone.num_features(readout)
+        self.whole = readout == self.readout
+
+    def best_of(self, choices: Sequence[_Choice]) -> Fitted:
+        """Returns the choice that does best on the test images."""
+        task = self.bench.task
+        tested = [self.test(choice) for choice in choices]
+        best = max if task.mode == "max" else min
+        return best(tested, key=lambda fitted: fitted.scores[task.monitor])
+
+    def left_out_error(self, choice: _Choice) -> float:
+        """Returns the leave-one-out error of a head on the training images."""
+        vectors, columns, images = self._examples(choice)
+        return float(SOLVERS[self.bench.solver](vectors, columns, images=images).loss)
+
+    def test(self, choice: _Choice) -> Fitted:
+        """Fits a head and tests it."""
+        task, examples = self.bench.task, self._examples(choice)
+        head: Any = task.create_head([(examples.vectors.shape[1],)]).to(self.bench.device)
+        head.solve(examples, task, self.bench.solver)
+        scores = task.scores().to(self.bench.device)
+        with torch.no_grad():
+            for rows, features in self._rows(choice, "test"):
+                scores.update(task.predictions(head(features)), self._targets("test", rows))
+        found = {name: float(value) for name, value in scores.compute().items() if value.numel() == 1}
+        return Fitted(found, self._model(choice), head, list(choice.modules))
+
+    def _examples(self, choice: _Choice) -> Examples:
+        rows, features = zip(*self._rows(choice, "train"), strict=True)
+        targets = self._targets("train", [row for part in rows for row in part])
+        vectors = torch.cat(features)
+        return self.bench.task.examples(vectors, targets, len(vectors))
+
+    def _targets(self, split: str, rows: list[int]) -> Any:
+        layout = self.bench.data.layout
+        collated = layout.collate(self.bench.data.tables[split].targets_of(rows))
+        return collated.to(self.bench.device) if isinstance(collated, Tensor) else collated
+
+    def _rows(self, choice: _Choice, split: str) -> Rows:
+        if choice.how == "k_streams":
+            return self._side_by_side([_Choice("uniform", (name,)) for name in choice.modules], split)
+        return self._remembered(choice, split)
+
+    def _side_by_side(self, choices: Sequence[_Choice], split: str) -> Rows:
+        for parts in zip(*(self._remembered(choice, split) for choice in choices), strict=True):
+            yield parts[0][0], torch.cat([features for _, features in parts], dim=1)
+
+    def _remembered(self, choice: _Choice, split: str) -> Iterator[tuple[list[int], Tensor]]:
+        bench, task = self.bench, self.bench.group.task
+        images = (task.dataset, str(task.dataset_args), bench.study.data["downstream", task.name], task.background)
+        modules = tuple((self.method.zoo, bench.hashes[self.method.zoo][name]) for name in choice.modules)
+        about = (*images, str(bench.data.preprocessing), choice.how, choice.strength, self.readout, modules)
+        make: Callable[[], nn.Module] = lambda: self._model(choice, self.readout)  # noqa: E731
+        for rows, features in bench.memory.rows(about, make, bench.data, split, bench.device):
+            yield rows, features if self.whole else features[:, : self.width]
+
+    def _model(self, choice: _Choice, readout: str | None = None) -> Aggregate:
+        backbone, zoo = self.bench.backbone, self.bench.zoo(self.method)
+        model = aggregate(
+            backbone,
+            [zoo.load(name, backbone) for name in choice.modules],
+            choice.how,
+            names=choice.modules,
+            readout=readout or self.bench.readout(self.method),
+        )
+        model.scale_to(choice.strength)
+        return model.eval()

@@ -1,0 +1,55 @@
+"""The images of a comparison's downstream tasks."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from vimlight.backbone import Backbone
+from vimlight.comparison.entries import DownstreamTask, Shots
+from vimlight.comparison.fingerprints import cached_source
+from vimlight.data import DownstreamDataModule, Source, Table
+
+__all__ = ["ComparisonData", "downstream_data"]
+
+BATCH_SIZE = 256
+
+
+class ComparisonData(DownstreamDataModule):
+    """A downstream task of which no image is set apart for validation.
+
+    Everything is chosen by leaving one out of the training images, so that all labels that were asked for are learnt
+    from.
+    """
+
+    @cached_property
+    def source(self) -> Source:
+        """The data set; that of the last tasks stays open."""
+        return cached_source(self.dataset, self.dataset_args).over(self.background)
+
+    def choose(self, train: Table, val: Table | None) -> tuple[Table, Table]:
+        """Draws the shots of each class, or takes all images; what stands for validation is never looked at."""
+        drawn = train if self.shots is None else train.subset(self._draw(train, self.shots).train)
+        return drawn, drawn.subset([0])
+
+
+def downstream_data(task: DownstreamTask, shots: Shots, seed: int, backbone: Backbone) -> ComparisonData:
+    """Returns the images of a task.
+
+    Args:
+        task: The task.
+        shots: Labelled images a class, or `"full"`.
+        seed: Seed of the sample.
+        backbone: Says how images are prepared.
+    """
+    options: dict[str, Any] = task.reading()
+    return ComparisonData(
+        task.dataset,
+        task.dataset_args,
+        shots=None if isinstance(shots, str) else shots,
+        seed=seed,
+        batch_size=task.batch_size or BATCH_SIZE,
+        test_limit=task.test_limit,
+        preprocessing=backbone.preprocessing,
+        **options,
+    )

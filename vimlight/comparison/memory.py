@@ -1,0 +1,78 @@
+"""Features of models that nothing on a task changes: computed once for all methods, shots and seeds of a process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+
+import torch
+from torch import Tensor
+
+from vimlight.data import ImageDataModule
+
+__all__ = ["FeatureMemory", "Rows"]
+
+Rows = Iterator[tuple[list[int], Tensor]]
+_CHUNK = 256
+_LIMIT = 2**30  # bytes
+
+
+class FeatureMemory:
+    """Remembers features, up to a gigabyte of those that were asked for last.
+
+    Images go through a model in chunks that depend on nothing but the images, so that features are the same to the bit,
+    whatever was computed before.
+
+    Args:
+        mixed: Whether models run in bfloat16 where that is safe.
+    """
+
+    def __init__(self, mixed: bool) -> None:
+        self.mixed = mixed
+        self._kept: OrderedDict[Hashable, list[Tensor]] = OrderedDict()
+
+    def rows(
+        self, key: Hashable, compute: Callable[[], Callable[[Tensor], Tensor]], data: ImageDataModule, split: str,
+        device: torch.device,
+    ) -> Rows:  # fmt: skip
+        """Yields rows of a split with their features, in the order of the images' ids.
+
+        Args:
+            key: What else the features depend on: model, modules, how images are read.
+            compute: Makes what computes features `(N, D)` of images `(N, 3, H, W)`; called if something is missing.
+            data: The images.
+            split: Name of the split.
+            device: Where images are prepared and features are left.
+
+        Yields:
+            Numbers of rows, and their features.
+        """
+        ids = data.tables[split].ids
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        chunks = [order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK)]
+        where = (key, hashlib.sha256("\0".join(ids[row] for row in order).encode()).digest())
+        if where in self._kept:
+            self._kept.move_to_end(where)
+            yield from zip(chunks, (part.to(device) for part in self._kept[where]), strict=True)
+            return
+        model, size = compute(), 0
+        kept: list[Tensor] = []
+        for rows, images in data.read(split, chunks, device=device):
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.mixed):
+                features = model(images).float()
+            yield rows, features
+            size += _bytes(features)
+            # What is too much to keep is let go at once.
+            kept = [*kept, features.cpu()] if size <= _LIMIT else []
+        if kept:
+            self._keep(where, kept)
+
+    def _keep(self, where: Hashable, kept: list[Tensor]) -> None:
+        self._kept[where] = kept
+        while sum(_bytes(part) for parts in self._kept.values() for part in parts) > _LIMIT:
+            self._kept.popitem(last=False)
+
+
+def _bytes(features: Tensor) -> int:
+    return features.numel() * features.element_size()

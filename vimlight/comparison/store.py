@@ -1,0 +1,73 @@
+"""Results on disk: one small file for each, written whole, and named by all that the result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vimlight import __version__
+from vimlight.atomic import write_whole
+from vimlight.errors import ConfigError
+
+__all__ = ["Store", "key_of"]
+
+
+def key_of(content: Mapping[str, Any]) -> str:
+    """Returns the key of a result: a hash over what it depends on and the version of this package.
+
+    Args:
+        content: Plain values.
+    """
+    text = json.dumps({"vimlight": __version__, **content}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Store:
+    """A directory of results.
+
+    Several processes, on one machine or on many that share the directory, may write into it: nobody finds half a file,
+    and whoever computes the same thing writes the same.
+
+    Args:
+        folder: The directory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __contains__(self, key: object) -> bool:
+        """Tells whether there is a result."""
+        return self._path(str(key)).is_file()
+
+    def read(self, key: str) -> dict[str, Any] | None:
+        """Returns a result, or nothing if there is none.
+
+        Args:
+            key: Its key.
+
+        Raises:
+            ConfigError: If its file was damaged.
+        """
+        path = self._path(key)
+        if not path.is_file():
+            return None
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{path} is damaged; delete it, and the same command computes it anew") from error
+        return found
+
+    def write(self, key: str, content: Mapping[str, Any]) -> None:
+        """Writes a result.
+
+        Args:
+            key: Its key.
+            content: Plain values.
+        """
+        write_whole(self._path(key), json.dumps(content, indent=1, ensure_ascii=False) + "\n", overwrite=True)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.json"

@@ -1,0 +1,62 @@
+"""W&B: a run for each result in one group, and one run with the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vimlight.comparison.results import record_of
+from vimlight.comparison.standings import Standings
+from vimlight.comparison.study import Fit, Study
+from vimlight.comparison.tables import header, rows
+
+__all__ = ["Tracker"]
+
+
+class Tracker:
+    """Logs results as they come.
+
+    Args:
+        project: Name of the project.
+        study: Whose results; runs are grouped under its folder's name.
+    """
+
+    def __init__(self, project: str, study: Study) -> None:
+        self._project, self._study = project, study
+        self._group = study.folder.resolve().name
+
+    def log(self, fits: Sequence[Fit]) -> None:
+        """Logs results, each as a run of its own.
+
+        Args:
+            fits: What was fitted.
+        """
+        for fit in fits:
+            record = record_of(self._study, fit)
+            if record is not None:
+                about = {key: record[key] for key in ("backbone", "task", "method", "shots", "seed", "kind", "modules")}
+                numbers = {key: record[key] for key in ("value", "parameters", "flops", "seconds")}
+                self._run(str(fit), "fit", about, {**numbers, record["metric"]: record["value"], **record["scores"]})
+
+    def summarise(self, tables: Sequence[Standings]) -> None:
+        """Logs the tables as one run.
+
+        Args:
+            tables: The standings.
+        """
+        import wandb
+
+        found = {
+            f"{table.backbone}, {table.shots_text}": wandb.Table(
+                columns=header(table), data=[[cell.text for cell in row] for row in rows(table)]
+            )
+            for table in tables
+        }
+        self._run(self._study.plan.title, "summary", {"reference": self._study.plan.reference}, found)
+
+    def _run(self, name: str, kind: str, about: dict[str, Any], content: dict[str, Any]) -> None:
+        import wandb
+
+        options = {"name": name, "job_type": kind, "config": about, "dir": str(self._study.folder)}
+        with wandb.init(project=self._project, group=self._group, reinit="finish_previous", **options) as run:
+            run.log(content)

@@ -1,0 +1,71 @@
+"""Methods that learn by gradient: through the same `DownstreamModule` that a user trains with."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+from torch.optim import AdamW
+
+from vimlight.comparison.bench import Bench, Fitted
+from vimlight.comparison.catalogue import HINDSIGHT, TUNED, Method
+from vimlight.comparison.processes import quiet_trainer, quietly
+from vimlight.comparison.pulse import PulseCallback
+from vimlight.comparison.tuning import TunedAlone
+from vimlight.downstream import DownstreamModule
+
+__all__ = ["fit_trained"]
+
+
+def fit_trained(bench: Bench, method: Method) -> Fitted:
+    """Fits and tests a method; in hindsight, the bare backbone and each module by themselves.
+
+    Args:
+        bench: Where.
+        method: Which.
+    """
+    names = bench.names(method)
+    if method.how != HINDSIGHT:
+        return _fit(bench, method, method.how, names)
+    tested = [_fit(bench, method, "none", []), *(_fit(bench, method, "uniform", [name]) for name in names)]
+    best = max if bench.task.mode == "max" else min
+    return best(tested, key=lambda fitted: fitted.scores[bench.task.monitor])
+
+
+def _fit(bench: Bench, method: Method, how: str, names: list[str]) -> Fitted:
+    task, plan = bench.group.task, bench.study.plan
+    pl.seed_everything(bench.group.seed, verbose=False)
+    model = _model(bench, method, how, names)
+    # Nothing takes steps where neither gates nor head do.
+    epochs = (task.epochs or method.epochs) if model.trainable_parameters() else 1
+    with quietly():
+        pulse = [PulseCallback(bench.pulse)]
+        quiet_trainer(plan, epochs, limit_val_batches=0, callbacks=pulse).fit(model, datamodule=bench.data)
+        found = quiet_trainer(plan, 1).test(model, datamodule=bench.data, verbose=False)[0]
+    scores = {name.removeprefix("test/"): float(value) for name, value in found.items()}
+    return Fitted(scores, model.aggregator, model.head, names, gates=bool(names))
+
+
+def _model(bench: Bench, method: Method, how: str, names: list[str]) -> DownstreamModule:
+    task = bench.group.task
+    extra = bench.study.plan.plugin if method.extra_module is True else method.extra_module or None
+    options: dict[str, Any] = {
+        "head": task.head,
+        "readout": method.readout or task.readout,
+        "task": task.task,
+        "kind": bench.data.kind,
+        "class_names": bench.data.class_names,
+        "optimizer": partial(AdamW, lr=task.lr or method.lr),
+    }
+    if how in TUNED:
+        return TunedAlone(bench.backbone, how, dict(method.settings), **options)
+    return DownstreamModule(
+        bench.backbone,
+        zoo=str(bench.zoo(method).path),
+        modules=names,
+        aggregator={"how": how, **method.settings},
+        start=method.start,
+        extra_module=extra,
+        **options,
+    )
