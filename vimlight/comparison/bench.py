@@ -102,4 +102,4 @@ class Bench:
         """Tells whether nothing of a method is learnt by gradient, and its features are worth remembering."""
         fixed = method.how in ("none", "uniform", "best_single", "k_streams", HINDSIGHT)
         vectors = self.task.reads == "vector" and self.task.closed_form and self.solver in SOLVERS
-        return fixed and vectors and not method.extra_module and not method.settings
+        return fixed and vectors and "final" not in self.data.tables and not method.extra_module and not method.settings

@@ -16,10 +16,10 @@ BATCH_SIZE = 256
 
 
 class ComparisonData(DownstreamDataModule):
-    """A downstream task of which no image is set apart for validation.
+    """A downstream task of which no image is set apart for validation, but by a data set with a final fit.
 
     Everything is chosen by leaving one out of the training images, so that all labels that were asked for are learnt
-    from.
+    from. Where a data set has images for a final fit, things are chosen as it says; see `Source`.
     """
 
     @cached_property
@@ -29,6 +29,8 @@ class ComparisonData(DownstreamDataModule):
 
     def choose(self, train: Table, val: Table | None) -> tuple[Table, Table]:
         """Draws the shots of each class, or takes all images; what stands for validation is never looked at."""
+        if self.shots is None and self.source.final is not None:
+            return super().choose(train, val)
         drawn = train if self.shots is None else train.subset(self._draw(train, self.shots).train)
         return drawn, drawn.subset([0])
 

@@ -38,7 +38,7 @@ def data_fingerprint(task: TaskEntry) -> str:
         return "by arguments"
     source = cached_source(task.dataset, task.dataset_args)
     digest = hashlib.sha256(json.dumps([source.kind, source.class_names]).encode())
-    for split in ("train", "val", "test"):
+    for split in ("train", "val", "test", "final"):
         table: Table | None = getattr(source, split)
         if table is not None:
             digest.update(f"{split} {table.digest()}".encode())
