@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vimlight.aggregation import AGGREGATORS
@@ -113,14 +113,13 @@ def _built(label: str, name: str, given: dict[str, Any]) -> Method:
 
 
 def _check_settings(label: str, how: str, settings: Mapping[str, Any]) -> None:
+    function: Callable[..., object] = _nothing
     if how in AGGREGATORS:
         function = AGGREGATORS[how].__init__
     elif how in TUNED:
         from vimlight.comparison.tuning import SETTINGS
 
         function = SETTINGS[how]
-    else:
-        function = _nothing
     valid = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for name in settings:
         if name not in valid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -26,7 +27,7 @@ def _memory(fingerprint: str, mixed: bool) -> FeatureMemory:
     return FeatureMemory(mixed)
 
 
-def fit_group(study: Study, fits: list[Fit], pulse: Pulse) -> None:
+def fit_group(study: Study, fits: Sequence[Fit], pulse: Pulse) -> None:
     """Fits methods of one group, each result a file of its own; those that are there already are left out.
 
     Args:

@@ -186,7 +186,7 @@ def _backbones(entries: list[Any]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for entry in listed:
         settings = ", ".join(f"{key} {value}" for key, value in entry.items() if key != "name")
-        label = entry["name"] if counts[entry["name"]] == 1 else f"{entry['name']} ({settings})"
+        label = str(entry["name"]) if counts[entry["name"]] == 1 else f"{entry['name']} ({settings})"
         if label in found:
             raise ConfigError(f"backbone: {label} stands there twice")
         found[label] = entry

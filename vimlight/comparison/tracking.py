@@ -48,7 +48,7 @@ class Tracker:
 
         found = {
             f"{table.backbone}, {table.shots_text}": wandb.Table(
-                columns=header(table), data=[[cell.text for cell in row] for row in rows(table)]
+                columns=list(header(table)), data=[[cell.text for cell in row] for row in rows(table)]
             )
             for table in tables
         }
@@ -57,6 +57,6 @@ class Tracker:
     def _run(self, name: str, kind: str, about: dict[str, Any], content: dict[str, Any]) -> None:
         import wandb
 
-        options = {"name": name, "job_type": kind, "config": about, "dir": str(self._study.folder)}
+        options: dict[str, Any] = {"name": name, "job_type": kind, "config": about, "dir": str(self._study.folder)}
         with wandb.init(project=self._project, group=self._group, reinit="finish_previous", **options) as run:
             run.log(content)
