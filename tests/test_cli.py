@@ -14,6 +14,7 @@ from tiny_training import VIT, fill, tiny_backbone
 
 from vimlight.backbone import create_backbone
 from vimlight.cli import main
+from vimlight.commands.train import TrainingCLI
 from vimlight.data import SOURCES, Source
 from vimlight.plugins import create_plugin
 from vimlight.zoo import Zoo
@@ -215,6 +216,18 @@ def test_a_corrupt_image_is_named_and_left_out_only_if_asked(workplace, capsys):
     assert "3.jpg" in refused(capsys, "fit", "--config", "midstream.yaml", *own)
     run("fit", "--config", "midstream.yaml", *own, "--data.skip_corrupt=true")
     assert sum(Zoo("zoo").card("fresh").samples.values()) == 11
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_no_parser_is_built_but_that_of_the_command(workplace, capsys, monkeypatch, command):
+    built, build = [], TrainingCLI._prepare_subcommand_parser
+    monkeypatch.setattr(
+        TrainingCLI,
+        "_prepare_subcommand_parser",
+        lambda self, trainer, name, **options: built.append(name) or build(self, trainer, name, **options),
+    )
+    assert "missing 'data', 'model'" in refused(capsys, command)
+    assert built == [command]
 
 
 def test_debug_shows_where_a_mistake_was_made(workplace):

@@ -97,6 +97,7 @@ class TrainingCLI(LightningCLI):
     """LightningCLI for every module that is trained, and its data."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
+        self._asked = arguments[0]
         super().__init__(
             TrainableModule,
             pl.LightningDataModule,
@@ -110,6 +111,10 @@ class TrainingCLI(LightningCLI):
             auto_configure_optimizers=False,
             args=list(arguments),
         )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # a static method of Lightning
+        """Returns the one that is asked for: to build the parsers of all takes longer than to read a config."""
+        return {self._asked: LightningCLI.subcommands()[self._asked]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Links what the data knows to the model, and adds the callbacks that every run has.
