@@ -23,11 +23,11 @@ from rich import box
 from rich.table import Table
 
 from benchmarks.tasks import mean_and_spread
-from vimlight.atomic import write_whole
 from vimlight.cli import guarded
 from vimlight.commands import demo
 from vimlight.commands.options import Parser
 from vimlight.errors import ConfigError
+from vimlight.files.atomic import write_whole
 from vimlight.report.tables import print_whole
 from vimlight.workers import prepare_workers
 

@@ -17,10 +17,10 @@ from rich import box
 from rich.table import Table
 
 from benchmarks import tasks
-from vimlight.atomic import write_whole
 from vimlight.cli import guarded
 from vimlight.commands.options import Parser
 from vimlight.comparison.kinds import KindPlan, KindTask, gains_of, score_all, train_modules
+from vimlight.files.atomic import write_whole
 from vimlight.report.plots import gain_matrix, png
 from vimlight.report.tables import Statistic, print_whole
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from vimlight.atomic import write_whole
 from vimlight.cli import guarded
 from vimlight.commands.options import Parser
 from vimlight.comparison.kinds import KindPlan, KindTask, Score, gains_of, score_all, scores_of, train_modules
+from vimlight.files.atomic import write_whole
 from vimlight.report.tables import Statistic, print_whole
 
 __all__ = ["main", "mean_and_spread", "plan", "write_scores"]

@@ -8,7 +8,7 @@ from tiny_training import downstream, fill, keeping_checkpoints, tiny_backbone, 
 
 from vimlight.data import SOURCES, DownstreamDataModule, Source, TensorTable
 from vimlight.tasks import AffineHead
-from vimlight.training import collect_features
+from vimlight.training.base import collect_features
 
 
 def table(name, seed, labels, told=None):

@@ -8,9 +8,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from vimlight.backbone import create_backbone
 from vimlight.data import DownstreamDataModule, MidstreamDataModule
-from vimlight.downstream import DownstreamModule
-from vimlight.midstream import MidstreamModule
 from vimlight.plugins import create_plugin
+from vimlight.training.downstream import DownstreamModule
+from vimlight.training.midstream import MidstreamModule
 from vimlight.zoo import Zoo
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}

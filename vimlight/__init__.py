@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from vimlight.backbone import Backbone, create_backbone
     from vimlight.data import DownstreamDataModule, MidstreamDataModule
     from vimlight.deployment import Deployed, deploy, load_run
-    from vimlight.downstream import DownstreamModule
-    from vimlight.midstream import MidstreamModule
-    from vimlight.multitask import MultiTask
+    from vimlight.deployment.multitask import MultiTask
     from vimlight.plugins import attach, create_plugin, list_plugins, widen
     from vimlight.plugins.merging import merge
+    from vimlight.training.downstream import DownstreamModule
+    from vimlight.training.midstream import MidstreamModule
     from vimlight.zoo import Zoo
 
 __all__ = [
@@ -49,10 +49,10 @@ _ROOMS = {
     "Backbone": "backbone",
     "Deployed": "deployment",
     "DownstreamDataModule": "data",
-    "DownstreamModule": "downstream",
+    "DownstreamModule": "training.downstream",
     "MidstreamDataModule": "data",
-    "MidstreamModule": "midstream",
-    "MultiTask": "multitask",
+    "MidstreamModule": "training.midstream",
+    "MultiTask": "deployment.multitask",
     "Zoo": "zoo",
     "aggregate": "aggregation",
     "attach": "plugins",

@@ -44,8 +44,8 @@ from vimlight.progress import track
 from vimlight.report.evaluation import EvaluationTable
 from vimlight.report.files import write_whole
 from vimlight.transmiter import LogitCache, TextHead, write_cache
-from vimlight.transmiter.summary import Run, as_dict
-from vimlight.transmiter.vocabulary import draw_vocabulary
+from vimlight.transmiter.judging.summary import Run, as_dict
+from vimlight.transmiter.models.vocabulary import draw_vocabulary
 
 WEAK, STRONG = "lite0", "lite2"
 SPLITS = {"even": (0, 2, 4, 6, 8), "first": (0, 1, 2, 3, 4)}

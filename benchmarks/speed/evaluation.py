@@ -12,8 +12,8 @@ from benchmarks.bench import BENCHMARKS, Bench
 from benchmarks.results import Figure
 from benchmarks.speed.transfer import CLASSES, write_logits
 from vimlight.transmiter import LogitCache, TransMiter, align, fit_gap_ridge
-from vimlight.transmiter.evaluation import evaluate
-from vimlight.transmiter.roles import MODELS, Inputs
+from vimlight.transmiter.judging.evaluation import evaluate
+from vimlight.transmiter.judging.roles import MODELS, Inputs
 
 BASE = tuple(range(CLASSES // 2))
 

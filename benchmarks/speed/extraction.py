@@ -11,7 +11,7 @@ from torch.optim import AdamW
 from benchmarks.bench import BENCHMARKS, Bench
 from benchmarks.results import Comparison
 from vimlight.transmiter import TransMiter
-from vimlight.transmiter.extraction import distillation_loss
+from vimlight.transmiter.learning.extraction import distillation_loss
 
 CLASSES = 10
 

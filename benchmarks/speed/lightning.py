@@ -15,7 +15,7 @@ from benchmarks.bench import BENCHMARKS, Bench
 from benchmarks.models import backbone_for, images_for
 from benchmarks.results import Comparison
 from vimlight.comparison.processes import quietly
-from vimlight.midstream import MidstreamModule
+from vimlight.training.midstream import MidstreamModule
 
 _CLASSES = tuple("abcdefghij")
 

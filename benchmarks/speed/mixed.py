@@ -13,7 +13,7 @@ from benchmarks.bench import BENCHMARKS, Bench, Task
 from benchmarks.models import backbone_for, images_for, modules_for
 from benchmarks.results import Comparison
 from vimlight.aggregation import Aggregate, aggregate
-from vimlight.multitask import MultiTask
+from vimlight.deployment.multitask import MultiTask
 from vimlight.tasks import AffineHead
 
 _CLASSES = 10

@@ -17,7 +17,7 @@ from benchmarks.speed.reading import write_images
 from vimlight.backbone import Backbone, Prefix
 from vimlight.comparison.processes import quietly
 from vimlight.data import MidstreamDataModule
-from vimlight.midstream import MidstreamModule
+from vimlight.training.midstream import MidstreamModule
 
 
 @BENCHMARKS.register("prefix")

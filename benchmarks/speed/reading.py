@@ -20,7 +20,7 @@ from benchmarks.bench import BENCHMARKS, Bench
 from benchmarks.results import Comparison
 from vimlight.data import DownstreamDataModule
 from vimlight.transmiter.cache.build import CacheSettings, build_cache
-from vimlight.transmiter.models import ImageTextModel, load_model
+from vimlight.transmiter.models.image_text import ImageTextModel, load_model
 
 
 @BENCHMARKS.register("reading")

@@ -375,7 +375,7 @@ def test_a_property_that_fails_is_never_taken_for_absent(stage, monkeypatch):
 
 
 def test_a_property_of_cached_logits_that_fails_is_never_taken_for_absent(monkeypatch):
-    module = pytest.importorskip("vimlight.transmiter.data")
+    module = pytest.importorskip("vimlight.transmiter.cache.data_module")
     monkeypatch.setattr(module.LogitCache, "open", lambda path: object().names)
     data = module.CacheDataModule("nowhere")
     for name in ("caches", "class_names", "aux_names", "class_indices", "model_name"):

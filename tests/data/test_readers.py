@@ -11,7 +11,7 @@ from tiny_data import Input, write_turned
 from vimlight.data import DownstreamDataModule, load_source
 from vimlight.errors import ConfigError, DataError, UnknownNameError
 from vimlight.transmiter.cache.images import read_ahead
-from vimlight.transmiter.models import ImageInput
+from vimlight.transmiter.models.image_text import ImageInput
 
 UPRIGHT = np.kron(np.array([[0, 80], [160, 240], [40, 200]], np.uint8), np.ones((8, 8), np.uint8))
 SIZE = UPRIGHT.shape

@@ -10,8 +10,8 @@ from numerics import shaken
 
 from vimlight.backbone import create_backbone
 from vimlight.deployment import deploy
-from vimlight.downstream import DownstreamModule
 from vimlight.plugins import create_plugin
+from vimlight.training.downstream import DownstreamModule
 from vimlight.zoo import Zoo
 
 CLASSES = ["ant", "bee", "cat", "dog"]

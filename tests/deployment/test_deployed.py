@@ -12,7 +12,7 @@ from vimlight.aggregation import aggregate, list_aggregators
 from vimlight.deployment import deploy
 from vimlight.deployment.fixing import Fixed, fix
 from vimlight.errors import ExportError, UnknownNameError
-from vimlight.exported import deviation
+from vimlight.files.exported import deviation
 from vimlight.plugins import PLUGINS, create_plugin, list_plugins
 from vimlight.plugins.base import Unit
 from vimlight.plugins.merging import merge

@@ -15,7 +15,7 @@ import vimlight as vl
 from vimlight.cli import main
 from vimlight.deployment import load_run
 from vimlight.errors import CheckpointError, ConfigError
-from vimlight.exported import CARD
+from vimlight.files.exported import CARD
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 CKPT = "runs/fit/version_0/checkpoints/last.ckpt"
@@ -122,7 +122,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(workplace, capsys, mist
     Path("folder.pt2").mkdir()
     Path("other.yaml").write_text("data: 1")
     Path("broken.yaml").write_text("a: [")
-    for name, kind in (("adapter", "vimlight.transmiter.extraction.ExtractionModule"), ("unknown", "mine.Model")):
+    for name, kind in (
+        ("adapter", "vimlight.transmiter.learning.extraction.ExtractionModule"),
+        ("unknown", "mine.Model"),
+    ):
         Path(f"{name}.yaml").write_text(yaml.safe_dump({"model": {"class_path": kind}}))
     words, message = MISTAKES[mistake]
     assert message in refused(capsys, "--ckpt", CKPT, *words)

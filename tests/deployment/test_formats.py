@@ -12,7 +12,7 @@ from safetensors import safe_open
 from vimlight.aggregation import list_aggregators
 from vimlight.deployment import FORMATS, deploy
 from vimlight.errors import ConfigError, ExportError, UnknownNameError
-from vimlight.exported import CARD, deviation
+from vimlight.files.exported import CARD, deviation
 
 onnxruntime = pytest.importorskip("onnxruntime")
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}

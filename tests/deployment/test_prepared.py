@@ -23,8 +23,8 @@ from vimlight.cli import main
 from vimlight.data import DownstreamDataModule, MidstreamDataModule
 from vimlight.deployment import deploy, load_run
 from vimlight.errors import ConfigError
-from vimlight.exported import CARD, deviation
-from vimlight.midstream import MidstreamModule
+from vimlight.files.exported import CARD, deviation
+from vimlight.training.midstream import MidstreamModule
 
 CKPT = "runs/fit/version_0/checkpoints/last.ckpt"
 

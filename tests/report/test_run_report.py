@@ -13,12 +13,12 @@ from tiny_report import CLASSES, IMAGES, Drawn, TinyModule, loader
 from torch.utils.data import DataLoader
 
 from vimlight.backbone import Preprocessing
-from vimlight.downstream import DownstreamModule
 from vimlight.errors import ConfigError
 from vimlight.plugins import create_plugin
 from vimlight.report.callbacks import RunReport, restore_image
 from vimlight.report.logging import log_figure, log_table
 from vimlight.report.plots import gate_heatmap
+from vimlight.training.downstream import DownstreamModule
 from vimlight.zoo import Zoo
 
 

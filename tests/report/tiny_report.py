@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from vimlight.backbone import create_backbone
-from vimlight.training import SupervisedModule
+from vimlight.training.base import SupervisedModule
 
 CLASSES = ("cat", "dog", "eel")
 IMAGES = 8

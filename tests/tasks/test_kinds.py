@@ -18,7 +18,7 @@ from vimlight.errors import CheckpointError, ConfigError, UnknownNameError
 from vimlight.report.callbacks import RunReport
 from vimlight.report.predictions import PredictionWriter
 from vimlight.tasks import TASKS, Task, create_task, list_tasks
-from vimlight.training import build_task
+from vimlight.training.base import build_task
 from vimlight.zoo import Zoo
 
 EVERY = pytest.mark.parametrize("settings", SETTINGS.values(), ids=list(SETTINGS))

@@ -15,7 +15,7 @@ def world(tmp_path_factory):
 @pytest.fixture
 def open_world(world):
     """Returns a function that opens the world, less some roles."""
-    from vimlight.transmiter.roles import ADAPTER_ROLES, Inputs
+    from vimlight.transmiter.judging.roles import ADAPTER_ROLES, Inputs
 
     def open_some(*leave_out, **instead):
         paths = {role: path for role, path in {**world, **instead}.items() if role not in leave_out}

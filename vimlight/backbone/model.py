@@ -30,7 +30,7 @@ from vimlight.backbone.sites import find_sites
 from vimlight.backbone.trace import Trace, trace
 from vimlight.backbone.weights import check_tag, fingerprint_of, load_weights
 from vimlight.errors import BackboneError, ConfigError, nearest, unknown_name
-from vimlight.weight_file import first_line
+from vimlight.files.weight_file import first_line
 
 __all__ = ["Backbone", "build_backbone", "create_backbone"]
 

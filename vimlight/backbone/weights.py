@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.errors import BackboneError
-from vimlight.weight_file import WeightFile, read_weights
+from vimlight.files.weight_file import WeightFile, read_weights
 
 __all__ = ["check_tag", "fingerprint_of", "load_weights", "why_other"]
 

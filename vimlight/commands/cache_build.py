@@ -14,7 +14,7 @@ from vimlight.errors import ConfigError
 from vimlight.transmiter.cache.build import CacheSettings, build_cache
 from vimlight.transmiter.cache.heads import Vocabulary
 from vimlight.transmiter.cache.processes import device_of, process_group, rank
-from vimlight.transmiter.models import load_model
+from vimlight.transmiter.models.image_text import load_model
 
 __all__ = ["main"]
 

@@ -123,9 +123,9 @@ def _members(options: argparse.Namespace) -> None:
 
 def _opened(name: str, given: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Opens a data set, prints what is in it unless JSON is asked for, draws its contact sheet, and returns it all."""
-    from vimlight.atomic import write_whole
     from vimlight.data.overview import parts_of
     from vimlight.data.sources import load_source
+    from vimlight.files.atomic import write_whole
 
     source = load_source(name, given)
     parts = parts_of(source)

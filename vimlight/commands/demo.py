@@ -157,7 +157,7 @@ def run_transfer(plan: TransferPlan, folder: Path, page: Page, *, overwrite: boo
     from vimlight.comparison.transfer import transfer
     from vimlight.report.evaluation import EvaluationTable
     from vimlight.report.files import write_whole
-    from vimlight.transmiter.summary import as_dict
+    from vimlight.transmiter.judging.summary import as_dict
 
     _refuse_results(folder, [_RESULTS["transfer"]], overwrite=overwrite)
     start = time.monotonic()
@@ -207,7 +207,7 @@ def transfer_plan(full: bool = False) -> TransferPlan:
     """
     from vimlight.comparison.transfer import Adapted, TransferPlan
     from vimlight.data.sources.compositions import held_out_compositions
-    from vimlight.transmiter.methods import list_methods
+    from vimlight.transmiter.judging.methods import list_methods
 
     if full:
         return TransferPlan(held_out_compositions())

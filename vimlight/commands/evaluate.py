@@ -14,7 +14,7 @@ from vimlight.commands.options import Parser
 from vimlight.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
-    from vimlight.transmiter.summary import Run
+    from vimlight.transmiter.judging.summary import Run
 
 __all__ = ["main"]
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     options = _parser().parse_args(arguments)
     outputs = _outputs(options)
-    from vimlight.atomic import refuse_existing, write_whole
+    from vimlight.files.atomic import refuse_existing, write_whole
 
     for path in outputs.values():
         refuse_existing(path, options.overwrite)
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> Parser:
-    from vimlight.transmiter.protocols import PROTOCOLS
+    from vimlight.transmiter.judging.protocols import PROTOCOLS
 
     parser = Parser("vimlight evaluate", description=_TEXT)
     parser.add_argument("--protocol", metavar="NAME", required=True, help=", ".join(PROTOCOLS))
@@ -138,9 +138,9 @@ def _run(
 ) -> Run:
     from vimlight.progress import track
     from vimlight.transmiter.cache.partitions import class_indices
-    from vimlight.transmiter.evaluation import evaluate
-    from vimlight.transmiter.roles import Inputs
-    from vimlight.transmiter.summary import Run
+    from vimlight.transmiter.judging.evaluation import evaluate
+    from vimlight.transmiter.judging.roles import Inputs
+    from vimlight.transmiter.judging.summary import Run
 
     inputs = Inputs.open(
         {role: path for role, path in paths.items() if role in _CACHES},
@@ -193,7 +193,7 @@ def _settings(given: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Reads the values of `--set`."""
     import yaml
 
-    from vimlight.transmiter.methods import METHODS
+    from vimlight.transmiter.judging.methods import METHODS
 
     found: dict[str, dict[str, Any]] = {}
     for text in given:
@@ -230,7 +230,7 @@ def _texts(runs: Sequence[Run], options: argparse.Namespace) -> dict[str, str]:
 
     from vimlight import __version__
     from vimlight.report.evaluation import EvaluationTable, csv_text
-    from vimlight.transmiter.summary import as_dict
+    from vimlight.transmiter.judging.summary import as_dict
 
     content = {"vimlight": __version__, **as_dict(runs)}
     return {

@@ -28,9 +28,9 @@ def main(arguments: Sequence[str]) -> None:
         SystemExit: With 0 behind `--help`.
     """
     options = _parser().parse_args(arguments)
-    from vimlight.atomic import refuse_existing
     from vimlight.deployment import deploy, load_run
     from vimlight.deployment.formats import format_of
+    from vimlight.files.atomic import refuse_existing
 
     file = Path(options.out).expanduser()
     chosen = format_of(file, options.format)

@@ -17,19 +17,19 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from vimlight import __version__
 from vimlight.commands.mistakes import cause, explain
 from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
-from vimlight.downstream import DownstreamModule
 from vimlight.errors import CheckpointError, ConfigError
-from vimlight.midstream import MidstreamModule
 from vimlight.report.callbacks import RunReport
 from vimlight.report.lines import ProgressLines
 from vimlight.report.predictions import PredictionWriter
 from vimlight.report.waiting import WaitMeter
 from vimlight.trainable import TrainableModule, read_checkpoint
-from vimlight.training import SupervisedModule
-from vimlight.transmiter.adapter_module import AdapterModule
-from vimlight.transmiter.data import CacheDataModule
-from vimlight.transmiter.extraction import ExtractionModule
-from vimlight.transmiter.refinement import RefinementModule
+from vimlight.training.base import SupervisedModule
+from vimlight.training.downstream import DownstreamModule
+from vimlight.training.midstream import MidstreamModule
+from vimlight.transmiter.cache.data_module import CacheDataModule
+from vimlight.transmiter.learning.extraction import ExtractionModule
+from vimlight.transmiter.learning.module import AdapterModule
+from vimlight.transmiter.learning.refinement import RefinementModule
 from vimlight.transmiter.sources.data import SourceDataModule
 from vimlight.transmiter.sources.module import SourceModule
 

@@ -88,8 +88,8 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _check_files(options: argparse.Namespace) -> list[Any]:
     """Checks before any work that every result can be written."""
-    from vimlight.atomic import refuse_existing
-    from vimlight.transmiter.adapter_file import check_path
+    from vimlight.files.atomic import refuse_existing
+    from vimlight.transmiter.adapters.file import check_path
 
     files = [check_path(path) for path in options.out]
     for number, file in enumerate(files):
@@ -104,7 +104,7 @@ def _transmiter(options: argparse.Namespace) -> Sequence[Adapter]:
 
     from vimlight.progress import track
     from vimlight.transmiter.adapters import TransMiter
-    from vimlight.transmiter.alignment import BATCH_SIZE, BETA, align_all, choose_beta
+    from vimlight.transmiter.moving.alignment import BATCH_SIZE, BETA, align_all, choose_beta
 
     try:
         adapter = TransMiter.load(options.adapter).to(options.device)
@@ -121,7 +121,7 @@ def _transmiter(options: argparse.Namespace) -> Sequence[Adapter]:
 
 
 def _gap_ridge(options: argparse.Namespace) -> Sequence[Adapter]:
-    from vimlight.transmiter.gap_ridge import fit_gap_ridge
+    from vimlight.transmiter.adapters.gap_ridge import fit_gap_ridge
 
     source, tuned = _open(options.source), _open(options.source_tuned)
     reads = options.reads or "logits"

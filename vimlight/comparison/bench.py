@@ -17,7 +17,7 @@ from vimlight.comparison.memory import FeatureMemory
 from vimlight.comparison.pulse import Pulse
 from vimlight.comparison.study import Group, Study, names_for
 from vimlight.tasks import SOLVERS, Task
-from vimlight.training import build_task, choose_readout
+from vimlight.training.base import build_task, choose_readout
 from vimlight.zoo import Zoo
 
 __all__ = ["Bench", "Fitted"]

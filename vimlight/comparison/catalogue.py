@@ -9,7 +9,7 @@ from typing import Any
 
 from vimlight.aggregation import AGGREGATORS
 from vimlight.errors import ConfigError, unknown_name
-from vimlight.training import check_types
+from vimlight.training.base import check_types
 
 __all__ = ["HINDSIGHT", "TUNED", "Method", "list_methods", "method_of"]
 

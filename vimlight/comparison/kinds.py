@@ -19,9 +19,9 @@ from vimlight.backbone import Backbone
 from vimlight.comparison.plan import cached_backbone
 from vimlight.comparison.processes import in_parallel, quiet_trainer, quietly
 from vimlight.data import DownstreamDataModule, MidstreamDataModule
-from vimlight.downstream import DownstreamModule
-from vimlight.midstream import MidstreamModule
 from vimlight.tasks import create_task
+from vimlight.training.downstream import DownstreamModule
+from vimlight.training.midstream import MidstreamModule
 from vimlight.zoo import Zoo
 
 __all__ = ["KindPlan", "KindTask", "Score", "gains_of", "score_all", "scores_of", "train_modules"]

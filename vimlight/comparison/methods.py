@@ -19,10 +19,10 @@ from vimlight.backbone import Backbone
 from vimlight.comparison.plan import METHODS, REAL, VIM, Method, Plan, Task
 from vimlight.comparison.processes import in_parallel, precision_here, quiet_trainer, quietly
 from vimlight.data import DownstreamDataModule
-from vimlight.downstream import DownstreamModule
 from vimlight.report import MethodFacts, ResultsTable, summarise
 from vimlight.tasks import AffineHead, create_task
 from vimlight.tasks.closed_form import ridge
+from vimlight.training.downstream import DownstreamModule
 from vimlight.zoo import Zoo
 
 __all__ = ["Gates", "compare"]

@@ -19,7 +19,7 @@ from vimlight.comparison.pulse import Pulse, PulseCallback
 from vimlight.comparison.store import key_of
 from vimlight.comparison.study import RANDOM, SHUFFLED, TRAINED, ModuleJob, Study
 from vimlight.data import MidstreamDataModule
-from vimlight.midstream import MidstreamModule
+from vimlight.training.midstream import MidstreamModule
 
 __all__ = ["make_ready", "train_module"]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from vimlight import __version__
-from vimlight.atomic import write_whole
 from vimlight.comparison.standings import Record, Standings, standings_of
 from vimlight.comparison.study import Fit, Study
 from vimlight.comparison.tables import LEGEND, csv_text, header, markdown, rows
+from vimlight.files.atomic import write_whole
 from vimlight.report import Page
 
 __all__ = ["gather", "record_of", "write_results"]

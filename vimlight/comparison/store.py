@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vimlight import __version__
-from vimlight.atomic import write_whole
 from vimlight.errors import ConfigError
+from vimlight.files.atomic import write_whole
 
 __all__ = ["Store", "key_of"]
 

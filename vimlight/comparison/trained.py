@@ -13,7 +13,7 @@ from vimlight.comparison.catalogue import HINDSIGHT, TUNED, Method
 from vimlight.comparison.processes import quiet_trainer, quietly
 from vimlight.comparison.pulse import PulseCallback
 from vimlight.comparison.tuning import TunedAlone
-from vimlight.downstream import DownstreamModule
+from vimlight.training.downstream import DownstreamModule
 
 __all__ = ["fit_trained"]
 

@@ -22,18 +22,18 @@ from vimlight.comparison.processes import in_parallel, quiet_trainer, quietly
 from vimlight.data import MidstreamDataModule
 from vimlight.transmiter import LogitCache, TransMiter, align, choose_beta, fit_gap_ridge
 from vimlight.transmiter.cache.build import CacheSettings, build_cache
+from vimlight.transmiter.cache.data_module import CacheDataModule
 from vimlight.transmiter.cache.derive import with_head
 from vimlight.transmiter.cache.heads import Vocabulary
-from vimlight.transmiter.data import CacheDataModule
-from vimlight.transmiter.evaluation import evaluate
-from vimlight.transmiter.extraction import ExtractionModule
-from vimlight.transmiter.methods import METHODS, list_methods
-from vimlight.transmiter.models import load_model
-from vimlight.transmiter.refinement import RefinementModule
-from vimlight.transmiter.roles import Inputs
+from vimlight.transmiter.judging.evaluation import evaluate
+from vimlight.transmiter.judging.methods import METHODS, list_methods
+from vimlight.transmiter.judging.roles import Inputs
+from vimlight.transmiter.judging.summary import Run
+from vimlight.transmiter.learning.extraction import ExtractionModule
+from vimlight.transmiter.learning.refinement import RefinementModule
+from vimlight.transmiter.models.image_text import load_model
 from vimlight.transmiter.sources.data import SourceDataModule
 from vimlight.transmiter.sources.module import SourceModule
-from vimlight.transmiter.summary import Run
 
 __all__ = ["Adapted", "TransferPlan", "run_transfer", "transfer", "tune"]
 

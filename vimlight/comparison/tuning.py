@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from vimlight.backbone import Backbone
-from vimlight.downstream import DownstreamModule
 from vimlight.errors import ConfigError
+from vimlight.training.downstream import DownstreamModule
 
 __all__ = ["SETTINGS", "TunedAlone"]
 

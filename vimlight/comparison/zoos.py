@@ -13,7 +13,7 @@ from vimlight.comparison.controls import ShuffledLabels, random_like
 from vimlight.comparison.plan import RANDOM, REAL, SHUFFLED, Plan, Task
 from vimlight.comparison.processes import in_parallel, quiet_trainer, quietly
 from vimlight.data import MidstreamDataModule
-from vimlight.midstream import MidstreamModule
+from vimlight.training.midstream import MidstreamModule
 from vimlight.zoo import Zoo
 
 __all__ = ["ShuffledLabels", "random_like", "train_zoo"]

@@ -14,13 +14,13 @@ from torch.export import ExportedProgram
 
 from vimlight import __version__
 from vimlight.aggregation import Aggregate
-from vimlight.atomic import refuse_existing, write_whole
 from vimlight.data.pictures import WHITE
 from vimlight.deployment.fixing import fix
 from vimlight.deployment.formats import format_of
 from vimlight.errors import ExportError, unknown_name
-from vimlight.exported import deviation, trace
-from vimlight.training import SupervisedModule
+from vimlight.files.atomic import refuse_existing, write_whole
+from vimlight.files.exported import deviation, trace
+from vimlight.training.base import SupervisedModule
 
 __all__ = ["OUTPUTS", "Deployed", "deploy"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from vimlight.errors import ExportError
-from vimlight.exported import Packed, packed_onnx, packed_program
+from vimlight.files.exported import Packed, packed_onnx, packed_program
 from vimlight.registry import Registry
 
 if TYPE_CHECKING:

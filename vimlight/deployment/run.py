@@ -10,7 +10,7 @@ import yaml
 
 from vimlight.errors import ConfigError
 from vimlight.trainable import read_checkpoint
-from vimlight.training import SupervisedModule
+from vimlight.training.base import SupervisedModule
 
 __all__ = ["load_run"]
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from vimlight.backbone import Backbone, Layout, Preprocessing, Site
 from vimlight.errors import PluginError, unknown_name
+from vimlight.files.tensor_file import sha256_of
 from vimlight.registry import Registry
-from vimlight.tensor_file import sha256_of
 
 __all__ = ["PLUGINS", "Blocks", "Plugin", "Tap", "Unit", "WideUnit", "create_plugin", "list_plugins", "widen"]
 

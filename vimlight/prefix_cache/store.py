@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vimlight.atomic import publish, temporary
 from vimlight.errors import CacheError
-from vimlight.tensor_file import card_text, opened, pack
+from vimlight.files.atomic import publish, temporary
+from vimlight.files.tensor_file import card_text, opened, pack
 
 __all__ = ["Column", "Store"]
 

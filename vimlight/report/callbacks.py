@@ -16,13 +16,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from vimlight.backbone import Preprocessing
-from vimlight.downstream import DownstreamModule
 from vimlight.errors import ConfigError
 from vimlight.report.files import write_whole
 from vimlight.report.logging import log_figure, log_table, table_csv
 from vimlight.report.plots import confusion_matrix, gate_heatmap, image_grid
 from vimlight.tasks import Task
-from vimlight.training import SupervisedModule
+from vimlight.training.base import SupervisedModule
+from vimlight.training.downstream import DownstreamModule
 
 __all__ = ["RunReport", "restore_image"]
 

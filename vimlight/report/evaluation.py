@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vimlight.report.tables import MISSING, Statistic, print_whole, whole_width
-from vimlight.transmiter.evaluation import promise
-from vimlight.transmiter.methods.safe import PROMISED
-from vimlight.transmiter.protocols import PROTOCOLS
-from vimlight.transmiter.summary import AVERAGE, Record, Run, averages, records
+from vimlight.transmiter.judging.evaluation import promise
+from vimlight.transmiter.judging.methods.safe import PROMISED
+from vimlight.transmiter.judging.protocols import PROTOCOLS
+from vimlight.transmiter.judging.summary import AVERAGE, Record, Run, averages, records
 
 if TYPE_CHECKING:
     from rich.console import Console

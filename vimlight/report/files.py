@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from vimlight.atomic import refuse_existing, write_whole
+from vimlight.files.atomic import refuse_existing, write_whole
 
 __all__ = ["refuse_existing", "write_whole"]

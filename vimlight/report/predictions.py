@@ -14,8 +14,8 @@ import lightning.pytorch as pl
 import torch.distributed
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from vimlight.atomic import publish_directory
 from vimlight.errors import ConfigError, DataError, unknown_name
+from vimlight.files.atomic import publish_directory
 from vimlight.report.files import refuse_existing, write_whole
 from vimlight.tasks import Task
 

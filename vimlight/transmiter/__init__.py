@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vimlight.transmiter.adapters import GapRidge, TransMiter, load_adapter
-    from vimlight.transmiter.alignment import align, align_all, choose_beta
+    from vimlight.transmiter.adapters.gap_ridge import fit_gap_ridge
     from vimlight.transmiter.cache import LogitCache, TextHead, check_paired, write_cache
-    from vimlight.transmiter.data import CacheDataModule
-    from vimlight.transmiter.deployment import RefinedModel, deploy
-    from vimlight.transmiter.extraction import ExtractionModule
-    from vimlight.transmiter.gap_ridge import fit_gap_ridge
-    from vimlight.transmiter.refinement import RefinementModule
+    from vimlight.transmiter.cache.data_module import CacheDataModule
+    from vimlight.transmiter.learning.extraction import ExtractionModule
+    from vimlight.transmiter.learning.refinement import RefinementModule
+    from vimlight.transmiter.moving.alignment import align, align_all, choose_beta
+    from vimlight.transmiter.moving.deployment import RefinedModel, deploy
 
 __all__ = [
     "CacheDataModule",
@@ -38,20 +38,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CacheDataModule": "data",
-    "ExtractionModule": "extraction",
+    "CacheDataModule": "cache.data_module",
+    "ExtractionModule": "learning.extraction",
     "GapRidge": "adapters",
     "LogitCache": "cache",
-    "RefinedModel": "deployment",
-    "RefinementModule": "refinement",
+    "RefinedModel": "moving.deployment",
+    "RefinementModule": "learning.refinement",
     "TextHead": "cache",
     "TransMiter": "adapters",
-    "align": "alignment",
-    "align_all": "alignment",
-    "choose_beta": "alignment",
+    "align": "moving.alignment",
+    "align_all": "moving.alignment",
+    "choose_beta": "moving.alignment",
     "check_paired": "cache",
-    "deploy": "deployment",
-    "fit_gap_ridge": "gap_ridge",
+    "deploy": "moving.deployment",
+    "fit_gap_ridge": "adapters.gap_ridge",
     "load_adapter": "adapters",
     "write_cache": "cache",
 }

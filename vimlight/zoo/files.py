@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from vimlight.errors import ZooError
-from vimlight.tensor_file import card_text, opened, pack, sha256_of, tensors_of
+from vimlight.files.tensor_file import card_text, opened, pack, sha256_of, tensors_of
 from vimlight.zoo.card import Card
 
 __all__ = ["pack_head", "pack_module", "plain", "read_card", "read_head", "read_module", "sha256_of"]

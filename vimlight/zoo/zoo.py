@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from vimlight.atomic import publish, temporary
 from vimlight.errors import ZooError, unknown_name
+from vimlight.files.atomic import publish, temporary
 from vimlight.zoo.card import Card, describe
 from vimlight.zoo.files import pack_head, pack_module, plain, read_card, read_head, read_module, sha256_of
 

@@ -23,7 +23,7 @@ from vimlight.transmiter.cache.build import CacheSettings, build_cache
 from vimlight.transmiter.cache.encode import encode_images
 from vimlight.transmiter.cache.heads import Vocabulary
 from vimlight.transmiter.cache.images import ImageViews, read_ahead
-from vimlight.transmiter.models import load_model
+from vimlight.transmiter.models.image_text import load_model
 
 TEMPLATES = ["a {}.", "many {}"]
 SHAPES = {"task": "shapes", "train": 90, "test": 40, "size": 32}

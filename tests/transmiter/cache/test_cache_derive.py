@@ -14,7 +14,7 @@ from vimlight.transmiter.cache.build import CacheSettings, build_cache
 from vimlight.transmiter.cache.derive import with_head
 from vimlight.transmiter.cache.heads import Vocabulary, encoded_head
 from vimlight.transmiter.cache.merge import merge_caches
-from vimlight.transmiter.models import load_model
+from vimlight.transmiter.models.image_text import load_model
 
 SHAPES = {"task": "shapes", "train": 60, "test": 24, "size": 32}
 

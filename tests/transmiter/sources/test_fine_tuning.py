@@ -243,7 +243,7 @@ def test_tuned_caches_are_replaced_only_when_asked(shapes):
 def test_another_data_module_is_refused(shapes):
     import lightning.pytorch as pl
 
-    from vimlight.transmiter.data import CacheDataModule
+    from vimlight.transmiter.cache.data_module import CacheDataModule
 
     data = CacheDataModule("caches/weak/train")
     module = SourceModule("taskres", data.class_names)

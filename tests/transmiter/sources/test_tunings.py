@@ -165,7 +165,7 @@ def test_the_linear_probe_by_hand(shapes):
 
 
 def test_tip_adapter_f_starts_as_tip_adapter(shapes):
-    from vimlight.transmiter.methods import Fit, Images, Labelled, create_method, prepare
+    from vimlight.transmiter.judging.methods import Fit, Images, Labelled, create_method, prepare
 
     cache = LogitCache.open(shapes / "train")
     features = cache.features(slice(0, 5))

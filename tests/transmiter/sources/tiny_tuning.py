@@ -9,7 +9,7 @@ import torch
 from vimlight.data import DownstreamDataModule
 from vimlight.transmiter import LogitCache
 from vimlight.transmiter.cache.build import CacheSettings, build_cache
-from vimlight.transmiter.models import load_model
+from vimlight.transmiter.models.image_text import load_model
 from vimlight.transmiter.sources import TUNINGS, Start
 from vimlight.transmiter.sources.data import SourceDataModule
 from vimlight.transmiter.sources.module import SourceModule

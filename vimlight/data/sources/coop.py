@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vimlight.atomic import write_whole
 from vimlight.data.classes import Classes, choose_classes
 from vimlight.data.coop_files import DATASETS, CoopFiles, Row, read_rows, read_split
 from vimlight.data.listings import check_files
@@ -19,6 +18,7 @@ from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
 from vimlight.data.tables import FileTable, Source
 from vimlight.errors import ConfigError, DataError, unknown_name
+from vimlight.files.atomic import write_whole
 
 __all__ = ["coop", "coop_sets"]
 

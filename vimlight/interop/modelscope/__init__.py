@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from vimlight.atomic import refuse_existing, write_whole
 from vimlight.errors import ConfigError
+from vimlight.files.atomic import refuse_existing, write_whole
 from vimlight.interop.base import FORMATS, Fact, Format
 from vimlight.interop.modelscope.folder import add_task, backbone_of, read_zoo, write_zoo
 from vimlight.interop.modelscope.layout import Checkpoint, pack

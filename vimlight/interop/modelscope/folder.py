@@ -19,16 +19,16 @@ import yaml
 from torch import Tensor, nn
 
 from vimlight.aggregation import Aggregate
-from vimlight.atomic import publish_directory, temporary_directory, write_whole
 from vimlight.backbone import Backbone, create_backbone
 from vimlight.errors import CheckpointError, FingerprintError, ZooError
+from vimlight.files.atomic import publish_directory, temporary_directory, write_whole
+from vimlight.files.tensor_file import card_text, opened, pack, tensors_of
 from vimlight.interop.modelscope.heads import check_head, head_tensors
 from vimlight.interop.modelscope.layout import Checkpoint, Labels, TaskWeights, places
 from vimlight.interop.modelscope.model import gates_of, module_names
 from vimlight.interop.modelscope.tower import Tower, clip_names, default_preprocessing, tower_of
 from vimlight.interop.modelscope.units import module_tensors, origin_of, plugin_of
 from vimlight.plugins import Plugin
-from vimlight.tensor_file import card_text, opened, pack, tensors_of
 from vimlight.zoo import Zoo
 from vimlight.zoo.files import plain
 

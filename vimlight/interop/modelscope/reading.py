@@ -14,10 +14,10 @@ from torch import Tensor
 
 from vimlight.backbone import Preprocessing
 from vimlight.errors import BackboneError, CheckpointError, UnknownNameError, nearest, unknown_name
+from vimlight.files.tensor_file import PICKLES
 from vimlight.interop.modelscope.heads import check_head
 from vimlight.interop.modelscope.layout import ALGORITHM, PLACES, UNIT, Checkpoint, Labels, TaskWeights
 from vimlight.interop.modelscope.tower import Tower
-from vimlight.tensor_file import PICKLES
 
 __all__ = ["read"]
 
@@ -140,9 +140,7 @@ def _unit(content: Any, where: str, width: int) -> dict[str, Tensor]:
     return {name: tensors[name] for name in UNIT}
 
 
-def _gates(
-    content: Any, where: str, modules: Sequence[Mapping[str, Any]], tower: Tower
-) -> dict[str, Tensor]:
+def _gates(content: Any, where: str, modules: Sequence[Mapping[str, Any]], tower: Tower) -> dict[str, Tensor]:
     layers = _sequence(content, where)
     if len(layers) != tower.depth:
         raise CheckpointError(f"{where} has {len(layers)} layers, but the backbone has {tower.depth} blocks")

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from vimlight.errors import CheckpointError, ZooError
+from vimlight.files.tensor_file import opened, tensors_of
 from vimlight.interop.peft.config import WEIGHTS
 from vimlight.interop.peft.factors import CARD, Factors
-from vimlight.tensor_file import opened, tensors_of
 from vimlight.zoo.card import Card
 
 __all__ = ["Contents", "read_tensors"]

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from vimlight.backbone import Backbone, Site
 from vimlight.backbone.weights import why_other
 from vimlight.errors import CheckpointError, FingerprintError, unknown_name
+from vimlight.files.tensor_file import sha256_of
 from vimlight.interop.base import Imported
 from vimlight.interop.peft.config import CONFIG, WEIGHTS, LoraSettings, read_settings
 from vimlight.interop.peft.contents import Contents, read_tensors
@@ -22,11 +23,11 @@ from vimlight.interop.peft.head import read_head
 from vimlight.interop.peft.plain import check_changes, uncalled
 from vimlight.plugins import Plugin
 from vimlight.plugins.lora import Lora
-from vimlight.tensor_file import sha256_of
 from vimlight.zoo.card import Card
 from vimlight.zoo.rebuild import rebuild
 
 __all__ = ["read"]
+
 
 def read(path: Path, backbone: Backbone) -> Imported:
     """Reads an adapter as a `lora` module, exactly; one that a zoo wrote comes back bit for bit, with its card.

@@ -9,9 +9,9 @@ from typing import Any
 
 from safetensors.torch import save
 
-from vimlight.atomic import publish_directory, temporary_directory
 from vimlight.backbone import Backbone, create_backbone
 from vimlight.errors import CheckpointError
+from vimlight.files.atomic import publish_directory, temporary_directory
 from vimlight.interop.base import Fact
 from vimlight.interop.peft.config import CONFIG, WEIGHTS
 from vimlight.interop.peft.factors import CARD, Factors, join, layer_of

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vimlight.atomic import publish_directory, temporary_directory
 from vimlight.errors import CacheError, DataError
+from vimlight.files.atomic import publish_directory, temporary_directory
 from vimlight.transmiter.cache.checks import (
     check_class_names,
     check_head,

@@ -23,8 +23,8 @@ from vimlight.transmiter.cache.manifest import Manifest
 from vimlight.transmiter.cache.partitions import partition_indices
 from vimlight.transmiter.cache.processes import barrier, from_first, rank, world_size
 from vimlight.transmiter.cache.writer import CacheWriter
-from vimlight.transmiter.models import ImageTextModel
-from vimlight.transmiter.templates import templates_of
+from vimlight.transmiter.models.image_text import ImageTextModel
+from vimlight.transmiter.models.templates import templates_of
 
 __all__ = ["CacheSettings", "build_cache"]
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vimlight.atomic import temporary_directory
 from vimlight.errors import DataError
+from vimlight.files.atomic import temporary_directory
 from vimlight.transmiter.cache.assembly import check_entries, publish_cache, refuse_existing
 from vimlight.transmiter.cache.checks import check_head
 from vimlight.transmiter.cache.files import CacheFiles

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vimlight.data import Table
 from vimlight.transmiter.cache.images import ImageViews, read_ahead
-from vimlight.transmiter.models import ImageTextModel
+from vimlight.transmiter.models.image_text import ImageTextModel
 
 __all__ = ["encode_images"]
 

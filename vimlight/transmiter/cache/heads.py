@@ -16,10 +16,10 @@ from vimlight.transmiter.cache.logit_cache import LogitCache
 from vimlight.transmiter.cache.manifest import Manifest
 from vimlight.transmiter.cache.tables import read_names
 from vimlight.transmiter.cache.text_head import TextHead
-from vimlight.transmiter.models import ImageTextModel, load_model
-from vimlight.transmiter.templates import class_features, templates_of
-from vimlight.transmiter.texts import check_names
-from vimlight.transmiter.vocabulary import WORDS, draw_vocabulary
+from vimlight.transmiter.models.image_text import ImageTextModel, load_model
+from vimlight.transmiter.models.templates import class_features, templates_of
+from vimlight.transmiter.models.texts import check_names
+from vimlight.transmiter.models.vocabulary import WORDS, draw_vocabulary
 
 __all__ = ["Vocabulary", "auxiliary_names", "encoded_head", "model_of", "text_head"]
 

@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as T
 from vimlight.data import Augmentation, Table
 from vimlight.data.loading import Batch, BatchDataset, batch_loader, raise_worker_error
 from vimlight.data.transforms import normalise
-from vimlight.transmiter.models import ImageInput
+from vimlight.transmiter.models.image_text import ImageInput
 
 __all__ = ["ImageViews", "fit_like_open_clip", "read_ahead"]
 

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vimlight.atomic import publish, temporary
 from vimlight.errors import CacheError, DataError
+from vimlight.files.atomic import publish, temporary
 from vimlight.transmiter.cache.assembly import assemble, check_entries, refuse_existing, stored
 from vimlight.transmiter.cache.logit_cache import LogitCache
 from vimlight.transmiter.cache.manifest import Manifest

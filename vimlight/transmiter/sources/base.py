@@ -15,7 +15,7 @@ from torch.optim import AdamW, Optimizer
 from vimlight.errors import ConfigError
 from vimlight.transmiter.cache import LogitCache, TextHead
 from vimlight.transmiter.cache.heads import model_of
-from vimlight.transmiter.models import ImageTextModel
+from vimlight.transmiter.models.image_text import ImageTextModel
 
 __all__ = ["Start", "Tuning", "at_least", "share"]
 

@@ -14,9 +14,9 @@ from torch.nn.utils import parametrize
 
 from vimlight.errors import ConfigError
 from vimlight.transmiter.cache import TextHead
+from vimlight.transmiter.models.texts import check_names, prompts_of
 from vimlight.transmiter.sources import TUNINGS, Start
 from vimlight.transmiter.sources.base import Tuning, at_least, share
-from vimlight.transmiter.texts import check_names, prompts_of
 
 __all__ = ["CLIPLoRA", "LowRank", "attention_weights"]
 

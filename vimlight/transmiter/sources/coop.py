@@ -15,10 +15,10 @@ from torch.optim import SGD, Optimizer
 
 from vimlight.errors import ConfigError
 from vimlight.transmiter.cache import TextHead
-from vimlight.transmiter.models import ImageTextModel
+from vimlight.transmiter.models.image_text import ImageTextModel
+from vimlight.transmiter.models.texts import check_names, cut_texts, num_tokens, prompts_of
 from vimlight.transmiter.sources import TUNINGS, Start
 from vimlight.transmiter.sources.base import Tuning, at_least
-from vimlight.transmiter.texts import check_names, cut_texts, num_tokens, prompts_of
 
 __all__ = ["CoOp"]
 

@@ -17,9 +17,9 @@ from vimlight.data.transforms import augmentation, normalise
 from vimlight.errors import ConfigError, DataError
 from vimlight.transmiter.cache import LogitCache
 from vimlight.transmiter.cache.assembly import refuse_existing
+from vimlight.transmiter.cache.data_module import CacheDataModule
 from vimlight.transmiter.cache.images import FittedTable
-from vimlight.transmiter.data import CacheDataModule
-from vimlight.transmiter.loading import ViewSampler
+from vimlight.transmiter.cache.loading import ViewSampler
 from vimlight.transmiter.sources.images import image_input_of, image_table
 
 __all__ = ["SourceDataModule"]

@@ -12,7 +12,7 @@ from vimlight.data import Augmentation, ImageDataModule, Table
 from vimlight.errors import ConfigError, DataError
 from vimlight.transmiter.cache import LogitCache
 from vimlight.transmiter.cache.images import ImageViews
-from vimlight.transmiter.models import ImageInput
+from vimlight.transmiter.models.image_text import ImageInput
 
 __all__ = ["image_input_of", "image_table", "views_of"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vimlight.files.tensor_file import sha256_of
 from vimlight.progress import track
-from vimlight.tensor_file import sha256_of
 from vimlight.transmiter.cache import LogitCache
 from vimlight.transmiter.cache.assembly import assemble, stored
 from vimlight.transmiter.cache.images import read_ahead

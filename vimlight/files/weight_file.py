@@ -1,0 +1,90 @@
+"""Weight files of other tools, read without running what is in them, and what those of CLIP tell of themselves."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import timm
+from safetensors import SafetensorError
+from torch import Tensor
+
+from vimlight.errors import CheckpointError, VimlightError, nearest
+from vimlight.files.torchscript import is_archive, read_archive
+
+__all__ = ["WeightFile", "first_line", "read_weights"]
+
+# What OpenAI's first models keep beside their weights; nobody else's do.
+_OPENAI = {"input_resolution", "context_length", "vocab_size"}
+_FAULTS = (RuntimeError, OSError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What a weight file holds.
+
+    Attributes:
+        path: The file.
+        tensors: Its tensors by name, on the CPU, in their own types.
+        openai: Whether it says that it is one of the models of Radford et al. 2021, "Learning Transferable Visual
+            Models From Natural Language Supervision", which have QuickGELU and a normalisation of their own: by its
+            three extra entries, or as the code of an archive with that activation.
+        gelu: Whether it says that its activation is GELU, as the code of other archives does.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    openai: bool = False
+    gelu: bool = False
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether the tensors have the names of OpenAI's and open_clip's image-text models with towers of their own."""
+        return "visual.conv1.weight" in self.tensors
+
+
+def read_weights(path: Path, what: str = "checkpoint", error: type[VimlightError] = CheckpointError) -> WeightFile:
+    """Reads the tensors of a `.safetensors` file, of `torch.save`, or of a TorchScript archive.
+
+    What training tools wrap around a state dictionary is taken off, and the `module.` in front of its names.
+
+    Args:
+        path: The file.
+        what: What messages call it.
+        error: What to raise.
+
+    Raises:
+        VimlightError: `error`, if the file is missing, unsafe or damaged.
+    """
+    if not path.is_file():
+        close = nearest(path.name, (file.name for file in path.parent.glob("*"))) if path.parent.is_dir() else []
+        raise error(f"{what} {str(path)!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else ""))
+    try:
+        found = _read(path)
+    except _FAULTS as cause:
+        # Both libraries name the global that a pickle would call; other words mean that the file is damaged.
+        if "unsupported global" in str(cause).lower():
+            raise error(
+                f"{path.name} holds more than plain tensors and is not read, since a pickle can run code; "
+                "save its state_dict as .safetensors"
+            ) from cause
+        raise error(f"{path.name} is damaged or no weight file: {first_line(cause)}") from cause
+    if not (found.is_clip and found.tensors.keys() >= _OPENAI):
+        return found
+    return replace(found, openai=True, tensors={k: v for k, v in found.tensors.items() if k not in _OPENAI})
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of another library's error, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _read(path: Path) -> WeightFile:
+    if is_archive(path):
+        tensors, code = read_archive(path)
+        found = WeightFile(path, tensors, gelu="torch.gelu(" in code)
+        # QuickGELU is x * sigmoid(1.702 x), and CLIP has no other sigmoid.
+        return replace(found, openai=found.is_clip and not found.gelu and "torch.sigmoid(" in code)
+    state = timm.models.load_state_dict(str(path), weights_only=True)
+    return WeightFile(path, {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)})

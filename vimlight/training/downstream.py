@@ -1,0 +1,356 @@
+"""Downstream: a zoo is aggregated for one small task by a few learned gates and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from vimlight.aggregation import AGGREGATORS, Aggregate, aggregate
+from vimlight.aggregation.best_single import BestSingle
+from vimlight.backbone import Backbone
+from vimlight.errors import CheckpointError, ConfigError, ZooError, unknown_name
+from vimlight.prefix_cache import FrozenPart
+from vimlight.tasks import SOLVERS, EnsembleHead, Examples
+from vimlight.training.base import (
+    SupervisedModule,
+    check_types,
+    choose_readout,
+    collect_examples,
+    collect_features,
+    examples_of,
+)
+from vimlight.training.midstream import build_plugin
+from vimlight.zoo import Zoo
+
+__all__ = ["DownstreamModule"]
+
+T = TypeVar("T")
+_STARTS = ("ranking", "equal")
+_BESIDE = {"names", "readout", "extra_module"}
+# Sharpness of the gates made from a ranking: 0 is equal shares, the last nearly all for the best module. Sharper still,
+# and the softmax would be flat: training could not move it.
+_SHARPNESS = (0.0, 1.0, 2.0, 4.0)
+_IMAGES_TO_START = 64
+# From the middle outwards, so that leaving one out decides where validation images do not.
+_FACTORS = tuple(10 ** (sign * k / 2) for k in range(5) for sign in (1, -1))[1:]
+
+
+class DownstreamModule(SupervisedModule):
+    """Aggregates a frozen zoo for one task.
+
+    Before the first step the single modules are ranked by the leave-one-out error of a closed-form head on the training
+    images, and the gates start from the ranking, as sharp and then as strong as leaves the least error. With a
+    closed-form head the gates are trained on that same error and the head is solved anew for every validation and
+    checkpoint and at the end; with a `linear` head both are trained together, the head starting from the closed form.
+    A task whose head has no closed form trains it together with the gates, which start from the ranking all the same
+    where the task has examples for it.
+
+    Args:
+        backbone: The backbone, its name, or the arguments of `create_backbone`.
+        zoo: Directory of the zoo.
+        modules: Which modules; all of them if left out. A checkpoint remembers its modules, so that one added to the
+            zoo later changes nothing.
+        aggregator: Name of an aggregator, or its name as `how` together with its settings.
+        head: `"ridge"` or `"lda"` for a head in closed form, `"linear"` for the same trained by gradient. By default
+            `"ridge"` where the task's head has a closed form; otherwise the task decides on its head.
+        readout: What the head reads: `"last"`, `"layers"`, `"grid"` or `"maps"`; see `Backbone.forward`. By default
+            `"maps"` for tasks of maps, `"grid"` for others.
+        start: `"ranking"` to start the gates from a ranking of the single modules, `"equal"` for equal gates.
+        extra_module: A fresh plug-in trained beside the zoo: the name of its type or the arguments of `create_plugin`.
+        ranking_limit: How many training images the ranking looks at, at most.
+        **training: Task, optimiser and schedule; see `SupervisedModule`.
+    """
+
+    def __init__(
+        self,
+        backbone: str | dict[str, Any] | Backbone,
+        *,
+        zoo: str = "zoo",
+        modules: Sequence[str] | None = None,
+        aggregator: str | dict[str, Any] = "ens_moe",
+        head: str | None = None,
+        readout: str | None = None,
+        start: str = "ranking",
+        extra_module: str | dict[str, Any] | None = None,
+        ranking_limit: int = 1000,
+        **training: Any,
+    ) -> None:
+        super().__init__(backbone, **training)
+        if head is not None and head != "linear" and head not in SOLVERS:
+            raise unknown_name("head", head, ["linear", *SOLVERS])
+        if head is not None and not self.task.closed_form:
+            raise ConfigError(f"the head of this {self.task.kind} task has no closed form: leave 'head: {head}' out")
+        if start not in _STARTS:
+            raise unknown_name("start", start, _STARTS)
+        self.zoo = Zoo(zoo)
+        self.modules_asked = modules
+        self.settings = {"how": aggregator} if isinstance(aggregator, str) else dict(aggregator)
+        if "how" not in self.settings:
+            raise ConfigError(f"the aggregator's settings {self.settings} lack 'how', its name")
+        for name in _BESIDE & self.settings.keys():
+            raise ConfigError(f"{name!r} is no setting of the aggregator; it stands beside it")
+        how = self.settings["how"]
+        check_types(f"aggregator {how!r}", AGGREGATORS[how].__init__, self.settings)
+        self.head_kind = head or ("ridge" if self.task.closed_form else "own")
+        self.readout = choose_readout(self.task, readout, "grid")
+        self.start = start
+        self.extra_module = extra_module
+        self.ranking_limit = ranking_limit
+        self._head_of: tuple[int, bool] | None = None
+        self.build(self._default_names())
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the head is solved rather than trained."""
+        return self.head_kind in SOLVERS
+
+    def build(self, names: Sequence[str]) -> None:
+        """Loads modules and creates the aggregator and the head.
+
+        Args:
+            names: Names of modules in the zoo.
+        """
+        self.module_names = list(names)
+        zoo = [self.zoo.load(name, self.backbone) for name in names]
+        extra = None if self.extra_module is None else build_plugin(self.extra_module, self.backbone)
+        self.aggregator = aggregate(
+            self.backbone, zoo, names=self.module_names, readout=self.readout, extra_module=extra, **self.settings
+        )
+        shapes = self.aggregator.feature_shapes()
+        if self.settings["how"] == "logit_ensemble":
+            self.head: nn.Module = EnsembleHead([self.task.create_head(shapes) for _ in zoo])
+        else:
+            self.head = self.task.create_head(shapes)
+        if self.closed_form:
+            self.head.requires_grad_(False)
+        self.to(self.device)
+
+    def trainable_modules(self) -> dict[str, nn.Module]:
+        """Returns what the aggregator declares, and the head."""
+        learned = {f"aggregator.{name}": module for name, module in self.aggregator.trainable_modules().items()}
+        return {**learned, "head": self.head}
+
+    def frozen_part(self) -> FrozenPart:
+        """Returns the backbone up to the first module, and the aggregator's passes that nothing learned changes."""
+        aggregator = self.aggregator
+        return FrozenPart(self.backbone, self.readout, aggregator.attached(), aggregator.stream_names())
+
+    @property
+    def gates(self) -> Tensor:
+        """The share of each module at each place, `(places, K)`."""
+        return self.aggregator.gates.detach()
+
+    def forward(self, images: Tensor) -> Any:
+        """Returns the head's outputs for images `(N, 3, H, W)`, such as logits `(N, C)`."""
+        shares = (self.aggregator.gates[0],) if isinstance(self.head, EnsembleHead) else ()
+        return self.head(self.aggregator(images), *shares)
+
+    def penalty(self) -> Tensor:
+        """Returns what keeps the gates near their start."""
+        return self.aggregator.penalty()
+
+    def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor | None:
+        """Computes the loss of a batch: through the head, or the leave-one-out error of a closed-form head."""
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            return None
+        if not self.closed_form:
+            return super().training_step(batch, batch_index)
+        images = batch["image"]
+        if len(images) < 2 and batch_index > 0:
+            # What is left over of an epoch may be one image, and there is no leaving out of one.
+            return None
+        examples = examples_of(self.task, self.aggregator(images), batch["target"], len(images))
+        loss = self._solver_loss(examples, self.aggregator.gates)
+        self.log("train/left_out_error", loss, prog_bar=True, batch_size=len(images))
+        return loss.float() + self.penalty()
+
+    def on_fit_start(self) -> None:
+        """Ranks the modules, starts the gates, and fits or starts the head, unless a checkpoint brings them."""
+        super().on_fit_start()
+        self._head_of = None
+        self._check_final()
+        if self.trained:
+            return
+        self.aggregator.eval()
+        # Aggregators without anything to start keep the base class's method.
+        learns_gates = type(self.aggregator).start_from is not Aggregate.start_from
+        if self.start == "ranking" and len(self.module_names) > 1 and learns_gates and self.task.ranks:
+            # In the precision in which the gates will be trained.
+            with self.trainer.precision_plugin.forward_context():
+                self._start_gates()
+        self.fit_head()
+        self.aggregator.train()
+
+    def on_validation_start(self) -> None:
+        """Solves a closed-form head anew for the gates as they are."""
+        super().on_validation_start()
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._refresh_head()
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the metrics, and solves a closed-form head for the gates that a checkpoint may now be written of."""
+        super().on_train_epoch_end()
+        if self.trainer.checkpoint_callbacks:
+            self._refresh_head(final=True)
+
+    def on_train_end(self) -> None:
+        """Solves a closed-form head for the final gates."""
+        self._refresh_head(final=True)
+
+    def fit_head(self, final: bool = False) -> None:
+        """Fits the head on the training images in closed form; a linear head starts from the ridge solution.
+
+        A head without closed form is started as `Task.create_head` says.
+
+        Args:
+            final: Whether a closed-form head is fitted on the images of the final fit.
+        """
+        was_training = self.aggregator.training
+        self.aggregator.eval()
+        head: Any = self.head
+        # In the precision in which the head will be used.
+        with self.trainer.precision_plugin.forward_context():
+            if self.task.closed_form:
+                solver = self.head_kind if self.closed_form else "ridge"
+                examples = self._examples("train")
+                head.solve(examples, self.task, solver)
+                if final:
+                    factor = self._best_on_validation(examples, solver)
+                    head.solve(self._examples("final"), self.task, solver, factor)
+            elif hasattr(head, "start"):
+                count = self._count(_IMAGES_TO_START)
+                head.start(*collect_features(self.aggregator, self._images(count), count))
+        self.aggregator.train(was_training)
+        self._head_of = (self.trainer.global_step, final)
+
+    def rank_modules(self) -> dict[str, float]:
+        """Returns the leave-one-out error of a closed-form head on each module alone, by name; less is better."""
+        scores = {}
+        probe = BestSingle(
+            self.backbone, self.aggregator.modules_in_zoo, names=self.module_names, readout=self.readout
+        ).to(self.device)
+        for index, name in enumerate(self.module_names):
+            probe.start_from((torch.arange(len(self.module_names)) == index).float())
+            scores[name] = self._left_out_error(probe)
+        return scores
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the modules' names and the hashes of their tensors."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["vimlight"]["modules"] = {name: self.zoo.card(name).sha256 for name in self.module_names}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the checkpoint's modules.
+
+        Raises:
+            CheckpointError: If one of them has changed since, or others were asked for.
+        """
+        super().on_load_checkpoint(checkpoint)
+        modules: dict[str, str] = checkpoint["vimlight"].get("modules", {})
+        if self.modules_asked is not None and list(modules) != list(self.modules_asked):
+            raise CheckpointError(
+                f"the checkpoint aggregates {list(modules)}, but modules={list(self.modules_asked)} was asked"
+            )
+        for name, sha256 in modules.items():
+            if self.zoo.card(name).sha256 != sha256:
+                raise CheckpointError(
+                    f"module {name!r} of the zoo {str(self.zoo.path)!r} is not the one that was aggregated"
+                )
+        if list(modules) != self.module_names:
+            self.build(list(modules))
+
+    def _refresh_head(self, final: bool = False) -> None:
+        final = final and self._has_final()
+        if self.closed_form and self._head_of != (self.trainer.global_step, final):
+            self.fit_head(final)
+
+    def _examples(self, split: str) -> Examples:
+        data = self._data()
+        images = data.batches(split, self.device)
+        return collect_examples(self.aggregator, images, self.task, len(data.tables[split]))
+
+    @torch.no_grad()
+    def _best_on_validation(self, examples: Examples, solver: str) -> float:
+        """Returns by how much more or less regularisation than leaving one out takes the validation loss is least."""
+        head: Any = self.head
+        features, targets = collect_features(self.aggregator, self._data().batches("val", self.device))
+        shares = (self.aggregator.gates[0],) if isinstance(self.head, EnsembleHead) else ()
+        losses = []
+        for factor in _FACTORS:
+            head.solve(examples, self.task, solver, factor)
+            losses.append(float(self.task.loss(head(features, *shares), targets)))
+        return _FACTORS[losses.index(min(losses))]
+
+    def _has_final(self) -> bool:
+        return "final" in getattr(self._data(), "tables", {})
+
+    def _check_final(self) -> None:
+        if not self.closed_form and self._has_final():
+            rank_zero_warn(
+                f"the head {self.head_kind!r} learns from the {self._count()} training images alone: the final fit to "
+                f"all {len(self._data().tables['final'])} is for heads in closed form; set head: ridge"
+            )
+
+    def _default_names(self) -> list[str]:
+        if self.modules_asked is not None:
+            return list(self.modules_asked)
+        if not AGGREGATORS[self.settings["how"]].needs_modules:
+            return []
+        names = self.zoo.names()
+        if not names:
+            raise ZooError(
+                f"the zoo {str(self.zoo.path)!r} is empty; train a module first (vimlight fit with MidstreamModule)"
+            )
+        return names
+
+    def _start_gates(self) -> None:
+        errors = torch.tensor(list(self.rank_modules().values()), dtype=torch.float64)
+        merit = (errors.mean() - errors) / errors.std().clamp_min(1e-12)
+        scores = [(merit * sharpness).float().to(self.device) for sharpness in _SHARPNESS]
+        self._start_best(self.aggregator.start_from, scores)
+        self._start_best(self.aggregator.scale_to, self.aggregator.strengths)
+
+    def _start_best(self, start: Callable[[T], None], candidates: Sequence[T]) -> None:
+        """Starts the gates from the candidate with the least leave-one-out error."""
+        if len(candidates) > 1:
+            errors = []
+            for candidate in candidates:
+                start(candidate)
+                errors.append(self._left_out_error(self.aggregator))
+            start(candidates[errors.index(min(errors))])
+
+    def _left_out_error(self, model: Aggregate) -> float:
+        count = self._count(self.ranking_limit)
+        examples = collect_examples(model, self._images(count), self.task, count)
+        return float(self._solver_loss(examples, model.gates.detach()))
+
+    def _solver_loss(self, examples: Examples, gates: Tensor) -> Tensor:
+        """Returns the leave-one-out error of a head in closed form; of streams, that of their mixture."""
+        solve = SOLVERS[self.head_kind if self.closed_form else "ridge"]
+        vectors, columns, images = examples
+        if vectors.dim() == 2:
+            return solve(vectors, columns, images=images).loss
+        left_out = torch.stack([solve(x, columns, images=images).left_out for x in vectors.unbind(1)], dim=-1)
+        return (left_out @ gates[0].to(left_out.dtype) - columns).square().mean()
+
+    def _count(self, limit: int | None = None) -> int:
+        """Returns the number of training images that are looked at."""
+        count = len(self._data().tables["train"])
+        return count if limit is None else min(count, limit)
+
+    def _images(self, limit: int | None = None) -> Iterable[Mapping[str, Any]]:
+        """Returns the training images as they are, in order, on the model's device: all, or about as many as asked."""
+        return self._data().batches("train", self.device, limit)  # type: ignore[no-any-return]
+
+    def _data(self) -> Any:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not hasattr(data, "batches"):
+            raise ConfigError(
+                "a downstream model needs a DownstreamDataModule (or one with batches('train', device, limit))"
+            )
+        return data

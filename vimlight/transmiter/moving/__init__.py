@@ -1,0 +1,1 @@
+"""Moving an adapter: to another model by a closed form, and into a file that runs without this package."""
