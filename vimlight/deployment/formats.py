@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+from torch import nn
+from torch.export import ExportedProgram
 
 from vimlight.errors import ExportError
 from vimlight.files.exported import Packed, packed_onnx, packed_program
 from vimlight.registry import Registry
 
-if TYPE_CHECKING:
-    from vimlight.deployment.deployed import Deployed
+__all__ = ["FORMATS", "Format", "Packable", "Packed", "format_of"]
 
-__all__ = ["FORMATS", "Format", "Packed", "format_of"]
+
+class Packable(Protocol):
+    """What a format may use of a deployed model; see `Deployed`."""
+
+    @property
+    def program(self) -> ExportedProgram:
+        """The traced graph."""
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What it expects and answers."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The fixed model that was traced."""
+
+    def card_text(self) -> str:
+        """Returns the card as JSON."""
 
 
 class Format(NamedTuple):
@@ -27,7 +46,7 @@ class Format(NamedTuple):
 
     suffix: str
     title: str
-    pack: Callable[[Deployed, int | None], Packed]
+    pack: Callable[[Packable, int | None], Packed]
 
 
 FORMATS: Registry[Format] = Registry("export format", "vimlight.deployment")
@@ -56,11 +75,11 @@ def format_of(path: Path, name: str | None) -> Format:
     return found
 
 
-def _onnx(deployed: Deployed, opset: int | None) -> Packed:
+def _onnx(deployed: Packable, opset: int | None) -> Packed:
     return packed_onnx(deployed.program, deployed.card_text(), deployed.card["outputs"], opset)
 
 
-def _torch_export(deployed: Deployed, opset: int | None) -> Packed:
+def _torch_export(deployed: Packable, opset: int | None) -> Packed:
     if opset is not None:
         raise ExportError("an opset is ONNX's; leave it out for torch_export")
     return packed_program(deployed.program, deployed.card_text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -12,18 +12,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vimlight.deployment.fixing import Fixed
-from vimlight.deployment.formats import FORMATS, Format, Packed
+from vimlight.deployment.formats import FORMATS, Format, Packable, Packed
 from vimlight.errors import ExportError
 from vimlight.tasks import AffineHead
-
-if TYPE_CHECKING:
-    from vimlight.deployment.deployed import Deployed
 
 __all__ = ["timm_classifier"]
 
 
 @torch.no_grad()
-def timm_classifier(deployed: Deployed) -> nn.Module:
+def timm_classifier(deployed: Packable) -> nn.Module:
     """Makes the timm model, with a classifier, that answers as a deployed model does.
 
     Its `pretrained_cfg` describes the images as they were prepared, so that `timm.data.resolve_model_data_config` gives
@@ -49,13 +46,13 @@ def timm_classifier(deployed: Deployed) -> nn.Module:
     return network.eval()
 
 
-def _pretrained_cfg(deployed: Deployed) -> dict[str, Any]:
+def _pretrained_cfg(deployed: Packable) -> dict[str, Any]:
     """Returns what the card says, by the names that timm has for it."""
     looks = dict(deployed.card["preprocessing"])
     return {"input_size": [3, *looks.pop("size")], **looks, "num_classes": len(deployed.card["classes"])}
 
 
-def _parts(deployed: Deployed) -> tuple[Fixed, AffineHead]:
+def _parts(deployed: Packable) -> tuple[Fixed, AffineHead]:
     model, card = deployed.model, deployed.card
     fixed, head = getattr(model, "aggregator", None), getattr(model, "head", None)
     if not isinstance(fixed, Fixed):
@@ -83,7 +80,7 @@ def _parts(deployed: Deployed) -> tuple[Fixed, AffineHead]:
     return fixed, head
 
 
-def _timm(deployed: Deployed, opset: int | None) -> Packed:
+def _timm(deployed: Packable, opset: int | None) -> Packed:
     if opset is not None:
         raise ExportError("an opset is ONNX's; leave it out for timm")
     network = timm_classifier(deployed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,17 @@ from torch.nn import functional as F
 from vimlight.errors import ConfigError
 from vimlight.tasks.closed_form import SOLVERS, Examples, Solution
 
-if TYPE_CHECKING:
-    from vimlight.tasks.base import Task
+__all__ = ["AffineHead", "EnsembleHead", "Posed", "ScaledOutputs", "best_factor", "start_of"]
 
-__all__ = ["AffineHead", "EnsembleHead", "ScaledOutputs", "best_factor", "start_of"]
+
+class Posed(Protocol):
+    """What a head in closed form asks of a task; see `Task`."""
+
+    def examples(self, features: Any, targets: Any, images: int) -> Examples:
+        """Returns what heads in closed form are fitted to."""
+
+    def calibrate(self, left_out: Tensor, columns: Tensor) -> tuple[float | Tensor, float | Tensor]:
+        """Returns factor and middle that turn scores into outputs."""
 
 
 class AffineHead(nn.Module):
@@ -62,12 +69,12 @@ class AffineHead(nn.Module):
         self.mean.copy_(mean)
         self.scale.copy_(scale)
 
-    def fit(self, features: Tensor, targets: Any, task: Task, solver: str) -> Solution:
+    def fit(self, features: Tensor, targets: Any, task: Posed, solver: str) -> Solution:
         """Sets the head in closed form for features and targets; see `solve`."""
         return self.solve(task.examples(features, targets, len(targets)), task, solver)
 
     @torch.no_grad()
-    def solve(self, examples: Examples, task: Task, solver: str, factor: float = 1.0) -> Solution:
+    def solve(self, examples: Examples, task: Posed, solver: str, factor: float = 1.0) -> Solution:
         """Sets the head in closed form; the outputs are calibrated on images left out.
 
         Args:
@@ -136,7 +143,7 @@ class ScaledOutputs(nn.Module):
             self.spread.copy_(spread)
 
     @torch.no_grad()
-    def solve(self, examples: Examples, task: Task, solver: str, factor: float = 1.0) -> Solution:
+    def solve(self, examples: Examples, task: Posed, solver: str, factor: float = 1.0) -> Solution:
         """Sets the head in closed form, which knows middle and spread itself; see `AffineHead.solve`."""
         self.middle.zero_()
         self.spread.fill_(1)
@@ -179,7 +186,7 @@ class EnsembleHead(nn.Module):
             if start is not None:
                 start(stream, targets)
 
-    def solve(self, examples: Examples, task: Task, solver: str, factor: float = 1.0) -> list[Solution]:
+    def solve(self, examples: Examples, task: Posed, solver: str, factor: float = 1.0) -> list[Solution]:
         """Sets each head in closed form; see `AffineHead.solve`. Vectors are `(M, K, D)`."""
         return [
             head.solve(examples._replace(vectors=stream), task, solver, factor)  # type: ignore[operator]  # can be solved
