@@ -95,6 +95,15 @@ def test_mistakes(shards, spoil, text):
     assert "\n" not in str(error.value)
 
 
+def test_images_that_are_missing_or_none(tmp_path, monkeypatch):
+    monkeypatch.setattr("tiny_layouts._picture", lambda number, suffix: b"")
+    source = opened(write_webdataset(tmp_path / "empty", LABELS))
+    with pytest.raises(DataError, match=r"cannot read image train/0/s0000000: cannot identify image file"):
+        source.train.image(0)
+    with pytest.raises(DataError, match=r"0.tar: sample 's0000000' has no file webp, png, jpg, jpeg, only jxl, cls"):
+        opened(write_webdataset(tmp_path / "other", LABELS, suffix="jxl"))
+
+
 def test_flags_that_are_none(tmp_path):
     root = write_webdataset(tmp_path / "wds", {"train": [[1, 0]], "test": [[0, 2, 1]]})
     with pytest.raises(DataError, match=r"label of 's0000000': expected 3 zeros and ones, got \(2,\)"):

@@ -27,17 +27,21 @@ class Sample:
     key: str
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def read(self, extensions: Sequence[str]) -> io.BytesIO:
-        """Reads its file of the first of these extensions that it has.
+    def place(self, extensions: Sequence[str]) -> tuple[int, int]:
+        """Returns offset and size of its file of the first of these extensions that it has.
 
         Raises:
             DataError: If it has none of them.
         """
-        extension = next((extension for extension in extensions if extension in self.places), None)
-        if extension is None:
-            wanted, there = ", ".join(extensions), ", ".join(self.places)
-            raise DataError(f"{self.file}: sample {self.key!r} has no file {wanted}, only {there}")
-        offset, size = self.places[extension]
+        for extension in extensions:
+            if extension in self.places:
+                return self.places[extension]
+        wanted, there = ", ".join(extensions), ", ".join(self.places)
+        raise DataError(f"{self.file}: sample {self.key!r} has no file {wanted}, only {there}")
+
+    def read(self, extensions: Sequence[str]) -> io.BytesIO:
+        """Reads its file of the first of these extensions that it has; see `place`."""
+        offset, size = self.place(extensions)
         with self.file.open("rb") as stream:
             stream.seek(offset)
             return io.BytesIO(stream.read(size))

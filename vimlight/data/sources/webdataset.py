@@ -76,6 +76,9 @@ def _table(folder: Path, kind: str, count: int) -> ItemTable:
     samples = [sample for shard in _shards(folder) for sample in read_samples(shard)]
     if not samples:
         raise DataError(f"the shards in {folder} hold no sample")
+    for sample in samples:
+        # That an image is missing shall show before the first epoch.
+        sample.place(IMAGES)
     read = _label if kind == "classification" else _flags
     targets = torch.stack([read(sample, count) for sample in samples])
     ids = [f"{folder.name}/{sample.file.stem}/{sample.key}" for sample in samples]
