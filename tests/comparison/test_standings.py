@@ -49,6 +49,24 @@ def test_intervals_are_student_s():
     assert math.isnan(half_width(Statistic({0: 1.0})))
 
 
+def test_means_of_groups_stand_beside_the_average():
+    group = {"birds": "animals", "fish": "animals", "maps": "places", "boxes": "places"}
+    extra = [{**record, "task": "fish"} for record in records(["birds"])]
+    (table,) = standings_of([{**record, "group": group[record["task"]]} for record in records() + extra], "none")
+    assert table.grouped == [["birds", "fish"], ["boxes"]]
+    assert table.average("zoo").mean == pytest.approx((0.62 + 0.62 + 0.2) / 3)
+    assert table.average_of_groups("zoo").mean == pytest.approx((0.62 + 0.2) / 2)
+    assert header(table)[5:7] == ["average", "mean of groups"]
+    assert rows(table)[1][6].text.startswith("41.0")
+    assert "vit,5,zoo,mean of groups,,0.41," in csv_text([table])
+
+
+def test_groups_that_are_none_have_no_mean(table):
+    assert table.grouped == []
+    assert table.average_of_groups("zoo") is None
+    assert "mean of groups" not in header(table)
+
+
 def test_differences_are_seed_by_seed_and_positive_where_better(table):
     assert list(table.against_reference("zoo", "birds").seeds.values()) == pytest.approx([0.1] * 3)
     assert list(table.against_reference("zoo", "maps").seeds.values()) == pytest.approx([0.1] * 3)

@@ -49,9 +49,10 @@ def main(arguments: Sequence[str]) -> None:
     shard = _shard(options.shard)
     if options.executor == "local" and not options.dry_run:
         prepare_workers(FOR_WORKERS)
+    from vimlight.comparison.present import present
     from vimlight.comparison.reading import read_plan
 
-    plan = read_plan(options.plan)
+    plan = present(read_plan(options.plan))
     if options.dry_run:
         _print_jobs(plan, Path(options.out), shard)
         return

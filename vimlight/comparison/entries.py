@@ -84,12 +84,14 @@ class DownstreamTask(TaskEntry):
         head: How its head is fitted; see `DownstreamModule`.
         shots: Its own shots, if not the plan's.
         test_limit: Largest number of test images.
+        group: The group that it is averaged with first, where published averages are means of groups.
     """
 
     without: list[str] = dataclasses.field(default_factory=list)
     head: str | None = None
     shots: int | str | list[int | str] | None = None
     test_limit: int | None = None
+    group: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

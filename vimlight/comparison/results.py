@@ -32,6 +32,7 @@ def record_of(study: Study, fit: Fit) -> dict[str, Any] | None:
     return {
         "backbone": group.backbone,
         "task": group.task.name,
+        "group": group.task.group,
         "method": fit.method.label,
         "shots": group.shots,
         "seed": group.seed,

@@ -63,6 +63,7 @@ class Standings:
         cells: The results by method and task.
         costs: Trainable parameters and FLOPs by the bare backbone's of each method, means over tasks.
         reference: The method that others are compared with.
+        groups: The group of each task, empty for none.
     """
 
     backbone: str
@@ -73,6 +74,7 @@ class Standings:
     cells: Mapping[tuple[str, str], Statistic]
     costs: Mapping[str, tuple[float, float]]
     reference: str
+    groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def shots_text(self) -> str:
@@ -90,6 +92,22 @@ class Standings:
         if len(found) < 2 or None in found:
             return None
         return _mean_of([cell for cell in found if cell is not None])
+
+    @property
+    def grouped(self) -> list[list[str]]:
+        """The tasks that averages are over, group by group; nothing if one has no group, or all have the same."""
+        found: dict[str, list[str]] = {}
+        for task in self.averaged:
+            found.setdefault(self.groups.get(task, ""), []).append(task)
+        return list(found.values()) if len(found) > 1 and "" not in found else []
+
+    def average_of_groups(self, method: str) -> Statistic | None:
+        """Returns the mean of the groups' means for each seed; nothing for a method that lacks a task."""
+        cells = [[self.cells.get((method, task)) for task in tasks] for tasks in self.grouped]
+        if not cells or any(None in group for group in cells):
+            return None
+        means = [_mean_of([cell for cell in group if cell is not None]) for group in cells]
+        return None if None in means else _mean_of([mean for mean in means if mean is not None])
 
     def against_reference(self, method: str, task: str) -> Statistic | None:
         """Returns by how much a method is better than the reference on a task, seed by seed."""
@@ -179,4 +197,5 @@ def _standings(backbone: str, shots: Shots, records: Sequence[Record], reference
         {key: Statistic(values) for key, values in seeds.items()},
         {name: (statistics.fmean(p for p, _ in of), statistics.fmean(f for _, f in of)) for name, of in costs.items()},
         reference,
+        {record["task"]: record.get("group", "") for record in records},
     )

@@ -234,7 +234,7 @@ class Study:
         if None in used.values():
             return ""
         entry = dataclasses.asdict(group.task)
-        for name in ("name", "without", "shots", "num_workers"):
+        for name in ("name", "without", "shots", "num_workers", "group"):
             del entry[name]
         return key_of({
             "backbone": self.fingerprints[group.backbone],

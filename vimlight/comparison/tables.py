@@ -33,7 +33,7 @@ class Cell(NamedTuple):
 def header(table: Standings) -> list[str]:
     """Returns the titles of the columns."""
     tasks = [f"{task}, {metric} {'↑' if mode == 'max' else '↓'}" for task, (metric, mode) in _metrics(table)]
-    average = ["average"] if len(table.averaged) > 1 else []
+    average = (["average"] if len(table.averaged) > 1 else []) + (["mean of groups"] if table.grouped else [])
     return ["method", *tasks, *average, f"difference to {table.reference}", "W/T/L", "rank", "trainable", "cost"]
 
 
@@ -55,6 +55,8 @@ def _row(table: Standings, method: str) -> list[Cell]:
     if len(table.averaged) > 1:
         alike = " ≈" if table.average_as_good_as_best(method) else ""
         cells.append(Cell(_value(table.average(method), "max") + alike, table.best_average() == method))
+    if table.grouped:
+        cells.append(Cell(_value(table.average_of_groups(method), "max")))
     parameters, flops = table.costs[method]
     rank = table.ranks.get(method)
     ahead = [_difference(table, method), "/".join(map(str, table.wins_ties_losses(method)))]
@@ -110,6 +112,8 @@ def csv_text(tables: Iterable[Standings]) -> str:
             if (average := table.average(method)) is not None:
                 figures = _figures(average, table.average_against_reference(method))
                 writer.writerow([table.backbone, table.shots, method, "average", "", *figures])
+            if (average := table.average_of_groups(method)) is not None:
+                writer.writerow([table.backbone, table.shots, method, "mean of groups", "", *_figures(average, None)])
     return file.getvalue()
 
 

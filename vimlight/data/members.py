@@ -9,7 +9,7 @@ from typing import Any
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.registry import Registry
 
-__all__ = ["MEMBERS", "Member", "members_of"]
+__all__ = ["MEMBERS", "Member", "members_of", "missing_on_disk"]
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,13 @@ class Member:
     """A data set of a collection.
 
     Attributes:
-        name: What the source's own argument calls it.
+        argument: The source's argument that chooses it.
+        name: What that argument calls it.
         group: The group that means are taken over first; empty where there are none.
         missing: The file or folder that it needs and that is not there; empty where all is.
     """
 
+    argument: str
     name: str
     group: str = ""
     missing: str = ""
@@ -50,3 +52,17 @@ def members_of(name: str, arguments: Mapping[str, Any]) -> list[Member]:
     if "root" not in arguments:
         raise ConfigError(f"the collection {name!r} needs its folder: --args root=...")
     return list_members(str(arguments["root"]))
+
+
+def missing_on_disk(name: str, arguments: Mapping[str, Any]) -> str:
+    """Returns what is missing of the data set of a collection that a source would open; nothing for other sources.
+
+    Args:
+        name: The source's name.
+        arguments: The source's arguments.
+
+    Raises:
+        DataError: If the collection's folder is missing.
+    """
+    found = members_of(name, {"root": arguments["root"]}) if name in MEMBERS else []
+    return next((member.missing for member in found if arguments.get(member.argument) == member.name), "")

@@ -85,7 +85,9 @@ def coop_sets(root: str) -> list[Member]:
         DataError: If there is no such folder.
     """
     folder = existing_folder(root)
-    return [Member(name, missing=CoopFiles(folder / name, about).missing()) for name, about in DATASETS.items()]
+    return [
+        Member("dataset", name, missing=CoopFiles(folder / name, about).missing()) for name, about in DATASETS.items()
+    ]
 
 
 def _class_names(files: CoopFiles, rows: Mapping[str, Sequence[Row]]) -> list[str]:

@@ -83,7 +83,7 @@ def vtab_tasks(root: str) -> list[Member]:
         DataError: If there is no such folder.
     """
     folder = existing_folder(root)
-    return [Member(task, group, _missing(folder / task)) for group, tasks in GROUPS.items() for task in tasks]
+    return [Member("task", task, group, _missing(folder / task)) for group, tasks in GROUPS.items() for task in tasks]
 
 
 def _missing(folder: Path) -> str:
