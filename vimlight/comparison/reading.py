@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -113,20 +114,26 @@ def _paths(where: str, fields: Iterable[str]) -> list[str]:
 
 def _typed(kind: type[T], content: dict[str, Any], where: str) -> T:
     for name, value in content.items():
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(kind, fail_untyped=False)
         required = {
             field.name: content[field.name]
             for field in dataclasses.fields(kind)  # type: ignore[arg-type]  # a dataclass
             if field.default is field.default_factory is dataclasses.MISSING
         }
         try:
-            parser.parse_object({**required, name: value})
+            _parser_of(kind).parse_object({**required, name: value})
         except ArgumentError as error:
             place = f"{where}.{name}" if where else name
             wanted = kind.__dataclass_fields__[name].type  # type: ignore[attr-defined]
             raise ConfigError(f"{place}: expected {wanted}, got {value!r}") from error
     return kind(**content)
+
+
+@lru_cache
+def _parser_of(kind: type) -> ArgumentParser:
+    # Plans have many entries, and a parser takes as long as all that it is asked about one of them.
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, fail_untyped=False)
+    return parser
 
 
 def _midstream(number: int, content: Any) -> MidstreamTask:

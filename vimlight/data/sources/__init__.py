@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from vimlight.data.classes import Classes, choose_classes
 from vimlight.data.tables import Source
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.registry import Registry
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 __all__ = ["SOURCES", "check_source", "list_sources", "load_source"]
 
@@ -85,13 +89,20 @@ def _checked(name: str, function: Callable[..., Source], arguments: dict[str, An
 
 
 def _typed(name: str, function: Callable[..., Source], arguments: dict[str, Any]) -> dict[str, Any]:
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError
+
+    try:
+        return dict(vars(_parser_of(function).parse_object(arguments)))
+    except ArgumentError as error:
+        raise ConfigError(f"data set {name!r}: {' '.join(str(error).split())}") from error
+
+
+@lru_cache
+def _parser_of(function: Callable[..., Source]) -> ArgumentParser:
+    from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(function)
     if _CLASSES not in inspect.signature(function).parameters:
         parser.add_argument(f"--{_CLASSES}", type=Classes | None)
-    try:
-        return dict(vars(parser.parse_object(arguments)))
-    except ArgumentError as error:
-        raise ConfigError(f"data set {name!r}: {' '.join(str(error).split())}") from error
+    return parser
