@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 from tiny_boxes import voc_object, write_voc
 from tiny_layouts import write_coop, write_vtab
-from tiny_plans import BACKBONE
+from tiny_training import VIT
 from torchvision import datasets
 
 from vimlight import cli
@@ -97,9 +97,11 @@ def small(recipe, root):
     for task in plan["midstream"]:
         task |= {"epochs": 1, "batch_size": 4}
         if task["dataset"] == "voc_detection":
-            task["task"] = {"kind": "detection", "width": 16, "levels": 2, "convs": 1}
+            task["task"] = {"kind": "detection", "width": 32, "levels": 2, "convs": 1}
     plan |= {
-        "backbone": BACKBONE, "plugin": {"kind": "convpass", "hidden": 2}, "seeds": [0],
+        # The same architecture, tiny and with random weights.
+        "backbone": {"name": plan["backbone"]["name"].partition(".")[0], "pretrained": False, **VIT},
+        "plugin": {"kind": "convpass", "hidden": 2}, "seeds": [0],
         "midstream": [plan["midstream"][0], *plan["midstream"][-2:]], "methods": ["none", "uniform", "ens_moe"],
         "accelerator": "cpu", "precision": "32-true",
     }  # fmt: skip
@@ -150,7 +152,7 @@ def test_tasks_that_are_missing_are_named_and_the_rest_is_planned(layouts, capsy
     assert len(named) == 15
     assert named[0] == "downstream task 'cifar' is left out: data/vtab-1k/cifar does not exist"
     printed = capsys.readouterr().out
-    assert "svhn, all labels, seed 0, on test_vit: 0 of 3 done; to do: none, uniform, ens_moe" in printed
+    assert "svhn, all labels, seed 0, on vit_base_patch16_224: 0 of 3 done; to do: none, uniform, ens_moe" in printed
     assert "0 of 3 modules and 0 of 12 results are done" in printed
 
 
