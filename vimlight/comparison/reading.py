@@ -120,7 +120,7 @@ def _typed(kind: type[T], content: dict[str, Any], where: str) -> T:
             if field.default is field.default_factory is dataclasses.MISSING
         }
         try:
-            _parser_of(kind).parse_object({**required, name: value})
+            _parser_of(kind).parse_object({**required, name: value})  # type: ignore[arg-type]  # classes are hashable
         except ArgumentError as error:
             place = f"{where}.{name}" if where else name
             wanted = kind.__dataclass_fields__[name].type  # type: ignore[attr-defined]
