@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from tiny_report import CLASSES, IMAGES, Drawn, TinyModule, loader
 from torch.utils.data import DataLoader
 
+from vimlight.aggregation.ranking import Ranking
 from vimlight.backbone import Preprocessing
 from vimlight.errors import ConfigError
 from vimlight.plugins import create_plugin
@@ -132,6 +133,18 @@ def test_gates_of_a_downstream_model(aggregator, places, model, make_trainer, tm
         assert len(rows) == places
         shares = [[float(row["birds"]), float(row["cars"])] for row in rows]
         np.testing.assert_allclose(shares, downstream.gates.numpy(), rtol=1e-6)
+
+
+def test_the_ranking_of_a_downstream_model_is_stored(model, make_trainer, tmp_path):
+    downstream = DownstreamModule(model.backbone, zoo=str(tmp_path / "zoo"), aggregator="none", class_names=CLASSES)
+    report, path = RunReport(images=0), tmp_path / "run" / "ranking.csv"
+    make_trainer(report).test(downstream, loader(), verbose=False)
+    assert not path.exists()
+    downstream.ranking = Ranking(8, 0.3, {"birds": 0.2, "cars": 0.4}, "ens_moe", 0.1)
+    make_trainer(report).test(downstream, loader(), verbose=False)
+    rows = rows_of(path)
+    assert [row["features"] for row in rows] == ["ens_moe", "birds", "bare backbone", "cars"]
+    np.testing.assert_allclose([float(row["left_out_error"]) for row in rows], [0.1, 0.2, 0.3, 0.4])
 
 
 def test_other_models_are_left_alone(make_trainer, tmp_path):

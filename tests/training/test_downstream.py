@@ -11,7 +11,7 @@ import torch
 from tiny_training import digits, downstream, fill, keeping_checkpoints, learned, scenes, tiny_backbone, trainer
 from torch.optim import SGD, AdamW
 
-from vimlight.aggregation import list_aggregators
+from vimlight.aggregation import aggregate, list_aggregators
 from vimlight.data import DownstreamDataModule
 from vimlight.errors import CheckpointError, ConfigError, DataError, FingerprintError, UnknownNameError, ZooError
 from vimlight.plugins import create_plugin
@@ -158,6 +158,35 @@ def test_the_zoo_starts_as_strong_as_leaves_the_least_error(tmp_path, backbone, 
         model.aggregator.scale_to(strength)
         errors[strength] = model._left_out_error(model.aggregator)
     assert float(found) == pytest.approx(min(errors, key=errors.get), abs=1e-6)
+
+
+@EVERY
+def test_after_fit_a_line_says_what_the_zoo_is_worth(tmp_path, backbone, data, own_zoo, caplog, how):
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
+        model, fit = fitted(tmp_path, backbone, data, own_zoo.path, epochs=1, aggregator=how)
+    if how == "none":
+        assert model.ranking is None
+        return
+    found = model.ranking
+    assert found.bare == model._left_out_error(aggregate(backbone, [], "none", readout=model.readout))
+    assert found.modules == pytest.approx(model.rank_modules(), rel=1e-4)
+    assert found.best() == min(STRENGTHS, key=found.modules.get)
+    assert found.aggregated == pytest.approx(model.eval()._left_out_error(model.aggregator), rel=1e-4)
+    assert [record.message for record in caplog.records][-2:] == [found.order(), found.worth(model.gates)]
+    path = stored(fit, tmp_path / "a.ckpt")
+    again = downstream(backbone, data, own_zoo.path, aggregator=how)
+    results(trainer(tmp_path), again, data, ckpt_path=path)
+    assert again.ranking == found
+
+
+def test_a_closed_zoo_is_said_to_be_unused(tmp_path, backbone, data, uneven, caplog):
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
+        still = {"epochs": 1, "optimizer": partial(SGD, lr=0.0)}
+        model, _ = fitted(tmp_path, backbone, data, uneven, modules=["blind"], aggregator="ens_moe", **still)
+        model.aggregator.scale_to(0.0)
+        model.on_train_end()
+    assert model.ranking.aggregated == pytest.approx(model.ranking.bare, rel=1e-5)
+    assert caplog.records[-1].message.endswith("the gates are closed: the zoo is not used")
 
 
 def test_gates_may_start_equal(tmp_path, backbone, data, zoo):

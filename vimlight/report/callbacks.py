@@ -41,7 +41,8 @@ class RunReport(pl.Callback):
 
     These are the confusion matrix of the last pass over the validation or test images, where the task has one; a table
     and a picture of some predictions, taken evenly from all batches; and, of a downstream model, the gates as a heat
-    map and as `gates.csv`. What lies in the image is drawn into it: first the target, beside it the prediction.
+    map and as `gates.csv`, and the ranking of its modules as `ranking.csv`. What lies in the image is drawn into it:
+    first the target, beside it the prediction.
     Files go to the directory of the run: the first logger's, or the trainer's `default_root_dir`.
 
     Args:
@@ -142,6 +143,10 @@ class RunReport(pl.Callback):
             log_figure(trainer.loggers, "gates", gate_heatmap(gates, places, names), **where)
             rows = [[place, *row] for place, row in zip(places, gates.tolist(), strict=True)]
             write_whole(directory / "gates.csv", table_csv(["place", *names], rows), overwrite=True)
+        if isinstance(pl_module, DownstreamModule) and pl_module.ranking is not None:
+            columns, ranked = pl_module.ranking.columns(), pl_module.ranking.rows()
+            log_table(trainer.loggers, "ranking", columns, ranked, **where)
+            write_whole(directory / "ranking.csv", table_csv(columns, ranked), overwrite=True)
         self._matrix, self._samples = None, []
 
     def _show_predictions(

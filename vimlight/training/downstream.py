@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from vimlight.aggregation import AGGREGATORS, Aggregate, aggregate
+from vimlight.aggregation.bare import Bare
 from vimlight.aggregation.best_single import BestSingle
-from vimlight.backbone import Backbone
+from vimlight.aggregation.ranking import BARE, Ranking
+from vimlight.backbone import Backbone, Features, KeptImages
 from vimlight.errors import CheckpointError, ConfigError, ZooError, unknown_name
 from vimlight.prefix_cache import FrozenPart
 from vimlight.tasks import SOLVERS, EnsembleHead, Examples
@@ -64,6 +67,10 @@ class DownstreamModule(SupervisedModule):
         extra_module: A fresh plug-in trained beside the zoo: the name of its type or the arguments of `create_plugin`.
         ranking_limit: How many training images the ranking looks at, at most.
         **training: Task, optimiser and schedule; see `SupervisedModule`.
+
+    Attributes:
+        ranking: What each module and, after training, the zoo as a whole is worth for the task by leave-one-out error;
+            nothing without a zoo, for a task without examples to leave out, or with `start="equal"`.
     """
 
     def __init__(
@@ -101,6 +108,7 @@ class DownstreamModule(SupervisedModule):
         self.start = start
         self.extra_module = extra_module
         self.ranking_limit = ranking_limit
+        self.ranking: Ranking | None = None
         self._head_of: tuple[int, bool] | None = None
         self.build(self._default_names())
 
@@ -177,12 +185,13 @@ class DownstreamModule(SupervisedModule):
         if self.trained:
             return
         self.aggregator.eval()
-        # Aggregators without anything to start keep the base class's method.
-        learns_gates = type(self.aggregator).start_from is not Aggregate.start_from
-        if self.start == "ranking" and len(self.module_names) > 1 and learns_gates and self.task.ranks:
+        if self.start == "ranking" and self.module_names and self.task.ranks:
             # In the precision in which the gates will be trained.
             with self.trainer.precision_plugin.forward_context():
-                self._start_gates()
+                self.ranking = self._rank()
+                # Aggregators without anything to start keep the base class's method.
+                if len(self.module_names) > 1 and type(self.aggregator).start_from is not Aggregate.start_from:
+                    self._start_gates(self.ranking)
         self.fit_head()
         self.aggregator.train()
 
@@ -199,8 +208,17 @@ class DownstreamModule(SupervisedModule):
             self._refresh_head(final=True)
 
     def on_train_end(self) -> None:
-        """Solves a closed-form head for the final gates."""
+        """Solves a closed-form head for the final gates, and says what the zoo is worth."""
         self._refresh_head(final=True)
+        if self.ranking is not None:
+            self.aggregator.eval()
+            with self.trainer.precision_plugin.forward_context():
+                whole = self._left_out_error(self.aggregator)
+            self.ranking = dataclasses.replace(self.ranking, aggregated=whole)
+            rank_zero_info(self.ranking.order())
+            rank_zero_info(self.ranking.worth(self.gates))
+            for logger in self.trainer.loggers:
+                logger.log_metrics(self.ranking.scores(), step=self.trainer.global_step)
 
     def fit_head(self, final: bool = False) -> None:
         """Fits the head on the training images in closed form; a linear head starts from the ridge solution.
@@ -243,6 +261,8 @@ class DownstreamModule(SupervisedModule):
         """Adds the modules' names and the hashes of their tensors."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["vimlight"]["modules"] = {name: self.zoo.card(name).sha256 for name in self.module_names}
+        if self.ranking is not None:
+            checkpoint["vimlight"]["ranking"] = self.ranking.as_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up the checkpoint's modules.
@@ -263,6 +283,8 @@ class DownstreamModule(SupervisedModule):
                 )
         if list(modules) != self.module_names:
             self.build(list(modules))
+        if "ranking" in checkpoint["vimlight"]:
+            self.ranking = Ranking(**checkpoint["vimlight"]["ranking"])
 
     def _refresh_head(self, final: bool = False) -> None:
         final = final and self._has_final()
@@ -308,8 +330,13 @@ class DownstreamModule(SupervisedModule):
             )
         return names
 
-    def _start_gates(self) -> None:
-        errors = torch.tensor(list(self.rank_modules().values()), dtype=torch.float64)
+    def _rank(self) -> Ranking:
+        how: str = self.settings["how"]
+        bare = self._left_out_error(_KeptBare(self.backbone, (), readout=self.readout))
+        return Ranking(self._count(self.ranking_limit), bare, self.rank_modules(), how)
+
+    def _start_gates(self, ranking: Ranking) -> None:
+        errors = torch.tensor(list(ranking.modules.values()), dtype=torch.float64)
         merit = (errors.mean() - errors) / errors.std().clamp_min(1e-12)
         scores = [(merit * sharpness).float().to(self.device) for sharpness in _SHARPNESS]
         self._start_best(self.aggregator.start_from, scores)
@@ -354,3 +381,13 @@ class DownstreamModule(SupervisedModule):
                 "a downstream model needs a DownstreamDataModule (or one with batches('train', device, limit))"
             )
         return data
+
+
+class _KeptBare(Bare):
+    """The bare backbone beside an aggregator that may keep its own whole passes and nothing else of the images."""
+
+    def forward(self, images: Tensor) -> Features:
+        """Computes features of images `(N, 3, H, W)`, or recalls them."""
+        if isinstance(images, KeptImages):
+            return images.recall(f"{self.readout} {BARE}", super().forward)
+        return super().forward(images)
