@@ -90,6 +90,10 @@ MISTAKES = {
         "model: unknown class 'MidstreamModul'; did you mean 'MidstreamModule'",
     ),
     "data class": (["--data=MidstreamData"], "data: unknown class 'MidstreamData'; did you mean 'MidstreamDataModule'"),
+    "class of a module that is gone": (
+        ["--model=vimlight.midstream.MidstreamModule"],
+        "model: unknown class 'vimlight.midstream.MidstreamModule'; did you mean 'MidstreamModule'",
+    ),
     "optimiser class": (["--model.optimizer=torch.optim.SGDD"], "unknown class 'torch.optim.SGDD'; did you mean 'SGD'"),
     "schedule class": (["--model.lr_scheduler=StepLRR"], "unknown class 'StepLRR'; did you mean 'StepLR'"),
     "callback class": (["--trainer.callbacks=ModelCheckpont"], "unknown class 'ModelCheckpont'; did you mean"),
@@ -142,6 +146,13 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(workplace, capsys, mist
         words = ["fit", "--config", "midstream.yaml", *words]
     assert message in refused(capsys, *words)
     assert {path for path in files() - before if "lightning_logs" not in path} == set()
+
+
+def test_a_config_that_names_a_module_that_is_gone(workplace, capsys):
+    config = {"model": {"class_path": "vimlight.midstream.MidstreamModule", "init_args": {"plugin": "lora"}}}
+    Path("old.yaml").write_text(yaml.safe_dump(config))
+    said = refused(capsys, "fit", "--config", "old.yaml")
+    assert "model: unknown class 'vimlight.midstream.MidstreamModule'; did you mean 'MidstreamModule'?" in said
 
 
 DOWNSTREAM = {

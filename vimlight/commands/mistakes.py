@@ -28,6 +28,7 @@ _UNKNOWN_CLASS = (
     r"Expected a dot import path string: ([\w.]+)",
     r"expects a function or a callable class: (?:module '[\w.]+' has no attribute|No module named) '([\w.]+)'",
     r"[Ii]mport path[^:]*: '?([\w.]+)",
+    r"given class_path '([\w.]+)':\s+(?:module '[\w.]+' has no attribute|No module named)",
 )
 _KEY = re.compile(r"[Kk]ey \"?'?([\w.]+)")
 _VALUE = re.compile(r"(?:Given value|Got value): (.*)")
@@ -98,6 +99,8 @@ def _unknown_class(message: str, classes: Sequence[type]) -> str | None:
         return None
     names = [kind.__name__ for kind in [*classes, *_optimisation()]] + [*callbacks.__all__, *loggers.__all__]
     given = _given(message) or path
+    if given.startswith("{"):
+        given = path
     return f"{_where(message)}unknown class {given!r}{_hint(given.rpartition('.')[2], names)}"
 
 
