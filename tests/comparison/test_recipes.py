@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tiny_training import VIT
 from torchvision import datasets
 
 from vimlight import cli
+from vimlight.backbone import create_backbone
 from vimlight.comparison.reading import read_plan
 from vimlight.data.coop_files import DATASETS
 from vimlight.data.sources.vtab1k import GROUPS
@@ -54,6 +56,14 @@ def test_every_name_in_it_is_known(recipe):
     for task in (*plan.midstream, *plan.downstream):
         if task.dataset == "torchvision":
             assert hasattr(datasets, task.dataset_args["name"]), f"torchvision {torchvision.__version__} lacks it"
+
+
+def test_images_can_be_normalised_as_published():
+    text = (FOLDER / "vtab1k_vit_b16.yaml").read_text()
+    overlay = yaml.safe_load(re.search(r"pretrained_cfg_overlay: (\{.*\})", text)[1])
+    backbone = create_backbone("vit_tiny_patch16_224", pretrained=False, pretrained_cfg_overlay=overlay, **VIT)
+    assert backbone.preprocessing.mean == (0.485, 0.456, 0.406)
+    assert backbone.preprocessing.std == (0.229, 0.224, 0.225)
 
 
 def test_midstream_is_broad_and_shares_no_images_with_downstream(recipe):

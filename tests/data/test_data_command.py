@@ -6,6 +6,7 @@ import inspect
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from PIL import Image
@@ -15,12 +16,15 @@ from vimlight.cli import main
 from vimlight.data import SOURCES, list_sources, load_source
 from vimlight.data.arguments import arguments_of as described_arguments
 from vimlight.data.arguments import summary_of
+from vimlight.data.overview import pictures_of
 
 
 @pytest.fixture
 def run(capsys, tmp_path, monkeypatch):
     """Returns a function that runs a command in an empty directory and returns what it prints."""
     (tmp_path / "here").mkdir()
+    # Drawing them takes longer than all else.
+    monkeypatch.setattr("vimlight.data.overview.pictures_of", partial(pictures_of, count=3))
     monkeypatch.chdir(tmp_path / "here")
 
     def command(*words):
@@ -92,6 +96,13 @@ def test_masks_are_counted_as_far_as_they_are_looked_at(run, flowers, monkeypatc
     assert "images of each class among 2 of 3 of train:\nclass\ttrain\nground\t2\nline\t2\n" in said
 
 
+def test_pictures_are_of_one_class_after_the_other():
+    shown = pictures_of(load_source("digits"), count=20)
+    assert [picture.text for picture in shown] == [str(digit) for digit in range(10) for _ in range(2)]
+    some = pictures_of(load_source("digits"), count=4)
+    assert [picture.text for picture in some] == ["0", "3", "6", "9"]
+
+
 def test_numbers_have_no_counts(run, flowers):
     (flowers / "all.csv").write_text("path,height\naster/0.png,1.5\nrose/0.png,2\n")
     said = run("show", "manifest", "--args", f"path={flowers / 'all.csv'}", "number_columns=[height]")
@@ -124,6 +135,7 @@ def test_mistakes(run, capsys, words, message):
     assert refusal(run, capsys, *words).startswith(message)
 
 
+@pytest.mark.slow
 def test_listing_imports_no_framework(tmp_path):
     code = (
         "import sys; from vimlight.cli import main; main(['data', 'list'])\n"

@@ -33,15 +33,20 @@ def read_json(file: Path) -> Any:
         raise DataError(f"{file} is no JSON: {error}") from error
 
 
-def check_files(listing: Path, files: Sequence[Path]) -> None:
+def check_files(listing: Path, files: Sequence[Path], what: str = "images") -> None:
     """Checks that all files exist that a file lists.
+
+    Args:
+        listing: The file that lists them.
+        files: The files.
+        what: What a message calls them.
 
     Raises:
         DataError: If some do not; the text counts them and names the first.
     """
     missing = [file for file in files if not file.is_file()]
     if missing:
-        raise DataError(f"{listing}: {len(missing)} of {len(files)} images do not exist; the first: {missing[0]}")
+        raise DataError(f"{listing}: {len(missing)} of {len(files)} {what} do not exist; the first: {missing[0]}")
 
 
 def _text(file: Path) -> str:

@@ -123,7 +123,8 @@ def _sampled(
         return found
     drawn = _drawn(rows, names, shots, seed)
     if pinned is not None:
-        write_whole(pinned, json.dumps(drawn, indent=0) + "\n")
+        # Of several processes that start together, each writes the same.
+        write_whole(pinned, json.dumps(drawn, indent=0) + "\n", overwrite=True)
     return drawn
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from vimlight.data.boxes.voc import VOC_CLASSES
+from vimlight.data.listings import check_files, read_lines
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
 from vimlight.data.sources.mask_folder import class_names
 from vimlight.data.tables import FileTable, Source
 from vimlight.data.target_files import MaskFiles
-from vimlight.errors import DataError, nearest
 
 __all__ = ["voc_segmentation"]
 
@@ -46,14 +46,9 @@ def voc_segmentation(
 
 def _table(folder: Path, name: str, masks: str, count: int) -> FileTable:
     listing = folder / "ImageSets" / "Segmentation" / f"{name}.txt"
-    if not listing.is_file():
-        close = nearest(listing.stem, [path.stem for path in listing.parent.glob("*.txt")], 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise DataError(f"list of images {listing} does not exist{hint}")
-    stems = listing.read_text(encoding="utf-8").split()
+    stems = [stem for line in read_lines(listing) for stem in line.split()]
     images = [folder / "JPEGImages" / f"{stem}.jpg" for stem in stems]
     partners = [folder / masks / f"{stem}.png" for stem in stems]
-    missing = [path for path in (*images, *partners) if not path.is_file()]
-    if missing:
-        raise DataError(f"{listing}: {len(missing)} of the files it needs do not exist; the first: {missing[0]}")
+    check_files(listing, images)
+    check_files(listing, partners, "masks")
     return FileTable(images, MaskFiles(partners, count), folder / "JPEGImages")
