@@ -79,7 +79,7 @@ def test_shards_joined_are_one_run(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_job_that_fails_leaves_what_is_done(tmp_path, monkeypatch):
+def test_a_job_that_fails_leaves_what_is_done(tmp_path, monkeypatch, capsys):
     plan, out = write(tmp_path), tmp_path / "out"
     from vimlight.comparison import fits
 
@@ -95,6 +95,7 @@ def test_a_job_that_fails_leaves_what_is_done(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["compare", plan, "--out", str(out)])
     assert stopped.value.code == 2
+    assert "vimlight: down, 2 shots, seed 0, on test_vit: no more" in capsys.readouterr().err
     assert len(files(out)) == 5
     assert not list((out / ".running").iterdir())
     first = files(out)
@@ -131,3 +132,21 @@ def test_every_method_is_fitted(tmp_path, head):
     assert found["lora_alone"]["parameters"] < found["full_tuning"]["parameters"]
     if head == "ridge":
         assert found["hindsight"]["value"] >= max(found[name]["value"] for name in ("none", "uniform", "best_single"))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_tasks_whose_data_are_missing_are_named_and_the_rest_runs(tmp_path, capsys):
+    plan = content(tmp_path, methods=["none"], seeds=0)
+    gone = {"name": "gone", "dataset": "manifest", "dataset_args": {"path": "nowhere.csv"}}
+    out, path = tmp_path / "out", write(tmp_path, **{**plan, "downstream": [*plan["downstream"], gone]})
+    cli.main(["compare", path, "--out", str(out)])
+    assert "task gone is left out: " in capsys.readouterr().err
+    written = json.loads((out / "results.json").read_text())
+    assert [record["task"] for record in written["records"]] == ["down"]
+    assert list(written["left_out"]) == ["gone"]
+    assert not written["whole"]
+    for stage, tasks in (("downstream", [gone]), ("midstream", [gone])):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["compare", write(tmp_path, **{stage: tasks}), "--out", str(out)])
+        assert stopped.value.code == 2
+        assert "nowhere.csv" in capsys.readouterr().err

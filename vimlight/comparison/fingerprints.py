@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,22 +20,25 @@ from vimlight.errors import FingerprintError
 __all__ = ["cached_backbone", "cached_source", "data_fingerprint", "open_backbone"]
 
 
-def data_fingerprint(task: TaskEntry) -> str:
+def data_fingerprint(task: TaskEntry, download: bool = True) -> str:
     """Returns what changes with the images and targets of a task, as far as that can be told cheaply.
 
-    Data that lie where an argument says are opened: ids, targets, and sizes and times of files. Data that are drawn or
-    come with a package depend on their arguments alone, and on the version, which is a part of every key.
+    Data that lie somewhere, as the argument `root` or `path` says, are opened: ids, targets, and sizes and times of
+    files. Data that are drawn or come with a package depend on their arguments alone, and on the version, which is a
+    part of every key.
 
     Args:
         task: The task.
+        download: Whether data that can be downloaded may be.
 
     Raises:
         DataError: If the data are missing or malformed.
     """
     arguments = check_source(task.dataset, task.dataset_args)
-    if not any(_exists(value) for value in arguments.values()):
+    if not {"root", "path"} & arguments.keys():
         return "by arguments"
-    source = cached_source(task.dataset, task.dataset_args)
+    given = {key: value for key, value in task.dataset_args.items() if download or key != "download"}
+    source = cached_source(task.dataset, given)
     digest = hashlib.sha256(json.dumps([source.kind, source.class_names]).encode())
     for split in ("train", "val", "test", "final"):
         table: Table | None = getattr(source, split)
@@ -45,13 +47,6 @@ def data_fingerprint(task: TaskEntry) -> str:
             for stamp in _stamps(table.targets):
                 digest.update(stamp)
     return digest.hexdigest()
-
-
-def _exists(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and bool(value) and Path(value).expanduser().exists()
-    except OSError:  # longer than a path can be
-        return False
 
 
 def _stamps(targets: Any) -> Iterator[bytes]:

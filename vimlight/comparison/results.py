@@ -61,7 +61,8 @@ def write_results(study: Study, records: Sequence[Record]) -> list[Standings]:
         "vimlight": __version__,
         "title": study.plan.title,
         "reference": study.plan.reference,
-        "whole": len(records) == len(study.groups()) * len(study.plan.methods),
+        "left_out": dict(study.missing),
+        "whole": not study.missing and len(records) == len(study.groups()) * len(study.plan.methods),
         "records": [{key: value for key, value in record.items() if key != "gates"} for record in records],
     }
     texts = {

@@ -14,7 +14,7 @@ from vimlight.comparison.modules import make_ready
 from vimlight.comparison.pulse import parts_under_way
 from vimlight.comparison.study import Fit, ModuleJob, Study
 from vimlight.comparison.work import Work, run
-from vimlight.errors import JobError
+from vimlight.errors import JobError, VimlightError
 from vimlight.extensions import imported
 from vimlight.progress import Progress
 from vimlight.workers import stop_on_signals
@@ -115,6 +115,9 @@ def _check(future: Future[None], work: Work) -> bool:
     try:
         future.result()
         return True
+    except VimlightError as error:
+        error.args = (f"{work.name}: {error}",)
+        raise
     except BrokenExecutor as error:
         raise JobError(
             f"a worker was ended from outside, perhaps for want of memory, while {work.name} was under way or waited; "

@@ -13,7 +13,7 @@ from vimlight.comparison.catalogue import Method
 from vimlight.comparison.entries import DownstreamTask, MidstreamTask, Plan, Shots
 from vimlight.comparison.fingerprints import data_fingerprint, open_backbone
 from vimlight.comparison.store import Store, key_of
-from vimlight.errors import FingerprintError
+from vimlight.errors import DataError, FingerprintError
 from vimlight.zoo import Zoo
 
 __all__ = ["Fit", "Group", "ModuleJob", "Study"]
@@ -87,29 +87,40 @@ class Study:
         folder: Where everything goes.
         fingerprints: Fingerprint of each backbone by what it is called.
         data: Fingerprint of the data of each task, by stage and name.
+        missing: Downstream tasks that are left out since their data are not there, and what is said of each.
     """
 
     plan: Plan
     folder: Path
     fingerprints: Mapping[str, str]
     data: Mapping[tuple[str, str], str]
+    missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, plan: Plan, folder: Path) -> Study:
+    def of(cls, plan: Plan, folder: Path, *, download: bool = True) -> Study:
         """Opens backbones and data.
 
         Args:
-            plan: The plan.
+            plan: The plan; downstream tasks whose data are missing are left out, as `missing` says.
             folder: Where everything goes.
+            download: Whether data that can be downloaded may be.
 
         Raises:
             BackboneError: If a backbone cannot be had.
-            DataError: If data are missing or malformed.
+            DataError: If the data of a midstream task, or of all downstream tasks, are missing or malformed.
         """
+        data, missing = {("midstream", task.name): data_fingerprint(task, download) for task in plan.midstream}, {}
+        for task in plan.downstream:
+            try:
+                data["downstream", task.name] = data_fingerprint(task, download)
+            except DataError as error:
+                missing[task.name] = str(error)
+        there = tuple(task for task in plan.downstream if task.name not in missing)
+        if not there:
+            raise DataError(next(iter(missing.values())))
+        plan = dataclasses.replace(plan, downstream=there)
         fingerprints = {label: open_backbone(arguments).fingerprint for label, arguments in plan.backbones.items()}
-        stages = {"midstream": plan.midstream, "downstream": plan.downstream}
-        data = {(stage, task.name): data_fingerprint(task) for stage, tasks in stages.items() for task in tasks}
-        study = cls(plan, folder, fingerprints, data)
+        study = cls(plan, folder, fingerprints, data, missing)
         for label in plan.backbones:
             study.check_adopted(label)
         return study
