@@ -7,7 +7,7 @@ import torch
 from numerics import assert_near
 
 from vimlight.backbone import create_backbone
-from vimlight.errors import PluginError
+from vimlight.errors import BackboneError, PluginError
 from vimlight.plugins import attach, create_plugin
 
 
@@ -74,20 +74,22 @@ def test_it_starts_with_the_kernel_an_identity():
 
 
 @torch.no_grad()
-def test_other_image_sizes_keep_the_proportions_of_the_grid(shake):
-    arguments = {"img_size": (16, 32), "patch_size": 4, "embed_dim": 24, "depth": 1, "num_heads": 2}
-    backbone = create_backbone("vit_tiny_patch16_224", dynamic_img_size=True, **arguments)
-    plugin = shake(create_plugin("convpass", backbone), 0.3)
-    unit = plugin.unit("blocks.0.attn")
-    n = torch.randn(1, 1 + 8 * 16, 24)
-    hidden = torch.nn.functional.linear(n, unit.down.weight, unit.down.bias)
-    grid = unit.conv(quick_gelu(hidden)[:, 1:].reshape(1, 8, 16, 8).permute(0, 3, 1, 2))
-    expected = quick_gelu(grid).permute(0, 2, 3, 1).flatten(1, 2) @ unit.up.weight.T + unit.up.bias
-    assert_near(unit(n)[:, 1:], expected)
-    with attach(backbone, plugin):
-        assert backbone(torch.randn(1, 3, 32, 64)).isfinite().all()
-    with pytest.raises(PluginError, match=r"7 patch tokens are no grid of the proportions \(4, 8\)"):
-        unit(torch.randn(1, 8, 24))
+@pytest.mark.parametrize("size", [(32, 64), (32, 16), (24, 24)], ids=["larger", "turned", "square"])
+def test_where_tokens_lie_in_images_of_another_size_is_not_guessed(size):
+    arguments = {"patch_size": 4, "embed_dim": 24, "depth": 4, "num_heads": 2, "dynamic_img_size": True}
+    backbone = create_backbone("vit_tiny_patch16_224", img_size=(16, 32), **arguments)
+    images = torch.randn(1, 3, *size)
+    for readout in ("last", "layers"):
+        assert backbone(images, readout).isfinite().all()
+    message = rf"are known to lie in images of 16 x 32 pixels, not of {size[0]} x {size[1]}; .* img_size: \[{size[0]}, "
+    for readout in ("grid", "maps"):
+        with pytest.raises(BackboneError, match=message):
+            backbone(images, readout)
+    plugin = create_plugin("convpass", backbone)
+    with attach(backbone, plugin), pytest.raises(BackboneError, match=message):
+        backbone(images)
+    with pytest.raises(PluginError, match="7 patch tokens are no grid of 4 x 8"):
+        plugin.unit("blocks.0.attn")(torch.randn(1, 8, 24))
 
 
 def test_a_width_of_nothing_is_refused(vit):

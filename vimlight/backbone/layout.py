@@ -47,12 +47,11 @@ class Layout:
         """
         return x if x.dim() == 3 else x.flatten(1, -2)
 
-    def maps(self, x: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+    def maps(self, x: Tensor) -> Tensor:
         """Returns the patches as `(N, C, H, W)`: a view, except of tokens in another order.
 
         Args:
             x: A tensor in this layout, with a grid.
-            grid: Rows and columns, where they are not those of the layout.
         """
         if self.kind == "NCHW":
             return x
@@ -62,7 +61,7 @@ class Layout:
         if self.order:
             patches = patches[:, torch.tensor(self.order, device=x.device)]
         # Tokens are images whose channels come last: a view, where a transpose would copy.
-        found: Tensor = patches.unflatten(1, grid or self.grid).permute(0, 3, 1, 2)
+        found: Tensor = patches.unflatten(1, self.grid).permute(0, 3, 1, 2)
         return found
 
     def from_maps(self, maps: Tensor) -> Tensor:

@@ -89,18 +89,24 @@ class Backbone(nn.Module):
 
         Raises:
             UnknownNameError: If there is no such readout.
-            BackboneError: If a block that should be read as a map has no grid of positions.
+            BackboneError: If a block that should be read as a map has no grid of positions, or if images have another
+                size than the backbone was created for where it matters where tokens lie.
         """
         check_readout(readout)
         if isinstance(images, KeptImages):
             images = images.prefix(readout)
         if isinstance(images, Prefix):
             return self._go_on(images, readout)
-        # Convolutions of few channels run about twice as fast on images whose channels come last in memory.
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = self._laid_out(images, readout)
         with self._reading(readout, 0, len(self.blocks)) as read:
             last = self.model(images)
         return self._features(last, read, readout)
+
+    def _laid_out(self, images: Tensor, readout: str) -> Tensor:
+        if self.occupied or readout not in ("last", "layers"):
+            self._sites.check_size(self.name, (images.shape[-2], images.shape[-1]), self.preprocessing.size)
+        # Convolutions of few channels run about twice as fast on images whose channels come last in memory.
+        return images.contiguous(memory_format=torch.channels_last)
 
     def _reading(self, readout: str, first: int, end: int) -> AbstractContextManager[dict[str, Tensor]]:
         """Returns a context that collects what a readout takes from some of the blocks, by the block's name."""
@@ -134,7 +140,7 @@ class Backbone(nn.Module):
         if not 0 < depth <= len(self.blocks):
             raise BackboneError(f"depth must lie between 1 and the {len(self.blocks)} blocks, got {depth}")
         start = self.route(depth).start if depth < len(self.blocks) else ""
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = self._laid_out(images, readout)
         with self._reading(readout, 0, depth) as read:
             if depth == len(self.blocks):
                 tokens = cast(Tensor, self.model(images))

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from vimlight.backbone.layout import Layout
+from vimlight.errors import BackboneError
 
 __all__ = ["Convolution", "Site", "Sites"]
 
@@ -97,3 +98,20 @@ class Sites:
     def __iter__(self) -> Iterator[Site]:
         """Iterates over every site of the three families."""
         return iter(self.branches + self.blocks + self.layers)
+
+    def check_size(self, name: str, size: tuple[int, int], known: tuple[int, int]) -> None:
+        """Refuses images in which it is not certain where tokens lie: those of another size than the layouts'.
+
+        Args:
+            name: Name of the model.
+            size: Height and width of the images.
+            known: Those of the images that the sites were found with.
+
+        Raises:
+            BackboneError: If they differ and a block's tokens are a grid.
+        """
+        if size != known and any(site.layout.grid != (0, 0) for site in self.blocks):
+            raise BackboneError(
+                f"the tokens of {name!r} are known to lie in images of {known[0]} x {known[1]} pixels, not of "
+                f"{size[0]} x {size[1]}; create it with img_size: [{size[0]}, {size[1]}]"
+            )

@@ -94,25 +94,15 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, layout: Layout) -> Tensor:
     if layout.kind == "NHWC":
         return layout.from_maps(F.conv2d(layout.maps(x), weight, bias, padding=1, groups=groups))
     tokens = layout.tokens(x)
-    grid = _grid(tokens.shape[1] - layout.prefix, layout)
-    patches = layout.from_maps(F.conv2d(layout.maps(x, grid), weight, bias, padding=1, groups=groups))
+    count = tokens.shape[1] - layout.prefix
+    if count != layout.grid[0] * layout.grid[1]:
+        raise PluginError(f"{count} patch tokens are no grid of {layout.grid[0]} x {layout.grid[1]}")
+    patches = layout.from_maps(F.conv2d(layout.maps(x), weight, bias, padding=1, groups=groups))
     if layout.prefix == 0:
         return patches.reshape(x.shape)
     prefix = tokens[:, : layout.prefix].transpose(1, 2).unsqueeze(2)
     centred = F.conv2d(prefix, weight[:, :, 1:2, 1:2], bias, groups=groups).squeeze(2).transpose(1, 2)
     return torch.cat([centred, patches], dim=1).reshape(x.shape)
-
-
-def _grid(patches: int, layout: Layout) -> tuple[int, int]:
-    if layout.grid[0] * layout.grid[1] == patches or layout.order:
-        return layout.grid
-    # A model with dynamic image sizes keeps the proportions it was probed with.
-    rows = round((patches * layout.grid[0] / max(layout.grid[1], 1)) ** 0.5)
-    if rows == 0 or patches % rows:
-        raise PluginError(
-            f"{patches} patch tokens are no grid of the proportions {layout.grid}; a convolution needs one"
-        )
-    return rows, patches // rows
 
 
 class Bottleneck(Unit):
