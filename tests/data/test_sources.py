@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -239,6 +240,23 @@ def test_torchvision_fills_in_the_split(tmp_path):
     assert source.class_names == ("A300", "Beagle")
     assert source.val.targets.tolist() == [0, 1, 0]
     assert source.test.ids == [f"FGVCAircraft/test/{index}" for index in range(3)]
+
+
+def test_torchvision_without_labels_in_a_part(tmp_path):
+    data = tmp_path / "clevr" / "CLEVR_v1.0"
+    for part, count in (("train", 4), ("val", 2), ("test", 2)):
+        names = [f"CLEVR_{part}_{index}.png" for index in range(count)]
+        for index, name in enumerate(names):
+            write_image(data / "images" / part / name, seed=index)
+        scenes = [{"image_filename": name, "objects": [{}] * (3 + index)} for index, name in enumerate(names)]
+        (data / "scenes").mkdir(exist_ok=True)
+        if part != "test":
+            (data / "scenes" / f"CLEVR_{part}_scenes.json").write_text(json.dumps({"scenes": scenes}))
+    with pytest.warns(UserWarning, match="CLEVRClassification has no labels in its test part, which is left out"):
+        source = load_source("torchvision", {"name": "CLEVRClassification", "root": str(tmp_path)})
+    assert source.train.targets.tolist() == [3, 4, 5, 6]
+    assert source.val.targets.tolist() == [3, 4]
+    assert source.test is None
 
 
 @pytest.mark.parametrize("name", ["Numbers", "Boxes"])

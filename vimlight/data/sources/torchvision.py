@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from operator import itemgetter
@@ -31,7 +32,8 @@ def torchvision(
     """Opens a data set of torchvision; its `train` or `split` argument is filled in for each part.
 
     Files are opened as those of other sources are, where the class lets its caller do so; the few that open them
-    themselves lose what is transparent.
+    themselves lose what is transparent. A validation or test part whose labels are not published is left out with a
+    warning: its images then come from the training part.
 
     Args:
         name: Class in `torchvision.datasets`, such as `"CIFAR10"`.
@@ -56,10 +58,14 @@ def torchvision(
     names: tuple[str, ...] = ()
     for split, options in _split_options(known, given).items():
         part = _open(name, factory, given, options)
-        if part is not None:
-            targets = _targets(name, part)
-            tables[split] = _table(part, targets, f"{name}/{split}")
-            names = names or _names(part)
+        if part is None:
+            continue
+        values = _values(part)
+        if split != "train" and len(values) and all(value is None for value in values):
+            warnings.warn(f"torchvision's {name} has no labels in its {split} part, which is left out", stacklevel=2)
+            continue
+        tables[split] = _table(part, _targets(name, part, values), f"{name}/{split}")
+        names = names or _names(part)
     if "train" not in tables:
         raise DataError(f"torchvision's {name} has no training part; give its own option in dataset_args: arguments")
     kind = "multilabel" if tables["train"].targets.ndim == 2 else "classification"
@@ -120,13 +126,16 @@ def _open(name: str, factory: Any, given: dict[str, Any], options: list[dict[str
     return None
 
 
-def _targets(name: str, part: Any) -> Tensor:
+def _values(part: Any) -> Any:
+    """Returns all targets of a part as its class has them."""
     values = next((getattr(part, key) for key in TARGET_ATTRIBUTES if hasattr(part, key)), None)
     if values is None and hasattr(part, "_samples"):
         values = [sample[1] for sample in part._samples]
-    if values is None:
-        # The class keeps its targets to itself: read them all once.
-        values = [part[index][1] for index in range(len(part))]
+    # A class that keeps its targets to itself has them read once.
+    return [part[index][1] for index in range(len(part))] if values is None else values
+
+
+def _targets(name: str, part: Any, values: Any) -> Tensor:
     try:
         numbers = torch.as_tensor(np.asarray(values))
         targets = numbers.long()
