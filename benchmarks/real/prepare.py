@@ -22,10 +22,10 @@ from benchmarks.real.midstream import MIDSTREAM
 from benchmarks.real.packages import bring
 from benchmarks.real.rows import Row, write_rows
 from benchmarks.real.suite import Suite
-from vimlight.atomic import write_whole
 from vimlight.cli import guarded
 from vimlight.commands.options import Parser
 from vimlight.errors import DataError
+from vimlight.files.atomic import write_whole
 
 __all__ = ["check", "main", "prepare"]
 

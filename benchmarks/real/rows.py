@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmarks.real.catalogue import Picture
 from benchmarks.real.concepts import share
-from vimlight.atomic import write_whole
 from vimlight.errors import DataError
+from vimlight.files.atomic import write_whole
 
 __all__ = ["Row", "dealt", "limited", "read_rows", "write_rows"]
 
