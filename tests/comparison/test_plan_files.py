@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -109,6 +111,19 @@ def test_backbones_of_one_name_are_told_apart_by_their_settings(plan):
     small = {**BACKBONE, "img_size": 16}
     assert len(plan_of({**plan, "backbone": [BACKBONE, small]}).backbones) == 2
     assert list(plan_of({**plan, "backbone": "test_vit"}).backbones) == ["test_vit"]
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "configs" / "compare").glob("*.yaml")))
+def test_shipped_plans_are_read(path):
+    found = read_plan(path)
+    assert found.midstream
+    assert found.downstream
+
+
+def test_methods_say_what_they_need_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ConfigError, match="the method 'lora_alone' needs peft: pip install peft"):
+        method_of("lora_alone")
 
 
 def test_shots_of_a_task_win_over_those_of_the_plan(plan):

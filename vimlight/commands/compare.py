@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from vimlight.comparison.entries import Plan
     from vimlight.comparison.running import Shard
     from vimlight.comparison.standings import Standings
-    from vimlight.comparison.study import Study
 
 __all__ = ["compare", "main"]
 
@@ -100,7 +98,6 @@ def compare(
         return open_executor(executor, jobs, address=address, folder=folder / "slurm")
 
     study = Study.of(plan, folder)
-    _print_missing(study)
     folder.mkdir(parents=True, exist_ok=True)
     tracker = None if wandb is None else Tracker(wandb, study)
     run_study(study, opened, shard, None if tracker is None else tracker.log)
@@ -109,7 +106,6 @@ def compare(
     if tracker is not None:
         tracker.summarise(tables)
     _print_tables(tables)
-    _print_missing(study)
     missing = len(study.groups()) * len(plan.methods) - len(records)
     if missing:
         print(f"{missing} of {missing + len(records)} results are still to come, from other shards")
@@ -129,17 +125,11 @@ def _print_tables(tables: Sequence[Standings]) -> None:
     console.print(LEGEND, style="dim", markup=False)
 
 
-def _print_missing(study: Study) -> None:
-    for name, text in study.missing.items():
-        print(f"task {name} is left out: {text}", file=sys.stderr)
-
-
 def _print_jobs(plan: Plan, folder: Path, shard: Shard) -> None:
     from vimlight.comparison.running import pending_fits, pending_modules
     from vimlight.comparison.study import Study
 
     study = Study.of(plan, folder, download=False)
-    _print_missing(study)
     modules, groups = pending_modules(study), pending_fits(study, shard)
     pending: Any = {str(job) for job in modules}
     for job in study.module_jobs():

@@ -117,9 +117,10 @@ def _check_settings(label: str, how: str, settings: Mapping[str, Any]) -> None:
     if how in AGGREGATORS:
         function = AGGREGATORS[how].__init__
     elif how in TUNED:
-        from vimlight.comparison.tuning import SETTINGS
+        from vimlight.comparison.tuning import SETTINGS, check_installed
 
         function = SETTINGS[how]
+        check_installed(how)
     valid = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for name in settings:
         if name not in valid:

@@ -15,7 +15,7 @@ from vimlight.backbone import Backbone, create_backbone
 from vimlight.comparison.entries import TaskEntry
 from vimlight.data.sources import check_source, load_source
 from vimlight.data.tables import Source, Table
-from vimlight.errors import FingerprintError
+from vimlight.errors import DataError, FingerprintError
 
 __all__ = ["cached_backbone", "cached_source", "data_fingerprint", "open_backbone"]
 
@@ -29,7 +29,7 @@ def data_fingerprint(task: TaskEntry, download: bool = True) -> str:
 
     Args:
         task: The task.
-        download: Whether data that can be downloaded may be.
+        download: Whether data that can be downloaded may be; if not, nothing is said of those that are not there yet.
 
     Raises:
         DataError: If the data are missing or malformed.
@@ -37,8 +37,13 @@ def data_fingerprint(task: TaskEntry, download: bool = True) -> str:
     arguments = check_source(task.dataset, task.dataset_args)
     if not {"root", "path"} & arguments.keys():
         return "by arguments"
-    given = {key: value for key, value in task.dataset_args.items() if download or key != "download"}
-    source = cached_source(task.dataset, given)
+    try:
+        given = task.dataset_args if download else _undownloaded(task.dataset_args)
+        source = cached_source(task.dataset, given)
+    except DataError:
+        if download or not arguments.get("download"):
+            raise
+        return "not there yet"
     digest = hashlib.sha256(json.dumps([source.kind, source.class_names]).encode())
     for split in ("train", "val", "test", "final"):
         table: Table | None = getattr(source, split)
@@ -47,6 +52,10 @@ def data_fingerprint(task: TaskEntry, download: bool = True) -> str:
             for stamp in _stamps(table.targets):
                 digest.update(stamp)
     return digest.hexdigest()
+
+
+def _undownloaded(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in arguments.items() if key != "download"}
 
 
 def _stamps(targets: Any) -> Iterator[bytes]:

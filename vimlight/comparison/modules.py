@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from functools import partial
 from pathlib import Path
@@ -94,11 +93,9 @@ def make_ready(study: Study) -> None:
 
 def _make_twins(study: Study, backbone: str) -> None:
     trained, twins = study.zoo(backbone, TRAINED), study.zoo(backbone, RANDOM)
-    for name, sha256 in study.hashes(backbone, TRAINED).items():
-        key = key_of({"twin of": sha256, "name": name})
+    for number, (name, made_from) in enumerate(study.twins(backbone).items()):
+        key = key_of({"name": name, "from": made_from})
         if study.made(key, twins, name) is None:
-            # By its name: a module that is added later leaves the other twins as they are.
-            seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
             module = trained.load(name, open_backbone(study.plan.backbones[backbone]))
-            twins.add(name, random_like(module, seed), overwrite=True)
-            study.modules.write(key, {"module": f"random twin of {name}", "sha256": twins.card(name).sha256})
+            twins.add(name, random_like(module, seed=number), overwrite=True)
+            study.modules.write(key, {"module": f"{name}, random, on {backbone}", "sha256": twins.card(name).sha256})

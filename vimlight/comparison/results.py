@@ -61,8 +61,7 @@ def write_results(study: Study, records: Sequence[Record]) -> list[Standings]:
         "vimlight": __version__,
         "title": study.plan.title,
         "reference": study.plan.reference,
-        "left_out": dict(study.missing),
-        "whole": not study.missing and len(records) == len(study.groups()) * len(study.plan.methods),
+        "whole": len(records) == len(study.groups()) * len(study.plan.methods),
         "records": [{key: value for key, value in record.items() if key != "gates"} for record in records],
     }
     texts = {

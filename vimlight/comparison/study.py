@@ -13,7 +13,7 @@ from vimlight.comparison.catalogue import Method
 from vimlight.comparison.entries import DownstreamTask, MidstreamTask, Plan, Shots
 from vimlight.comparison.fingerprints import data_fingerprint, open_backbone
 from vimlight.comparison.store import Store, key_of
-from vimlight.errors import DataError, FingerprintError
+from vimlight.errors import FingerprintError
 from vimlight.zoo import Zoo
 
 __all__ = ["Fit", "Group", "ModuleJob", "Study"]
@@ -87,40 +87,32 @@ class Study:
         folder: Where everything goes.
         fingerprints: Fingerprint of each backbone by what it is called.
         data: Fingerprint of the data of each task, by stage and name.
-        missing: Downstream tasks that are left out since their data are not there, and what is said of each.
     """
 
     plan: Plan
     folder: Path
     fingerprints: Mapping[str, str]
     data: Mapping[tuple[str, str], str]
-    missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: Plan, folder: Path, *, download: bool = True) -> Study:
         """Opens backbones and data.
 
         Args:
-            plan: The plan; downstream tasks whose data are missing are left out, as `missing` says.
+            plan: The plan.
             folder: Where everything goes.
-            download: Whether data that can be downloaded may be.
+            download: Whether data that can be downloaded may be; if not, what is not there yet counts as other data.
 
         Raises:
             BackboneError: If a backbone cannot be had.
-            DataError: If the data of a midstream task, or of all downstream tasks, are missing or malformed.
+            DataError: If data are missing or malformed.
         """
-        data, missing = {("midstream", task.name): data_fingerprint(task, download) for task in plan.midstream}, {}
-        for task in plan.downstream:
-            try:
-                data["downstream", task.name] = data_fingerprint(task, download)
-            except DataError as error:
-                missing[task.name] = str(error)
-        there = tuple(task for task in plan.downstream if task.name not in missing)
-        if not there:
-            raise DataError(next(iter(missing.values())))
-        plan = dataclasses.replace(plan, downstream=there)
+        stages = {"midstream": plan.midstream, "downstream": plan.downstream}
+        data = {
+            (stage, task.name): data_fingerprint(task, download) for stage, tasks in stages.items() for task in tasks
+        }
         fingerprints = {label: open_backbone(arguments).fingerprint for label, arguments in plan.backbones.items()}
-        study = cls(plan, folder, fingerprints, data, missing)
+        study = cls(plan, folder, fingerprints, data)
         for label in plan.backbones:
             study.check_adopted(label)
         return study
@@ -203,14 +195,20 @@ class Study:
             )
 
     def hashes(self, backbone: str, zoo: str) -> dict[str, str | None]:
-        """Returns the hashes of a backbone's modules by name; nothing for one that is still to be trained."""
-        kind = SHUFFLED if zoo == SHUFFLED else TRAINED
+        """Returns what tells a backbone's modules from others, by name; nothing for one that is still to be trained."""
+        if zoo == RANDOM:
+            return self.twins(backbone)
         found: dict[str, str | None] = {}
-        if kind == TRAINED:
+        if zoo == TRAINED:
             found.update({name: sha256 for name, (sha256, _) in self.adopted(backbone).items()})
         for task in self.plan.midstream:
-            found[task.name] = self.hash_of(ModuleJob(backbone, task, kind))
+            found[task.name] = self.hash_of(ModuleJob(backbone, task, zoo))
         return dict(sorted(found.items()))
+
+    def twins(self, backbone: str) -> dict[str, str | None]:
+        """Returns what the random twins of a backbone's modules are made from: their hashes, and their numbers."""
+        hashes = self.hashes(backbone, TRAINED)
+        return {name: sha256 and f"twin {n} of {sha256}" for n, (name, sha256) in enumerate(hashes.items())}
 
     def groups(self, shard: tuple[int, int] = (1, 1)) -> list[Group]:
         """Lists what methods are compared on.

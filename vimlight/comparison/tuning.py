@@ -12,7 +12,7 @@ from vimlight.backbone import Backbone
 from vimlight.errors import ConfigError
 from vimlight.training.downstream import DownstreamModule
 
-__all__ = ["SETTINGS", "TunedAlone"]
+__all__ = ["SETTINGS", "TunedAlone", "check_installed"]
 
 
 def lora_alone(model: nn.Module, *, rank: int = 8, alpha: float = 16.0) -> nn.Module:
@@ -22,14 +22,9 @@ def lora_alone(model: nn.Module, *, rank: int = 8, alpha: float = 16.0) -> nn.Mo
         model: The model; it is changed.
         rank: Rank of the factors.
         alpha: The update is scaled by `alpha / rank`.
-
-    Raises:
-        ConfigError: If `peft` is not installed.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ConfigError("the method 'lora_alone' needs peft: pip install peft") from error
+    from peft import LoraConfig, inject_adapter_in_model
+
     layers = [
         name
         for name, layer in model.named_modules()
@@ -49,6 +44,19 @@ def full_tuning(model: nn.Module) -> nn.Module:
 
 
 SETTINGS: dict[str, Callable[..., nn.Module]] = {"lora_alone": lora_alone, "full_tuning": full_tuning}
+
+
+def check_installed(how: str) -> None:
+    """Checks that a way to tune can be had here.
+
+    Raises:
+        ConfigError: If it needs `peft`, which is not installed.
+    """
+    if how == "lora_alone":
+        try:
+            import peft  # noqa: F401  (there or not)
+        except ImportError as error:
+            raise ConfigError("the method 'lora_alone' needs peft: pip install peft") from error
 
 
 class TunedAlone(DownstreamModule):
