@@ -95,3 +95,14 @@ def test_a_head_that_learns_by_gradient_says_that_it_sees_fewer_images(tmp_path,
     model = downstream(backbone, data, zoo, aggregator="uniform", head="linear")
     with pytest.warns(UserWarning, match=r"head 'linear' learns from the 12 training images alone: .* all 18 is for"):
         trainer(tmp_path).fit(model, datamodule=data)
+
+
+def test_kept_features_give_the_same_last_head(tmp_path, backbone, zoo, data):
+    heads = []
+    for kept in (None, {"path": str(tmp_path / "kept"), "dtype": "float32"}):
+        model = downstream(backbone, data, zoo, aggregator="none", prefix_cache=kept)
+        trainer(tmp_path).fit(model, datamodule=data)
+        heads.append(model.head.state_dict())
+    assert any((tmp_path / "kept").iterdir())
+    for name, value in heads[0].items():
+        torch.testing.assert_close(heads[1][name], value)
