@@ -99,7 +99,7 @@ def test_a_head_that_learns_by_gradient_says_that_it_sees_fewer_images(tmp_path,
 
 def test_kept_features_give_the_same_last_head(tmp_path, backbone, zoo, data):
     heads = []
-    for kept in (None, {"path": str(tmp_path / "kept"), "dtype": "float32"}):
+    for kept in (None, {"dir": str(tmp_path / "kept"), "dtype": "float32"}):
         model = downstream(backbone, data, zoo, aggregator="none", prefix_cache=kept)
         trainer(tmp_path).fit(model, datamodule=data)
         heads.append(model.head.state_dict())
