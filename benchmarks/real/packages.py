@@ -38,6 +38,8 @@ APT = (
     "fonts-kaushanscript",
     "fonts-vollkorn",
     "fonts-dosis",
+    "fonts-junicode",
+    "fonts-thai-tlwg",
 )
 
 
