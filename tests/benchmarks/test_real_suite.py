@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 from random import Random
 
@@ -282,3 +284,49 @@ def test_packages_say_what_is_missing(tmp_path, monkeypatch, step):
 def test_a_package_that_cannot_be_fetched_is_named(tmp_path):
     with pytest.raises(DataError, match=r"false tiny failed: no message"):
         packages._run(["false", "tiny"], tmp_path)
+
+
+def packed(file, names):
+    """An npm package of small files."""
+    with tarfile.open(file, "w:gz") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = 2
+            archive.addfile(member, io.BytesIO(b"{}"))
+
+
+@pytest.fixture
+def tools(tmp_path, monkeypatch):
+    """Clients that bring files from a folder."""
+    shelf, tools = tmp_path / "shelf", tmp_path / "bin"
+    shelf.mkdir(), tools.mkdir()
+    scripts = {
+        "npm": f"cp {shelf}/*.tgz .",
+        "apt-get": "touch tiny_1_all.deb",
+        "dpkg-deb": 'mkdir -p "$3/usr/share" && touch "$3/usr/share/tiny.txt"',
+    }
+    for name, script in scripts.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+    monkeypatch.setattr(packages, "APT", ("tiny",))
+    monkeypatch.setattr(packages, "NPM", {"faces": "1.0.0"})
+    return shelf
+
+
+def test_packages_are_brought_once(tmp_path, tools):
+    packed(tools / "faces-1.0.0.tgz", ["package/emoji.json", "package/img/a/64/x.png", "package/img/a/sheets/y.png"])
+    said = []
+    folder = packages.bring(tmp_path / "root", said.append)
+    found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    assert found == {"usr/share/tiny.txt", "faces/emoji.json", "faces/img/a/64/x.png"}
+    assert said == ["package tiny", "package faces"]
+    packages.bring(tmp_path / "root", said.append)
+    assert len(said) == 2
+
+
+def test_a_package_keeps_to_its_folder(tmp_path, tools):
+    packed(tools / "faces-1.0.0.tgz", ["package/../../../64/emoji.json"])
+    with pytest.raises(DataError, match=r"package faces: the path 'package/.*64/emoji\.json' leads out of its folder"):
+        packages.bring(tmp_path / "root", lambda line: None)
+    assert not list(tmp_path.rglob("64"))
