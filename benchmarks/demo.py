@@ -12,23 +12,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from benchmarks.tasks import mean_and_spread
 from vimlight.cli import guarded
 from vimlight.commands import demo
 from vimlight.commands.options import Parser
 from vimlight.errors import ConfigError
 from vimlight.files.atomic import write_whole
-from vimlight.report.tables import print_whole
+from vimlight.report.tables import Statistic, print_whole
 from vimlight.workers import prepare_workers
 
 SIZES = ("full", "short")
@@ -92,16 +92,18 @@ def timed(size: str, options: Any) -> float:
 
 def vim_gains(folder: Path) -> dict[str, list[float]]:
     """Returns ViM minus each control in points, averaged over tasks and shots, for each seed."""
-    rows = json.loads((folder / "results.json").read_text())["results"]
-    means = {name: _by_seed(row["seeds"] for row in rows if row["method"] == name) for name in (VIM, *CONTROLS)}
+    records = json.loads((folder / "results.json").read_text())["records"]
+    means = {name: _by_seed(record for record in records if record["method"] == name) for name in (VIM, *CONTROLS)}
     return {
         f"ViM minus {name}": [100 * (means[VIM][seed] - means[name][seed]) for seed in means[name]] for name in CONTROLS
     }
 
 
-def _by_seed(rows: Any) -> dict[str, float]:
-    listed: list[Mapping[str, float]] = list(rows)
-    return {seed: sum(row[seed] for row in listed) / len(listed) for seed in listed[0]}
+def _by_seed(records: Iterable[Mapping[str, Any]]) -> dict[int, float]:
+    found: dict[int, list[float]] = {}
+    for record in records:
+        found.setdefault(record["seed"], []).append(record["value"])
+    return {seed: statistics.fmean(values) for seed, values in found.items()}
 
 
 def moved_gains(folder: Path) -> dict[str, list[float]]:
@@ -119,9 +121,15 @@ def show(seconds: Mapping[str, float], gains: Mapping[str, Mapping[str, Sequence
     times.add_row("seconds", *(f"{seconds[size]:.0f}" for size in SIZES), f"{seconds['short'] / seconds['full']:.3f}")
     ahead = _table("points, mean ± standard deviation over seeds", "what")
     for name in gains["full"]:
-        ahead.add_row(name, *(mean_and_spread(gains[size][name], signed=True) for size in SIZES))
+        ahead.add_row(name, *(mean_and_spread(gains[size][name]) for size in SIZES))
     for table in (times, ahead):
         print_whole(table)
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Returns mean and standard deviation of differences as a text."""
+    found = Statistic(dict(enumerate(values)))
+    return f"{found.mean:+.3f} ± {found.std:.3f}"
 
 
 def _table(title: str, first: str, *more: str) -> Table:

@@ -18,12 +18,13 @@ def runs(tmp_path, monkeypatch):
     def timed(size, options):
         folder, gain = tmp_path / size, 0.02 if size == "short" else 0.04
         folder.mkdir(parents=True, exist_ok=True)
-        rows = [
-            {"method": name, "task": task, "seeds": {"0": value, "1": value + 0.1}}
+        records = [
+            {"method": name, "task": task, "seed": seed, "value": value + 0.1 * seed}
             for name in (demo.VIM, *demo.CONTROLS)
             for task, value in (("digits", 0.5), ("relations", 0.3 + 2 * gain * (name == demo.VIM)))
+            for seed in (0, 1)
         ]
-        (folder / "results.json").write_text(json.dumps({"results": rows}))
+        (folder / "results.json").write_text(json.dumps({"records": records}))
         scores = {"target_zero_shot": 0.5, "transmiter": 0.5 + gain, "safe": 0.5 + 2 * gain}
         methods = {name: {"accuracies": {"harmonic": value}} for name, value in scores.items()}
         (folder / "transfer.json").write_text(json.dumps({"runs": [{"methods": methods}] * 2}))

@@ -140,7 +140,7 @@ def test_dask_with_a_worker_killed_within_a_job_gives_the_same_table_to_the_bit(
 
 def test_a_job_that_is_told_to_end_ends_its_process(monkeypatch):
     ended = []
-    monkeypatch.setattr("vimlight.comparison.work._settle", lambda work: sys.exit(143))
+    monkeypatch.setattr("vimlight.comparison.work.settle", lambda: sys.exit(143))
     monkeypatch.setattr(os, "_exit", ended.append)
     run(Work(None, (), "birds", "file"))
     assert ended == [143]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import sys
 from pathlib import Path
 
@@ -118,6 +119,13 @@ def test_shipped_plans_are_read(path):
     found = read_plan(path)
     assert found.midstream
     assert found.downstream
+
+
+def test_the_plan_in_the_readme_is_one(tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    [text] = [block for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "midstream:" in block]
+    (tmp_path / "plan.yaml").write_text(text)
+    assert read_plan(tmp_path / "plan.yaml").methods[-1].settings == {"top_k": 1}
 
 
 def test_methods_say_what_they_need_that_is_not_installed(monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vimlight.errors import ConfigError
-from vimlight.report import Page, summarise
+from vimlight.report import Page
 from vimlight.report.plots import gate_heatmap
 
 
@@ -32,8 +32,7 @@ class Balance(HTMLParser):
 def page():
     page = Page("Gates & <shares>", ["First paragraph.", "Second one, 1 < 2."])
     page.heading("Results")
-    record = {"method": "ViM", "task": "digits", "shots": 5, "seed": 0, "metric": "accuracy", "value": 0.7}
-    page.results(summarise([record, {**record, "method": "probe", "value": 0.6}]), "Over seeds.")
+    page.marked(["method", "digits"], [[("ViM", False), ("70.0", True)], [("probe", False), ("60.0", False)]], "Seeds.")
     page.table(["a", "b"], [["1", "<2>"]], "Plain.")
     page.figure(gate_heatmap(torch.ones(1, 2) / 2, ["output"], ["x", "y"]), 'Gates "learnt"')
     return page

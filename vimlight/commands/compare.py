@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from vimlight.comparison.entries import Plan
+    from vimlight.comparison.results import Compared
     from vimlight.comparison.running import Shard
     from vimlight.comparison.standings import Standings
 
@@ -74,7 +75,7 @@ def compare(
     executor: str = "local",
     address: str | None = None,
     wandb: str | None = None,
-) -> list[Standings]:
+) -> Compared:
     """Does what of a plan is still to be done, writes the results and prints the tables.
 
     Args:
@@ -86,7 +87,7 @@ def compare(
         wandb: Project that results are logged to.
 
     Returns:
-        What the tables show.
+        What came out so far.
     """
     from vimlight.comparison.executors import open_executor
     from vimlight.comparison.results import gather, write_results
@@ -101,16 +102,17 @@ def compare(
     folder.mkdir(parents=True, exist_ok=True)
     tracker = None if wandb is None else Tracker(wandb, study)
     run_study(study, opened, shard, None if tracker is None else tracker.log)
-    records = gather(study)
-    tables = write_results(study, records)
+    compared = gather(study)
+    write_results(compared)
     if tracker is not None:
-        tracker.summarise(tables)
-    _print_tables(tables)
-    missing = len(study.groups()) * len(plan.methods) - len(records)
+        tracker.summarise(compared.tables)
+    _print_tables(compared.tables)
+    there = len(compared.records)
+    missing = len(study.groups()) * len(plan.methods) - there
     if missing:
-        print(f"{missing} of {missing + len(records)} results are still to come, from other shards")
+        print(f"{missing} of {missing + there} results are still to come, from other shards")
     print(f"{folder / 'table.md'}, results.json, table.csv and report.html written")
-    return tables
+    return compared
 
 
 def _print_tables(tables: Sequence[Standings]) -> None:

@@ -12,19 +12,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vimlight.commands import compare
 from vimlight.commands.options import Parser
 from vimlight.workers import prepare_workers
 
 if TYPE_CHECKING:
-    from vimlight.comparison import Gates, Plan
+    from vimlight.comparison.entries import Plan
     from vimlight.comparison.transfer import TransferPlan
-    from vimlight.report import Page, ResultsTable
+    from vimlight.report import Page
     from vimlight.report.evaluation import EvaluationTable
 
-__all__ = ["both", "main", "plan", "run", "run_transfer", "transfer_plan"]
+__all__ = ["both", "main", "plan", "run_transfer", "transfer_plan"]
 
 _RESULTS = {"vim": "results.json", "transfer": "transfer.json"}
-FOR_WORKERS = ("vimlight.comparison.transfer", "vimlight.embedded.pair", "sklearn.datasets")
+FOR_WORKERS = (*compare.FOR_WORKERS, "vimlight.comparison.transfer", "vimlight.embedded.pair")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -99,44 +100,13 @@ def _refuse_results(folder: Path, names: Sequence[str], *, overwrite: bool) -> N
             raise ConfigError(f"{path} exists; choose another --out, or pass --overwrite")
 
 
-def run(plan: Plan, folder: Path, title: str, *, overwrite: bool) -> ResultsTable:
-    """Trains the zoos of a plan, compares the methods, prints the table and writes the report.
-
-    Args:
-        plan: What to compare.
-        folder: Where the zoos and the results go.
-        title: Title of the report.
-        overwrite: Whether results that are there may be replaced.
-
-    Raises:
-        ConfigError: If there are results and `overwrite` is false.
-    """
-    from vimlight.report import Page
+def _run_vim(plan: Plan, folder: Path, page: Page, *, overwrite: bool) -> None:
+    from vimlight.comparison.results import describe
 
     _refuse_results(folder, [_RESULTS["vim"]], overwrite=overwrite)
-    page = Page(title)
-    table = _run_vim(plan, folder, page, overwrite=overwrite)
-    page.save(folder / "report.html", overwrite=overwrite)
-    return table
-
-
-def _run_vim(plan: Plan, folder: Path, page: Page, *, overwrite: bool) -> ResultsTable:
-    from vimlight.comparison import VIM, compare, train_zoo
-
     start = time.monotonic()
-    backbone = plan.create_backbone()
-    print(f"backbone {backbone.name}: {sum(p.numel() for p in backbone.parameters()):,} frozen parameters")
-    zoos = train_zoo(plan, backbone, folder)
-    table, gates = compare(plan, zoos)
-    table.print("test accuracy, mean ± standard deviation over seeds")
-    ahead = table.against(VIM)
-    (ahead.averages() if len(plan.downstream) > 1 else ahead).print(f"{VIM} minus each other method, seed by seed")
-    if backbone.compute_fingerprint() != backbone.fingerprint:
-        raise AssertionError("the frozen backbone has changed")
-    table.save(folder / _RESULTS["vim"], overwrite=overwrite)
-    _describe_vim(table, gates, page)
+    describe(page, compare.compare(plan, folder))
     print(f"{folder / _RESULTS['vim']} written after {time.monotonic() - start:.0f} s")
-    return table
 
 
 def run_transfer(plan: TransferPlan, folder: Path, page: Page, *, overwrite: bool) -> EvaluationTable:
@@ -182,23 +152,6 @@ def run_transfer(plan: TransferPlan, folder: Path, page: Page, *, overwrite: boo
     return table
 
 
-def _describe_vim(table: ResultsTable, gates: dict[str, Gates], page: Page) -> None:
-    from vimlight.comparison import VIM
-    from vimlight.report.plots import bars_with_spread, gate_heatmap
-
-    page.paragraph(
-        "Every method reads out the same layers, each averaged over the quarters of the image, and fits the same "
-        "closed-form head, except the first, which sees the last feature alone. Spread is the standard deviation over "
-        "seeds."
-    )
-    page.results(table, "Test accuracy")
-    page.results(table.against(VIM), f"{VIM} minus each other method, seed by seed")
-    page.figure(bars_with_spread(table.methods, table.panels(), highlight=VIM, unit="%"), "Test accuracy by task.")
-    for name, found in gates.items():
-        heatmap = gate_heatmap(found.values.numpy(), found.places, found.names, f"Gates for {name}")
-        page.figure(heatmap, f"Gates that ViM learned for {name}, with most labels and the last seed.")
-
-
 def transfer_plan(full: bool = False) -> TransferPlan:
     """Returns what the second half compares: the embedded pair on drawn compositions.
 
@@ -227,23 +180,8 @@ def plan(full: bool = False) -> Plan:
     Args:
         full: Whether everything is compared; otherwise ViM with its controls, after shorter trainings.
     """
-    from vimlight.comparison import VIM, Plan, Task
+    import vimlight.comparison
+    from vimlight.comparison.reading import read_plan
 
-    drawn = ("letters", "shapes", "orientation", "position")
-    images = 12_000 if full else 2_000
-    midstream = tuple(Task(name, "scenes", {"task": name, "train": images, "test": 100}) for name in drawn)
-    digits = Task("digits", "digits")
-    odd_shapes = Task("odd shapes", "scenes", {"task": "odd_shapes", "train": 800, "test": 300})
-    relations = Task("relations", "scenes", {"task": "relations", "train": 400, "test": 300})
-    # Two variants of one row, which the benchmark on real data has room for.
-    methods = tuple(name for name in Plan.methods if name not in ("ViM, last feature", "ViM, gates that sum to 1"))
-    controls = ("random modules", "shuffled midstream labels", "best single module", "uniform")
-    return Plan(
-        backbone={"name": "vit_scenes_small", "pretrained": True},
-        midstream=midstream,
-        downstream=(digits, odd_shapes, relations) if full else (digits, relations),
-        plugin={"kind": "convpass", "hidden": 16},
-        methods=methods if full else ("linear probe, all layers", *controls, VIM),
-        shots=(5, 20) if full else (5,),
-        test_limit=300,
-    )
+    folder = Path(vimlight.comparison.__file__).parent / "plans"
+    return read_plan(folder / ("demo_full.yaml" if full else "demo.yaml"))

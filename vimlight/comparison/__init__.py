@@ -1,31 +1,8 @@
-"""The honest comparison: a zoo trained on midstream tasks against every simpler way, at equal readout and equal head.
+"""Comparisons: any methods on any tasks, at equal readout and equal head, as a plan in YAML says.
 
-A `Plan` says which backbone, which midstream and downstream tasks, how many shots and seeds. `train_zoo` trains the zoo
-and its controls, `compare` fits every method on every downstream task, and both go through the same `MidstreamModule`
-and `DownstreamModule` that a user trains with. Nothing is chosen on test images but in the row that is called a bound.
+A `Plan` (`entries`, read and checked by `reading`) names backbones, tasks and methods (`catalogue`). A `Study` lists
+its jobs and what each depends on; `running` hands those that are still to be done to an executor, where modules are
+trained (`modules`) and methods fitted (`fits`), through the same `MidstreamModule` and `DownstreamModule` that a user
+trains with. Every result is a file of its own; `results` gathers them into tables and a page. Nothing is chosen on test
+images but in the row that is called hindsight.
 """
-
-from __future__ import annotations
-
-from vimlight.comparison.kinds import KindPlan, KindTask, score_all, train_modules
-from vimlight.comparison.methods import Gates, compare
-from vimlight.comparison.plan import BOUND, METHODS, VIM, Method, Plan, Task
-from vimlight.comparison.zoos import ShuffledLabels, random_like, train_zoo
-
-__all__ = [
-    "BOUND",
-    "METHODS",
-    "VIM",
-    "Gates",
-    "KindPlan",
-    "KindTask",
-    "Method",
-    "Plan",
-    "ShuffledLabels",
-    "Task",
-    "compare",
-    "random_like",
-    "score_all",
-    "train_modules",
-    "train_zoo",
-]

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import lightning.pytorch as pl
 import timm
 import torch
 
+from vimlight.comparison.executors.local import local_executor
 from vimlight.progress import Progress
 from vimlight.quiet import quiet
-from vimlight.workers import end_with_parent, worker_context
+from vimlight.workers import stop_on_signals
 
-__all__ = ["Hardware", "in_parallel", "precision_here", "quiet_trainer", "quietly"]
+__all__ = ["Hardware", "ending", "in_parallel", "precision_here", "quiet_trainer", "quietly", "settle"]
+
+T = TypeVar("T")
 
 
 class Hardware(Protocol):
@@ -46,30 +49,39 @@ def in_parallel(stage: str, jobs: Sequence[tuple[str, Callable[[], Any]]]) -> li
     """
     if not jobs:
         return []
-    workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, len(jobs))
     results: dict[int, Any] = {}
-    with (
-        ProcessPoolExecutor(workers, worker_context(), initializer=_start_worker, initargs=(workers,)) as pool,
-        Progress(stage, len(jobs), sys.stdout) as progress,
-    ):
-        waiting = {pool.submit(job): number for number, (_, job) in enumerate(jobs)}
-        try:
-            for done in as_completed(waiting):
-                results[waiting[done]] = done.result()
-                progress.advance(jobs[waiting[done]][0])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with stop_on_signals(), local_executor(len(jobs)) as pool, Progress(stage, len(jobs), sys.stdout) as progress:
+        waiting = {pool.submit(_settled, job): number for number, (_, job) in enumerate(jobs)}
+        for done in as_completed(waiting):
+            results[waiting[done]] = done.result()
+            progress.advance(jobs[waiting[done]][0])
     return [results[number] for number in range(len(jobs))]
 
 
-def _start_worker(workers: int) -> None:
-    end_with_parent()
-    if workers > 1:
-        torch.set_num_threads(1)
+def _settled(job: Callable[[], Any]) -> Any:
+    settle()
+    return ending(job)
+
+
+def settle() -> None:
+    """Makes this process compute as all others do."""
     if not torch.cuda.is_available():
+        # The order of sums is the same everywhere, and many small processes are faster than many threads.
+        torch.set_num_threads(1)
         # On a processor and with few tokens, plain attention trains almost twice as fast as the fused kernel.
         timm.layers.set_fused_attn(False)
+
+
+def ending(job: Callable[[], T]) -> T:
+    """Does a job; told to end meanwhile, it ends this process, where a pool would take that for the job's result.
+
+    Args:
+        job: The job.
+    """
+    try:
+        return job()
+    except SystemExit as error:
+        os._exit(error.code if isinstance(error.code, int) else 1)
 
 
 def quiet_trainer(plan: Hardware, epochs: int, **options: Any) -> pl.Trainer:

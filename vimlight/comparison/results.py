@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from vimlight import __version__
@@ -13,7 +15,7 @@ from vimlight.comparison.tables import LEGEND, csv_text, header, markdown, rows
 from vimlight.files.atomic import write_whole
 from vimlight.report import Page
 
-__all__ = ["gather", "record_of", "write_results"]
+__all__ = ["Compared", "describe", "gather", "record_of", "write_results"]
 
 _COSTS = ("parameters", "flops", "seconds")
 
@@ -40,23 +42,39 @@ def record_of(study: Study, fit: Fit) -> dict[str, Any] | None:
     }
 
 
-def gather(study: Study) -> list[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """What came out of a plan so far.
+
+    Attributes:
+        study: The study.
+        records: Its records.
+    """
+
+    study: Study
+    records: Sequence[Record]
+
+    @cached_property
+    def tables(self) -> list[Standings]:
+        """The standings."""
+        return standings_of(self.records, self.study.plan.reference)
+
+
+def gather(study: Study) -> Compared:
     """Returns a record for every result that there is, of all shards, in the order of the plan."""
     found = (record_of(study, fit) for fit in study.fits(study.groups()))
-    return [record for record in found if record is not None]
+    return Compared(study, [record for record in found if record is not None])
 
 
-def write_results(study: Study, records: Sequence[Record]) -> list[Standings]:
+def write_results(compared: Compared) -> None:
     """Writes `results.json`, `table.md`, `table.csv` and `report.html` anew.
 
     Args:
-        study: The study.
-        records: Its records.
-
-    Returns:
-        The standings.
+        compared: What came out.
     """
-    tables = standings_of(records, study.plan.reference)
+    study, records, tables = compared.study, compared.records, compared.tables
+    page = Page(study.plan.title)
+    describe(page, compared)
     content = {
         "vimlight": __version__,
         "title": study.plan.title,
@@ -68,21 +86,25 @@ def write_results(study: Study, records: Sequence[Record]) -> list[Standings]:
         "results.json": json.dumps(content, indent=1, ensure_ascii=False) + "\n",
         "table.md": markdown(tables),
         "table.csv": csv_text(tables),
-        "report.html": _page(study, tables, records).render(),
+        "report.html": page.render(),
     }
     for name, text in texts.items():
         write_whole(study.folder / name, text, overwrite=True)
-    return tables
 
 
-def _page(study: Study, tables: Sequence[Standings], records: Sequence[Record]) -> Page:
-    page = Page(study.plan.title, [LEGEND])
-    for table in tables:
+def describe(page: Page, compared: Compared) -> None:
+    """Adds what came out to a page: tables, figures and gates.
+
+    Args:
+        page: The page.
+        compared: What came out.
+    """
+    page.paragraph(LEGEND)
+    for table in compared.tables:
         page.heading(f"{table.backbone}, {table.shots_text}")
         page.marked(header(table), [list(row) for row in rows(table)])
         _add_figures(page, table)
-    _add_gates(page, records)
-    return page
+    _add_gates(page, compared.records)
 
 
 def _add_figures(page: Page, table: Standings) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import os
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 
-import timm
-import torch
-
+from vimlight.comparison.processes import ending, settle
 from vimlight.comparison.pulse import Pulse
 from vimlight.comparison.study import Fit, ModuleJob, Study
 
@@ -47,28 +45,15 @@ def run(work: Work) -> None:
     Args:
         work: The job.
     """
-    try:
-        with _ONE_AT_A_TIME:
-            _settle(work)
-            _do(work)
-    except SystemExit as error:
-        # Told to end: a pool would take this for the job's result, and start the next one.
-        os._exit(error.code if isinstance(error.code, int) else 1)
-
-
-def _settle(work: Work) -> None:
-    """Makes this process compute as all others do."""
-    sys.path.extend(place for place in work.places if place not in sys.path)
-    for name in work.extensions:
-        importlib.import_module(name)
-    if not torch.cuda.is_available():
-        # The order of sums is the same everywhere, and many small processes are faster than many threads.
-        torch.set_num_threads(1)
-        # On a processor and with few tokens, plain attention trains almost twice as fast as the fused kernel.
-        timm.layers.set_fused_attn(False)
+    with _ONE_AT_A_TIME:
+        ending(partial(_do, work))
 
 
 def _do(work: Work) -> None:
+    sys.path.extend(place for place in work.places if place not in sys.path)
+    for name in work.extensions:
+        importlib.import_module(name)
+    settle()
     fits = 1 if isinstance(work.job, ModuleJob) else len(work.job)
     pulse = Pulse(work.study.folder / ".running" / work.file, fits)
     try:

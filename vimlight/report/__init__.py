@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from vimlight.report.page import Page
-from vimlight.report.tables import MethodFacts, ResultsTable, Statistic, summarise
+from vimlight.report.tables import Statistic
 
-__all__ = ["MethodFacts", "Page", "ResultsTable", "Statistic", "summarise"]
+__all__ = ["Page", "Statistic"]

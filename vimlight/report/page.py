@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from vimlight.report.files import write_whole
 from vimlight.report.plots import png
-from vimlight.report.tables import ResultsTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,16 +89,6 @@ class Page:
             caption: What it shows.
         """
         self._add_table(header, rows, caption)
-
-    def results(self, table: ResultsTable, caption: str = "") -> None:
-        """Adds a table of results, the best of each column marked.
-
-        Args:
-            table: The results.
-            caption: What it shows.
-        """
-        rows = [[(text, table.is_best(r, c)) for c, text in enumerate(row)] for r, row in enumerate(table.rows())]
-        self._add_table(table.header(), rows, caption)
 
     def figure(self, figure: Figure, caption: str) -> None:
         """Adds a figure as an inline PNG.
