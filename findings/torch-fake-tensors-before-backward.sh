@@ -46,7 +46,7 @@ if os.fork() == 0:
         backward()
         said = "can train"
     except RuntimeError as error:
-        said = f"cannot: {str(error).split("-")[0]}"
+        said = f"cannot: {str(error).split('-')[0]}"
     os.write(writing, said.encode())
     os._exit(0)
 os.wait()
