@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vimlight.errors import ConfigError
-from vimlight.report.plots import bars_with_spread, confusion_matrix, decode, gate_heatmap, image_grid, png
+from vimlight.report.plots import bars_with_spread, confusion_matrix, decode, gain_matrix, gate_heatmap, image_grid, png
 
 PLACES = [f"blocks.{block}.{place}" for block in range(12) for place in ("attn", "mlp")]
 
@@ -153,3 +153,9 @@ def test_png_and_no_pyplot():
     had_pyplot = "matplotlib.pyplot" in sys.modules
     assert png(gate_heatmap(torch.ones(1, 1), ["a"], ["b"])).startswith(b"\x89PNG")
     assert ("matplotlib.pyplot" in sys.modules) == had_pyplot
+
+
+def test_gains_within_the_noise_stay_pale():
+    figure = gain_matrix([[-0.002, 0.04], [0.001, 0.01]], [[0.006, 0.005], [0.001, 0.002]], ["a", "b"], ["s", "t"])
+    shares = figure.axes[0].images[0].get_array()
+    np.testing.assert_allclose(shares, [[-0.002 / 0.012, 1], [0.001 / 0.012, 0.25]])

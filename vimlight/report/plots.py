@@ -74,6 +74,8 @@ def gain_matrix(
 ) -> Figure:
     """Draws what each module gains on each task; each column has its own scale, since metrics differ.
 
+    The deepest colour is the column's largest gain, but at least twice its largest spread: noise stays pale.
+
     Args:
         gains: Means `(modules, tasks)`, positive where the module helps.
         spreads: Their standard deviations, of the same shape.
@@ -92,7 +94,8 @@ def gain_matrix(
         raise ConfigError(
             f"gains {means.shape} and spreads {deviations.shape} do not fit {len(modules)} modules, {len(tasks)} tasks"
         )
-    shares = means / np.maximum(np.abs(means).max(axis=0), 1e-12)
+    largest = np.maximum(np.abs(means).max(axis=0), 2 * deviations.max(axis=0))
+    shares = means / np.maximum(largest, 1e-12)
     figure, axes = _figure(2.2 + 1.05 * len(tasks), 1.6 + 0.5 * len(modules))
     picture = axes.imshow(shares, cmap="PuOr", vmin=-1, vmax=1, aspect="auto")
     _label_cells(axes, tasks, modules)
@@ -101,7 +104,7 @@ def gain_matrix(
         for rows in zip(means, deviations, strict=True)
     ]
     _write_in_cells(axes, np.abs(shares), texts, 6.5)
-    _colour_bar(figure, axes, picture, "gain, as a share of the task's largest")
+    _colour_bar(figure, axes, picture, "gain by the task's largest, or by 2 spreads")
     _title(figure, title)
     return figure
 
