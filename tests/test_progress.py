@@ -43,6 +43,35 @@ def test_every_job_has_a_line_that_says_what_remains(clock):
     ]
 
 
+def test_what_is_done_of_steps_under_way_counts_in_what_remains(clock):
+    file = io.StringIO()
+    lines = Lines("downstream", 4, file, clock)
+    clock.now += 30
+    lines.within(0.5)
+    lines.remind()
+    clock.now += 30
+    lines.within(0.5)
+    lines.advance("digits")
+    assert lines_of(file) == [
+        "downstream: 0 of 4 done, 30 s, about 3 min 30 s left",
+        "downstream: 1 of 4 done (digits), 1 min 0 s, about 1 min 40 s left",
+    ]
+
+
+def test_a_bar_moves_within_a_step():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    shown = Progress("downstream", 4, Terminal())
+    with shown:
+        shown.within(0.5)
+        shown.advance("digits")
+        shown.within(0.25)
+        [task] = shown._view._bar.tasks
+        assert task.completed == 1.25
+
+
 def test_steps_without_a_name_are_silent_for_half_a_minute_and_no_longer(clock):
     file = io.StringIO()
     lines = Lines("images", None, file, clock)

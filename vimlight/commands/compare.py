@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vimlight.commands.options import Parser
 from vimlight.errors import ConfigError
-from vimlight.workers import prepare_workers
+from vimlight.workers import prepare_workers, stop_on_signals
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -57,7 +57,8 @@ def main(arguments: Sequence[str]) -> None:
     if options.dry_run:
         _print_jobs(plan, Path(options.out), shard)
         return
-    compare(plan, Path(options.out), shard, executor=options.executor, address=options.address, wandb=options.wandb)
+    with stop_on_signals():
+        compare(plan, Path(options.out), shard, executor=options.executor, address=options.address, wandb=options.wandb)
 
 
 def _shard(text: str) -> Shard:
