@@ -9,6 +9,7 @@ from tiny_plans import content, manifest, write
 
 from vimlight import cli
 from vimlight.comparison.catalogue import list_methods
+from vimlight.comparison.reading import read_plan
 from vimlight.errors import ConfigError
 
 
@@ -103,6 +104,19 @@ def test_a_job_that_fails_leaves_what_is_done(tmp_path, monkeypatch, capsys):
     assert first.items() <= files(out).items()
     # Nothing was fitted twice but what failed.
     assert len(calls) == 7
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_demo_s_first_half_is_a_plan_and_leaves_one_page(tmp_path):
+    from vimlight.commands import demo
+
+    plan, out = read_plan(write(tmp_path, methods=["none", "uniform"], seeds=0)), tmp_path / "out"
+    demo.both(plan, None, out, overwrite=False)
+    assert "<h1>vimlight demo</h1>" in (out / "report.html").read_text()
+    assert len(results(out)) == 2
+    with pytest.raises(ConfigError, match=r"report\.html exists; choose another --out, or pass --overwrite"):
+        demo.both(plan, None, out, overwrite=False)
+    demo.both(plan, None, out, overwrite=True)
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b"])

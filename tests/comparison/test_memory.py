@@ -1,4 +1,4 @@
-"""Remembered features: computed once, the same to the bit whatever came before, and no more of them than memory allows."""
+"""Remembered features: computed once, the same to the bit whatever came before, and within a limit of memory."""
 
 from __future__ import annotations
 

@@ -74,12 +74,14 @@ def both(vim: Plan | None, moved: TransferPlan | None, folder: Path, *, overwrit
     """
     from vimlight.report import Page
 
+    _refuse_results(folder, ["report.html"], overwrite=overwrite)
     page = Page("vimlight demo")
     if vim is not None:
         _run_vim(vim, folder, page, overwrite=overwrite)
     if moved is not None:
         run_transfer(moved, folder, page, overwrite=overwrite)
-    page.save(folder / "report.html", overwrite=overwrite)
+    # The first half has left a page of its own, which this one holds too.
+    page.save(folder / "report.html", overwrite=True)
     print(f"{folder / 'report.html'} written")
 
 
