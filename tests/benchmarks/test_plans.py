@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from pathlib import Path
 
-import benchmarks.real.sources  # noqa: F401  (registers two data sets)
+import pytest
+
 from vimlight.comparison.reading import read_plan
 from vimlight.data import SOURCES
 from vimlight.tasks import list_tasks
@@ -30,6 +33,17 @@ def test_every_module_alone_is_compared():
     assert len(kinds(gain.downstream)) >= 6
 
 
+@pytest.fixture
+def own_sources(monkeypatch):
+    """The data sets that the benchmark registers, for one test: others look at every one there is."""
+    monkeypatch.setattr(SOURCES, "_entries", {name: SOURCES[name] for name in SOURCES})
+    monkeypatch.delitem(sys.modules, "benchmarks.real.sources", raising=False)
+    importlib.import_module("benchmarks.real.sources")
+    yield
+    del sys.modules["benchmarks.real.sources"]
+
+
+@pytest.mark.usefixtures("own_sources")
 def test_no_module_has_seen_the_images_that_it_is_judged_by():
     plan = read_plan(FOLDER / "real" / "vim.yaml")
     assert {"fashion_part", "rotation"} < set(SOURCES)
