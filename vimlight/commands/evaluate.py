@@ -60,11 +60,10 @@ def main(arguments: Sequence[str]) -> None:
     for path in outputs.values():
         refuse_existing(path, options.overwrite)
     runs = list(_runs(options))
-    texts = _texts(runs, options)
     for kind, path in outputs.items():
-        write_whole(path, texts[kind], overwrite=options.overwrite)
+        write_whole(path, _text(kind, runs, options), overwrite=options.overwrite)
     if options.json:
-        print(texts["json"], end="")
+        print(_text("json", runs, options), end="")
         return
     _show(runs, options, outputs)
 
@@ -92,6 +91,9 @@ def _parser() -> Parser:
     parser.add_argument("--out", metavar="FILE", help="results.json: every number, choice and cost")
     parser.add_argument("--markdown", metavar="FILE", help="the table in Markdown")
     parser.add_argument("--csv", metavar="FILE", help="every number as CSV")
+    parser.add_argument(
+        "--predictions", metavar="FILE", help="CSV of what every method predicts for every image, to pair any two"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     return parser
@@ -102,10 +104,12 @@ def _option(role: str) -> str:
 
 
 def _outputs(options: argparse.Namespace) -> dict[str, Path]:
-    given = {"json": options.out, "markdown": options.markdown, "csv": options.csv}
+    given = {
+        "json": options.out, "markdown": options.markdown, "csv": options.csv, "predictions": options.predictions,
+    }  # fmt: skip
     paths = {kind: Path(path).expanduser() for kind, path in given.items() if path is not None}
     if len({path.absolute() for path in paths.values()}) < len(paths):
-        raise ConfigError("--out, --markdown and --csv name one file; give each its own")
+        raise ConfigError("--out, --markdown, --csv and --predictions must name a file each, got one twice")
     return paths
 
 
@@ -225,19 +229,27 @@ def _names(option: str, text: str) -> list[str]:
     return parts
 
 
-def _texts(runs: Sequence[Run], options: argparse.Namespace) -> dict[str, str]:
+def _text(kind: str, runs: Sequence[Run], options: argparse.Namespace) -> str:
+    from vimlight.report.evaluation import EvaluationTable
+    from vimlight.report.evaluation_csv import numbers_csv, predictions_csv
+
+    texts = {
+        "json": lambda: _json(runs),
+        "markdown": lambda: EvaluationTable.of(runs, options.source_gmac).markdown(),
+        "csv": lambda: numbers_csv(runs),
+        "predictions": lambda: predictions_csv(runs),
+    }
+    return texts[kind]()
+
+
+def _json(runs: Sequence[Run]) -> str:
     import json
 
     from vimlight import __version__
-    from vimlight.report.evaluation import EvaluationTable, csv_text
     from vimlight.transmiter.judging.summary import as_dict
 
     content = {"vimlight": __version__, **as_dict(runs)}
-    return {
-        "json": json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        "markdown": EvaluationTable.of(runs, options.source_gmac).markdown(),
-        "csv": csv_text(runs),
-    }
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _show(runs: Sequence[Run], options: argparse.Namespace, outputs: dict[str, Path]) -> None:

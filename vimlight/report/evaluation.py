@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -20,9 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["EvaluationTable", "csv_text"]
-
-_FIELDS = ("method", "dataset", "shots", "seed", "metric", "value")
+__all__ = ["EvaluationTable"]
 
 
 @dataclass(frozen=True)
@@ -147,19 +143,6 @@ class EvaluationTable:
             styles = {number: "bold" if self.is_best(row, number) else "" for number in (0, *numbers)}
             table.add_row(*(Text(texts[number], style=style) for number, style in styles.items()))
         return table
-
-
-def csv_text(runs: Sequence[Run]) -> str:
-    """Returns every number of every run as CSV: method, data set, shots, seed, metric, value.
-
-    Args:
-        runs: The runs.
-    """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_FIELDS)
-    writer.writerows([getattr(record, field) for field in _FIELDS] for record in records(runs))
-    return file.getvalue()
 
 
 def _column(record: Record, datasets: bool, shots: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -10,12 +11,16 @@ from pathlib import Path
 
 import pytest
 import tiny_world
-from tiny_world import command_line
+from rich.console import Console
+from tiny_world import CLASSES, command_line
 
 from vimlight.cli import main
 from vimlight.report.evaluation import EvaluationTable
+from vimlight.report.evaluation_csv import predictions_csv
+from vimlight.transmiter.judging.evaluation import evaluate
 from vimlight.transmiter.judging.methods import list_methods
 from vimlight.transmiter.judging.protocols import PROTOCOLS
+from vimlight.transmiter.judging.summary import Run
 
 
 @pytest.fixture
@@ -121,6 +126,43 @@ def test_seeds_and_data_sets_become_one_table_with_averages(here, capsys):
     assert "average harmonic is the mean of harmonic means" in shown
 
 
+def predictions(path="p.csv"):
+    with Path(path).open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+def test_predictions_of_every_method_give_its_accuracy_again(world, here, capsys, protocol):
+    run("--protocol", protocol, *command_line(world), "--shots=4", "--out=r.json", "--predictions=p.csv")
+    (found,) = json.loads(Path("r.json").read_text())["runs"]
+    rows = predictions()
+    assert list(rows[0]) == ["id", "group", "label", *found["methods"]]
+    classes = {name: str(number) for number, name in enumerate(CLASSES)}
+    for group, parts in found["groups"].items():
+        mine = [row for row in rows if row["group"] == group]
+        assert {row["label"] for row in mine} == {classes[name] for name in parts["classes"]}
+        for method, result in found["methods"].items():
+            assert {row[method] for row in mine} <= {classes[name] for name in parts["columns"]}
+            right = sum(row[method] == row["label"] for row in mine)
+            assert right / len(mine) == pytest.approx(result["scores"][group]["accuracy"])
+            assert len(mine) == result["scores"][group]["count"]
+    ids = [row["id"] for row in rows]
+    assert sorted(ids) == sorted(set(ids)) == sorted(f"test/{row}.png" for row in range(60))
+    assert {row["id"]: row["label"] for row in rows} == {f"test/{row}.png": str(row % 6) for row in range(60)}
+
+
+def test_predictions_of_several_runs_say_which_and_leave_what_is_missing_blank(open_world):
+    methods = ["source_zero_shot", "target_zero_shot"]
+    whole, part = (evaluate(open_world(*without), "base_to_base", methods=methods) for without in ((), ("source",)))
+    rows = list(csv.reader(io.StringIO(predictions_csv([Run("pets", None, 0, whole), Run("cars", 4, 0, part)]))))
+    assert rows[0] == ["dataset", "shots", "id", "group", "label", *methods]
+    assert [row[:5] for row in rows[1:3]] == [["pets", "", f"test/{n}.png", "accuracy", str(n)] for n in (0, 1)]
+    assert [row[:2] for row in rows[61:]] == [["cars", "4"]] * 60
+    assert all(row[5] for row in rows[1:61])
+    assert not any(row[5] for row in rows[61:])
+    assert [row[6] for row in rows[1:61]] == [row[6] for row in rows[61:]]
+
+
 def test_json_on_the_standard_output_is_the_file(world, here, capsys):
     run("--protocol", "base_to_base", "--target", world["target"], "--json", "--out", "r.json")
     assert json.loads(capsys.readouterr().out) == json.loads(Path("r.json").read_text())
@@ -197,7 +239,7 @@ MISTAKES = {
     "placeholder": (["--protocol=all_classes", "--source={sed}"], "in --source 'sed'; did you mean 'seed'"),
     "no shots": (["--protocol=few_shot"], "needs the number of labelled images of each class: pass --shots 16"),
     "batch size": (["--protocol=all_classes", "--batch-size=0"], "batch_size must be at least 1, got 0"),
-    "one file": (["--protocol=all_classes", "--out=r", "--csv=r"], "--out, --markdown and --csv name one file"),
+    "one file": (["--protocol=all_classes", "--out=r", "--csv=r"], "must name a file each, got one twice"),
     "device": (["--protocol=all_classes", "--device=gpu"], "--device gpu"),
     "no cache": (["--protocol=all_classes", "--source=nowhere"], "logit cache 'nowhere' does not exist"),
     "no adapter": (["--protocol=all_classes", "--adapter=a.safetensors"], "a.safetensors"),
@@ -217,9 +259,6 @@ def test_a_mistyped_path_is_answered_with_the_nearest(world, here, capsys):
 
 
 def test_the_best_of_a_column_is_marked(world, open_world):
-    from vimlight.transmiter.judging.evaluation import evaluate
-    from vimlight.transmiter.judging.summary import Run
-
     found = evaluate(open_world(), "base_to_novel")
     table = EvaluationTable.of([Run("pets", None, 0, found)])
     for number, column in enumerate(table.columns, start=1):
@@ -231,13 +270,6 @@ def test_the_best_of_a_column_is_marked(world, open_world):
 
 
 def test_a_narrow_terminal_gets_the_costs_below(world, open_world):
-    import io
-
-    from rich.console import Console
-
-    from vimlight.transmiter.judging.evaluation import evaluate
-    from vimlight.transmiter.judging.summary import Run
-
     table = EvaluationTable.of([Run("pets", None, 0, evaluate(open_world(), "base_to_novel"))])
     narrow, wide = (Console(file=io.StringIO(), width=width) for width in (60, 250))
     for console in (narrow, wide):

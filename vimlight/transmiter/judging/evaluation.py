@@ -50,6 +50,7 @@ class Result:
         encoders: The image encoders that run for each image, by role.
         added_flops: FLOPs for each image beside the encoders, two for a multiply-add, matrix products counted.
         seconds_per_image: Measured time for each image beside the encoders.
+        predictions: Predicted class indices `(n,)` int64 of each group's images.
     """
 
     method: str
@@ -62,6 +63,7 @@ class Result:
     encoders: tuple[str, ...]
     added_flops: float
     seconds_per_image: float
+    predictions: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Evaluation:
         groups: The groups that were scored.
         results: The results by method, in the order of the table.
         left_out: Why a method is not among them, by method.
+        ids: Sample ids of each group's images.
+        labels: Their class indices `(n,)` int64.
     """
 
     protocol: str
@@ -81,6 +85,8 @@ class Evaluation:
     groups: tuple[Group, ...]
     results: dict[str, Result] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    labels: dict[str, Tensor] = field(default_factory=dict)
 
 
 def evaluate(
@@ -126,10 +132,13 @@ def evaluate(
     groups = chosen.groups(target.num_classes, partition)
     _check_groups(inputs, groups)
     data = _fit_data(inputs, chosen, groups, partition, shots, seed, batch_size, place)
-    found = Evaluation(protocol, target.class_names, groups)
+    rows = {group.name: inputs.rows(group) for group in groups}
+    ids = {name: tuple(target.ids[row] for row in some.tolist()) for name, some in rows.items()}
+    labels = {name: inputs.labels[some] for name, some in rows.items()}
+    found = Evaluation(protocol, target.class_names, groups, ids=ids, labels=labels)
     for name in progress(sorted(created, key=list_methods().index)):
         try:
-            found.results[name] = _run(name, created[name], inputs, chosen, groups, data)
+            found.results[name] = _run(name, created[name], inputs, chosen, labels, data)
         except Unsuitable as reason:
             found.left_out[name] = str(reason)
     return found
@@ -169,16 +178,15 @@ def _fit_data(
 
 
 @torch.no_grad()
-def _run(name: str, method: Method, inputs: Inputs, protocol: Protocol, groups: Sequence[Group], data: Fit) -> Result:
+def _run(
+    name: str, method: Method, inputs: Inputs, protocol: Protocol, labels: Mapping[str, Tensor], data: Fit
+) -> Result:
     """Fits a method and scores it."""
     allowed = data.for_method(method)
     prepare(method, allowed)
     flops = _count_flops(method, data)
-    timed = [
-        _score(method, candidates, inputs.labels[inputs.rows(group)], data)
-        for group, candidates in zip(groups, data.groups, strict=True)
-    ]
-    scores = {group.name: score for group, (score, _) in zip(groups, timed, strict=True)}
+    judged = {group.name: _score(method, group, labels[group.name], data) for group in data.groups}
+    scores = {group: score for group, (score, _, _) in judged.items()}
     counts = {group: score.count for group, score in scores.items()}
     return Result(
         method=name,
@@ -190,20 +198,22 @@ def _run(name: str, method: Method, inputs: Inputs, protocol: Protocol, groups: 
         parameters=method.num_parameters(),
         encoders=_encoders(method, inputs),
         added_flops=flops,
-        seconds_per_image=sum(seconds for _, seconds in timed) / sum(counts.values()),
+        seconds_per_image=sum(seconds for _, _, seconds in judged.values()) / sum(counts.values()),
+        predictions={group: predicted for group, (_, predicted, _) in judged.items()},
     )
 
 
-def _score(method: Method, candidates: Candidates, labels: Tensor, data: Fit) -> tuple[Score, float]:
-    """Returns a method's scores on a group, and the seconds it took beside reading and scoring."""
+def _score(method: Method, candidates: Candidates, labels: Tensor, data: Fit) -> tuple[Score, Tensor, float]:
+    """Returns a method's scores and predictions on a group, and the seconds it took beside reading and scoring."""
     scorer, done, seconds = Scorer(candidates.columns, len(data.class_names)), 0, 0.0
+    predicted = []
     for images in candidates.batches(method.reads, None):
         start = _now(data.device)
         logits = method(images)
         seconds += _now(data.device) - start
-        scorer.update(logits, labels[done : done + len(images)])
+        predicted.append(scorer.update(logits, labels[done : done + len(images)]))
         done += len(images)
-    return scorer.compute(), seconds
+    return scorer.compute(), torch.cat(predicted), seconds
 
 
 def _count_flops(method: Method, data: Fit) -> float:

@@ -57,12 +57,15 @@ class Scorer:
         self._seen = torch.zeros(num_classes, dtype=torch.int64)
         self._loss = 0.0
 
-    def update(self, logits: Tensor, labels: Tensor) -> None:
+    def update(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Adds a batch.
 
         Args:
             logits: `(n, C)` logits of all task classes; those outside the group's columns do not count.
             labels: `(n,)` int64 class indices, each among the columns.
+
+        Returns:
+            The predicted class indices `(n,)`, int64, on the CPU.
 
         Raises:
             DataError: If a logit among the columns is not finite.
@@ -73,12 +76,14 @@ class Scorer:
             row = int((~chosen.isfinite()).any(dim=1).nonzero()[0])
             raise DataError(f"row {row} of a batch of {len(chosen)} images has a logit that is not finite")
         probabilities = chosen.softmax(dim=1)
-        right = probabilities.argmax(dim=1) == targets
+        predicted = probabilities.argmax(dim=1)
+        right = predicted == targets
         self._seen += torch.bincount(labels.cpu(), minlength=len(self._seen))
         self._right += torch.bincount(labels.cpu()[right], minlength=len(self._right))
         self._loss += float(F.cross_entropy(chosen, targets, reduction="sum"))
         if len(self._columns) > 1:
             self._calibration.update(probabilities, targets)
+        return self._columns[predicted]
 
     def compute(self) -> Score:
         """Returns the scores of all batches.

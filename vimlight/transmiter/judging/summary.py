@@ -161,7 +161,7 @@ def _run_dict(run: Run) -> dict[str, Any]:
 
 
 def _result_dict(result: Result, names: Sequence[str]) -> dict[str, Any]:
-    facts = {key: value for key, value in vars(result).items() if key not in ("method", "scores")}
+    facts = {key: value for key, value in vars(result).items() if key not in ("method", "scores", "predictions")}
     scores = {
         group: {**vars(score), "per_class": {names[label]: share for label, share in score.per_class.items()}}
         for group, score in result.scores.items()
