@@ -20,6 +20,7 @@ __all__ = [
     "FingerprintError",
     "JobError",
     "PluginError",
+    "TrainingError",
     "UnknownNameError",
     "VimlightError",
     "ZooError",
@@ -76,6 +77,10 @@ class AdapterError(VimlightError):
 
 class CheckpointError(VimlightError):
     """A checkpoint that does not fit the model it is loaded into."""
+
+
+class TrainingError(VimlightError):
+    """A training whose loss, gradients or weights are no longer finite."""
 
 
 class ExportError(VimlightError):

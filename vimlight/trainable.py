@@ -13,11 +13,13 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from vimlight.errors import CheckpointError, ConfigError, nearest, unknown_name
+from vimlight.divergence import DivergenceWatch, kept_checkpoint
+from vimlight.errors import CheckpointError, ConfigError, TrainingError, nearest, unknown_name
+from vimlight.files.finite import check_finite
 
 __all__ = [
     "OptimizerFactory",
@@ -71,6 +73,7 @@ class TrainableModule(pl.LightningModule):
         self._lr_interval = lr_interval
         self._saved_settings: dict[str, Any] = {}
         self.trained = False
+        self._watch = DivergenceWatch()
         if compile:
             self.compile()
 
@@ -117,6 +120,25 @@ class TrainableModule(pl.LightningModule):
         """Returns the parameters of what is declared trainable, less those that are frozen."""
         return [p for module in self.trainable_modules().values() for p in module.parameters() if p.requires_grad]
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Notes which samples are learnt from."""
+        self._watch.saw_batch(batch)
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Notes the loss."""
+        self._watch.saw_loss(loss)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Stops a training that diverges before its weights are spoilt.
+
+        Raises:
+            TrainingError: If the loss or a gradient is not finite; the text gives the step and the samples.
+        """
+        # A scaler of losses passes over steps whose gradients are not finite.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        gradients = [] if scaled else [p.grad for p in self.trainable_parameters() if p.grad is not None]
+        self._watch.check_step(self, gradients)
+
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Returns the state of what is trainable alone."""
         names = tuple(f"{name}." for name in self.trainable_modules())
@@ -126,7 +148,7 @@ class TrainableModule(pl.LightningModule):
         """Restores what is trainable; names and shapes must match exactly.
 
         Raises:
-            CheckpointError: If they do not.
+            CheckpointError: If they do not, or a number is not finite.
         """
         own = self.state_dict()
         missing, extra = sorted(set(own) - set(state_dict)), sorted(set(state_dict) - set(own))
@@ -140,12 +162,18 @@ class TrainableModule(pl.LightningModule):
             if value.shape != own[key].shape:
                 shapes = f"{tuple(value.shape)} in the checkpoint, {tuple(own[key].shape)} here"
                 raise CheckpointError(f"tensor {key!r} has the shape {shapes}; were the classes or settings changed?")
+        check_finite(state_dict, "the checkpoint", CheckpointError)
         result = super().load_state_dict(state_dict, strict=False, assign=assign)
         self.trained = True
         return result
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the optimiser's settings; a subclass adds what else the weights depend on."""
+        """Adds the optimiser's settings; a subclass adds what else the weights depend on.
+
+        Raises:
+            TrainingError: If a weight is no longer finite, before a good checkpoint is replaced.
+        """
+        self._check_weights()
         checkpoint["vimlight"] = {"optimizer": _settings(self.trainer.optimizers)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -175,8 +203,19 @@ class TrainableModule(pl.LightningModule):
                 schedule.base_lrs = [changed["lr"]] * len(schedule.base_lrs)
 
     def on_fit_end(self) -> None:
-        """Remembers that there is something to test."""
+        """Remembers that there is something to test.
+
+        Raises:
+            TrainingError: If a weight is no longer finite.
+        """
+        self._check_weights()
         self.trained = True
+
+    def _check_weights(self) -> None:
+        try:
+            check_finite(self.state_dict(), "the training diverged", TrainingError)
+        except TrainingError as error:
+            raise TrainingError(f"{error}\n{kept_checkpoint(self.trainer)}") from None
 
 
 def check_class_names(found: Sequence[str], expected: Sequence[str]) -> None:

@@ -225,3 +225,20 @@ def test_what_is_written_is_json(file):
     length = int.from_bytes(file.read_bytes()[:8], "little")
     header = json.loads(file.read_bytes()[8 : 8 + length])
     assert json.loads(header["__metadata__"]["card"])["task"] == "classification"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_tensors_that_are_not_finite_neither_come_nor_go(zoo, backbone, file, rewrite, make_module, bad):
+    module = make_module()
+    next(module.parameters()).data.view(-1)[0] = bad
+    said = _message(lambda: zoo.add("spoilt", module))
+    assert said.startswith("module 'spoilt': 1 of ")
+    assert "are NaN or infinite, as after a training that diverged; train it anew" in said
+    assert "the head of module 'spoilt': 1 of 2 numbers in 'bias'" in _message(
+        lambda: zoo.add("spoilt", make_module(), head={"bias": torch.tensor([bad, 0.0])})
+    )
+    assert zoo.names() == ["letters"]
+    rewrite(lambda tensors: {name: value.fill_(bad) for name, value in tensors.items()})
+    assert "are NaN or infinite" in _message(lambda: zoo.load("letters", backbone))
+    assert "are NaN or infinite" in _message(lambda: Zoo(zoo.path.parent / "other").add_file(file))
+    assert "are NaN or infinite" in zoo.verify()[-1].text

@@ -13,9 +13,11 @@ from typing import Any
 import lightning.pytorch as pl
 import torch.distributed
 from lightning.pytorch.callbacks import BasePredictionWriter
+from torch.utils._pytree import tree_leaves
 
 from vimlight.errors import ConfigError, DataError, unknown_name
 from vimlight.files.atomic import publish_directory
+from vimlight.files.finite import is_finite
 from vimlight.report.files import refuse_existing, write_whole
 from vimlight.tasks import Task
 
@@ -95,12 +97,16 @@ class PredictionWriter(BasePredictionWriter):
             batch: The batch.
             batch_idx: Its number.
             dataloader_idx: Number of the loader.
+
+        Raises:
+            DataError: If a prediction is not finite.
         """
         task, ids = _task(pl_module), [str(name) for name in prediction["id"]]
         # Predictions for what was cached of images do not lie in an image.
         given = prediction["size"].tolist() if "size" in prediction else [(0, 0)] * len(ids)
         sizes = [(int(height), int(width)) for height, width in given]
         items = prediction.pop("prediction")
+        _check_numbers(ids, items)
         prediction["rows"] = task.rows(ids, items, sizes) if ids else []
         for rows, truth in zip(prediction["rows"], _truth(task, trainer, batch), strict=False):
             # The objects of an image have rows of their own, and no order in common with the true ones.
@@ -162,6 +168,13 @@ class PredictionWriter(BasePredictionWriter):
 
     def _clean(self) -> None:
         shutil.rmtree(self._staging, ignore_errors=True)
+
+
+def _check_numbers(ids: Sequence[str], items: Sequence[Any]) -> None:
+    """Refuses predictions that are no numbers."""
+    for name, item in zip(ids, items, strict=True):
+        if any(not is_finite(leaf) for leaf in tree_leaves(item) if isinstance(leaf, torch.Tensor)):
+            raise DataError(f"the prediction for {name!r} is not finite; did the training diverge?")
 
 
 def _truth(task: Task, trainer: pl.Trainer, batch: Any) -> list[str]:

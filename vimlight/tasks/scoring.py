@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from vimlight.errors import TrainingError
 from vimlight.tasks.averages import WideMetric
 from vimlight.tasks.base import Task
 from vimlight.tasks.targets import Batched
@@ -61,11 +62,14 @@ class SplitScores(nn.Module):
 
         Args:
             module: The module that is trained or tested.
+
+        Raises:
+            TrainingError: If the loss is no number.
         """
         found: dict[str, Tensor] = {}
         with_loss = self.loss.update_called
         if with_loss:
-            found[f"{self.split}/loss"] = self.loss.compute()
+            found[f"{self.split}/loss"] = self.loss.checked(self.split)
         # Where nothing was measured, as beside a head in closed form, there is nothing to log.
         if with_loss or any(metric.update_called for metric in self.metrics.values()):
             found.update(self.metrics.compute())
@@ -95,6 +99,24 @@ class _MeanLoss(WideMetric):
     def compute(self) -> Tensor:
         """Returns the mean; NaN over no terms."""
         return self.sums[0] / self.sums[1]
+
+    def checked(self, split: str) -> Tensor:
+        """Returns the mean.
+
+        Args:
+            split: Name of the split, for messages.
+
+        Raises:
+            TrainingError: If it is NaN over some terms, which says nothing and would compare with nothing.
+        """
+        mean: Tensor = self.compute()
+        # What processes have added up is theirs alone again once it is computed.
+        if bool(torch.isnan(mean)) and bool(self.sums[1] > 0):
+            raise TrainingError(
+                f"the {split} loss is nan: the model's outputs are no numbers, as after a training that diverged; "
+                "lower the learning rate"
+            )
+        return mean
 
 
 class ScoredModule(TrainableModule):

@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from vimlight.errors import ZooError
+from vimlight.files.finite import check_finite
 from vimlight.files.tensor_file import card_text, opened, pack, sha256_of, tensors_of
 from vimlight.zoo.card import Card
 
@@ -82,13 +83,14 @@ def read_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
         path: The file.
 
     Raises:
-        ZooError: As `read_card`, or if the tensors were altered.
+        ZooError: As `read_card`, or if the tensors were altered or are not finite.
     """
     with _opened(path) as file:
         card = _card(file, path)
         tensors = tensors_of(file)
     if sha256_of(tensors) != card.sha256:
         raise ZooError(f"{path.name}: the tensors were altered after they were saved (their SHA-256 differs)")
+    check_finite(tensors, path.name, ZooError)
     return card, tensors
 
 
@@ -102,7 +104,7 @@ def read_head(path: Path) -> tuple[str, dict[str, Tensor]]:
         The hash and the tensors by name.
 
     Raises:
-        ZooError: If the file is missing, truncated, altered or not a head's.
+        ZooError: If the file is missing, truncated, altered, not finite or not a head's.
     """
     with _opened(path) as file:
         sha256 = (file.metadata() or {}).get("head_sha256")
@@ -111,6 +113,7 @@ def read_head(path: Path) -> tuple[str, dict[str, Tensor]]:
         raise ZooError(f"{path.name} holds no head")
     if sha256_of(tensors) != sha256:
         raise ZooError(f"{path.name}: the head was altered after it was saved (its SHA-256 differs)")
+    check_finite(tensors, path.name, ZooError)
     return sha256, tensors
 
 

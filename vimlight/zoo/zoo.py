@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vimlight.errors import ZooError, unknown_name
 from vimlight.files.atomic import publish, temporary
+from vimlight.files.finite import check_finite
 from vimlight.zoo.card import Card, describe
 from vimlight.zoo.files import pack_head, pack_module, plain, read_card, read_head, read_module, sha256_of
 
@@ -176,7 +177,8 @@ class Zoo:
             overwrite: Whether a module of that name may be replaced.
 
         Raises:
-            ZooError: If the name is taken or not allowed, or the card has an unknown key or a mistyped value.
+            ZooError: If the name is taken or not allowed, the card has an unknown key or a mistyped value, or a tensor
+                is not finite.
         """
         from vimlight.plugins import Plugin
 
@@ -301,6 +303,8 @@ class Zoo:
         self, name: str, card: Card, tensors: dict[str, Tensor], head: dict[str, Tensor] | None, overwrite: bool
     ) -> None:
         self.check_new(name, overwrite)
+        check_finite(tensors, f"module {name!r}", ZooError)
+        check_finite(head or {}, f"the head of module {name!r}", ZooError)
         module_file, head_file = self._file(name), self._file(name + _HEAD)
         try:
             self.path.mkdir(parents=True, exist_ok=True)

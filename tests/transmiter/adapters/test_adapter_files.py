@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 from tiny_pair import AUX, CLASSES, WIDTH, adapter
 
 from vimlight.errors import AdapterError, ConfigError
-from vimlight.files.tensor_file import pack
+from vimlight.files.tensor_file import pack, sha256_of
 from vimlight.transmiter import GapRidge, TransMiter, load_adapter
 from vimlight.transmiter.adapters import ADAPTERS
 from vimlight.transmiter.adapters.basis import BASES
@@ -164,3 +165,17 @@ def test_another_kind(tmp_path):
     gap_ridge().save(tmp_path / "g.safetensors")
     text = message(lambda: TransMiter.load(tmp_path / "g.safetensors"))
     assert "holds a 'gap_ridge' adapter, not 'transmiter'; load it with load_adapter" in text
+
+
+@pytest.mark.parametrize("name", list(MADE))
+def test_numbers_that_are_not_finite_neither_come_nor_go(tmp_path, name):
+    made, path = MADE[name](), tmp_path / "a.safetensors"
+    made.save(path)
+    next(value for value in made.state_dict().values()).view(-1)[0] = float("nan")
+    said = message(lambda: made.save(tmp_path / "b.safetensors"))
+    assert said.startswith("adapter b.safetensors: 1 of ")
+    assert not (tmp_path / "b.safetensors").exists()
+    card, tensors = read_adapter(path)
+    next(iter(tensors.values())).view(-1)[0] = float("inf")
+    path.write_bytes(pack(dataclasses.replace(card, sha256=sha256_of(tensors)).to_json(), tensors))
+    assert "are NaN or infinite, as after a training that diverged" in message(lambda: load_adapter(path))

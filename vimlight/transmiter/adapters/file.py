@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vimlight.errors import AdapterError, nearest
 from vimlight.files.atomic import write_whole
+from vimlight.files.finite import check_finite
 from vimlight.files.tensor_file import card_text, opened, pack, sha256_of, tensors_of
 
 __all__ = ["FORMAT_VERSION", "AdapterCard", "check_path", "read_adapter", "read_card", "write_adapter"]
@@ -117,11 +118,12 @@ def write_adapter(
         The card as it was written.
 
     Raises:
-        AdapterError: If the path ends in something else.
+        AdapterError: If the path ends in something else, or a tensor is not finite.
         ConfigError: If the file exists and `overwrite` is false.
     """
     file = check_path(path)
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    check_finite(copies, f"adapter {file.name}", AdapterError)
     card = dataclasses.replace(
         card,
         sha256=sha256_of(copies),
@@ -165,13 +167,14 @@ def read_adapter(path: str | os.PathLike[str]) -> tuple[AdapterCard, dict[str, T
         path: The file.
 
     Raises:
-        AdapterError: As `read_card`, or if the tensors were altered.
+        AdapterError: As `read_card`, or if the tensors were altered or are not finite.
     """
     file = Path(path).expanduser()
     with opened(file, _READER, AdapterError) as content:
         card, tensors = _card(content, file), tensors_of(content)
     if sha256_of(tensors) != card.sha256:
         raise AdapterError(f"{file.name}: the tensors were altered after they were saved (their SHA-256 differs)")
+    check_finite(tensors, file.name, AdapterError)
     return card, tensors
 
 
