@@ -205,7 +205,7 @@ def test_an_interrupted_command_goes_on(run, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             run(*words)
     assert Path(".cache.partial").is_dir()
-    assert "interrupted run with other settings (part_rows)" in refusal(*words)
+    assert "holds a run with other settings (part_rows) that was interrupted" in refusal(*words)
     with monkeypatch.context() as patched:
         patched.setattr("vimlight.transmiter.cache.build._PART_ROWS", 16)
         run(*words)

@@ -85,7 +85,7 @@ def test_a_missing_or_damaged_part(tmp_path, expected):
         target.finish(random_head())
     target.append(expected[1][12:])
     assert target.missing() == []
-    for path in (tmp_path / ".cache.partial").glob("part-00000001*"):
+    for path in (tmp_path / ".cache.partial").glob("*/part-00000001*"):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
@@ -100,10 +100,52 @@ def test_a_missing_or_damaged_part(tmp_path, expected):
 def test_a_run_with_other_settings_does_not_go_on(tmp_path):
     writer(tmp_path / "cache", part_rows=3)
     writer(tmp_path / "cache").put(0, random_features(6, views=2))
-    with pytest.raises(CacheError, match=r"interrupted run with other settings \(labels\)"):
+    with pytest.raises(CacheError, match=r"holds a run with other settings \(labels\) that was interrupted"):
         writer(tmp_path / "cache", labels=None)
-    with pytest.raises(CacheError, match=r"interrupted run with other settings \(part_rows, ids\)"):
+    with pytest.raises(CacheError, match=r"a run with other settings \(part_rows, ids\) that was interrupted"):
         writer(tmp_path / "cache", ids=[*IDS[:-1], "x"], part_rows=5)
+
+
+@pytest.mark.parametrize("plan", ["", "{", "[]", "[" * 9999])
+def test_a_damaged_plan_of_another_run(tmp_path, plan):
+    writer(tmp_path / "cache").put(0, random_features(6, views=2))
+    (file,) = (tmp_path / ".cache.partial").glob("*/plan.json")
+    file.write_text(plan)
+    with pytest.raises(CacheError, match=r"holds a run with other settings .* take another name, or remove that dir"):
+        writer(tmp_path / "cache", labels=None)
+
+
+def test_two_runs_of_other_settings_at_the_same_moment_do_not_mix(tmp_path, expected):
+    others = random_features(views=2, seed=7)
+    one, two = writer(tmp_path / "cache"), writer(tmp_path / "cache", settings={"seed": 1})
+    for part in range(4):
+        rows = one.part_range(part)
+        for target, values in ((two, others), (one, expected[1])) if part % 2 else ((one, expected[1]), (two, others)):
+            if part in target.missing():
+                target.put(part, values[rows.start : rows.stop])
+    one.finish(random_head())
+    with pytest.raises(CacheError, match="was written by another process meanwhile"):
+        two.finish(random_head())
+    assert files(tmp_path / "cache") == expected[0]
+
+
+def test_two_runs_of_the_same_settings_of_which_one_is_faster(tmp_path, expected):
+    one, two = writer(tmp_path / "cache"), writer(tmp_path / "cache")
+    one.append(expected[1])
+    one.finish(random_head())
+    for late in (lambda: two.put(0, expected[1][:6]), lambda: two.finish(random_head())):
+        with pytest.raises(CacheError, match="was finished or removed by another process meanwhile"):
+            late()
+    assert files(tmp_path / "cache") == expected[0]
+
+
+def test_parts_say_which_they_are(tmp_path, expected):
+    target = writer(tmp_path / "cache")
+    target.append(expected[1])
+    one, two = sorted((tmp_path / ".cache.partial").glob("*/part-*.npz"))[1:3]
+    one.write_bytes(two.read_bytes())
+    with pytest.raises(CacheError, match=r"part 1 was damaged and is removed \(it is part 2\); run it again"):
+        target.finish(random_head())
 
 
 def test_a_cache_is_replaced_only_if_asked(make_cache, tmp_path):

@@ -10,6 +10,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vimlight.errors import CacheError, DataError
-from vimlight.files.atomic import publish, temporary
+from vimlight.files.atomic import publish, temporary, write_whole
 from vimlight.transmiter.cache.assembly import assemble, check_entries, refuse_existing, stored
 from vimlight.transmiter.cache.logit_cache import LogitCache
 from vimlight.transmiter.cache.manifest import Manifest
@@ -36,7 +37,8 @@ class CacheWriter:
 
     Several processes may write the parts of one cache, if they see one file system; a part that is there is never
     written again, so an interrupted run goes on where it stopped, even with another number of processes, and ends with
-    the same bytes.
+    the same bytes. The directory has a folder for each plan, named by its hash: the parts of runs with other settings
+    never meet, even if they are started at the same moment.
 
     Args:
         path: The cache's directory, which must not exist yet.
@@ -72,9 +74,11 @@ class CacheWriter:
         self._settings = dict(settings or {})
         self._pending: list[Tensor] = []
         self._next: int | None = None
-        self._partial = self.path.with_name(f".{self.path.name}.partial")
-        self._partial.mkdir(parents=True, exist_ok=True)
-        self._agree_on_plan()
+        plan = self._plan()
+        self._runs = self.path.with_name(f".{self.path.name}.partial")
+        self._partial = self._runs / _sha256(json.dumps(plan, sort_keys=True).encode())[:16]
+        self._refuse_other_runs(plan)
+        write_whole(self._partial / _PLAN, json.dumps(plan), overwrite=True)
 
     @property
     def num_parts(self) -> int:
@@ -102,6 +106,7 @@ class CacheWriter:
             values: `(n, V, E)` features, which are normalised and rounded here, or `(n, V, M)` logits.
 
         Raises:
+            CacheError: If another process has finished the cache meanwhile.
             DataError: If the shape is another, or a row is not finite or says nothing.
         """
         rows = self.part_range(part)
@@ -109,9 +114,12 @@ class CacheWriter:
         if tuple(values.shape) != expected:
             raise DataError(f"part {part} is {tuple(values.shape)}, expected {expected}")
         content = io.BytesIO()
-        np.savez(content, rows=stored(self.manifest, values, rows.start, self._ids))
-        with temporary(self._file(part), content.getvalue(), sync=False) as copy:
-            publish(copy, self._file(part), overwrite=True)
+        np.savez(content, rows=stored(self.manifest, values, rows.start, self._ids), part=part)
+        try:
+            with temporary(self._file(part), content.getvalue(), sync=False) as copy:
+                publish(copy, self._file(part), overwrite=True)
+        except FileNotFoundError:
+            raise self._overtaken() from None
 
     def append(self, values: Tensor) -> None:
         """Writes the rows that follow on those written so far.
@@ -140,8 +148,10 @@ class CacheWriter:
             head: The text head of a cache of features.
 
         Raises:
-            CacheError: If a part is missing or damaged.
+            CacheError: If a part is missing or damaged, or another process has finished the cache meanwhile.
         """
+        if not self._partial.is_dir():
+            raise self._overtaken()
         missing = self.missing()
         if missing:
             raise CacheError(
@@ -150,7 +160,10 @@ class CacheWriter:
             )
         blocks = map(self._read, range(self.num_parts))
         cache = assemble(self.path, self.manifest, blocks, self._ids, self._labels, head, self._overwrite)
-        shutil.rmtree(self._partial)
+        shutil.rmtree(self._partial, ignore_errors=True)
+        # Others may be at work in it.
+        with suppress(OSError):
+            self._runs.rmdir()
         return cache
 
     def _next_part(self) -> int:
@@ -166,26 +179,29 @@ class CacheWriter:
         try:
             with np.load(path, allow_pickle=False) as file:
                 rows: NDArray[Any] = file["rows"]
+                if int(file["part"]) != part:
+                    raise ValueError(f"it is part {int(file['part'])}")
+        except FileNotFoundError:
+            raise self._overtaken() from None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             path.unlink(missing_ok=True)
             raise CacheError(f"part {part} was damaged and is removed ({error}); run it again") from error
         return rows
 
-    def _agree_on_plan(self) -> None:
-        """Writes down what is being built, or checks that it is what another process or an earlier run builds."""
-        plan, path = self._plan(), self._partial / _PLAN
-        untouched = len(self.missing()) == self.num_parts
-        with temporary(path, json.dumps(plan).encode()) as copy:
-            try:
-                publish(copy, path, overwrite=untouched)
-            except FileExistsError:
-                found = json.loads(path.read_text())
-                other = [key for key in plan if plan[key] != found.get(key)]
-                if other:
-                    raise CacheError(
-                        f"{str(self._partial)!r} holds an interrupted run with other settings ({', '.join(other)}); "
-                        "go on with those, or remove that directory"
-                    ) from None
+    def _overtaken(self) -> CacheError:
+        return CacheError(f"cache {str(self.path)!r} was finished or removed by another process meanwhile")
+
+    def _refuse_other_runs(self, plan: Mapping[str, Any]) -> None:
+        """Refuses a name under which a run with other settings was interrupted, or is at work."""
+        for part in self._runs.glob("*/part-*.npz"):
+            if part.parent == self._partial:
+                continue
+            found = _read_plan(part.parent / _PLAN)
+            other = [key for key in plan if plan[key] != found.get(key)]
+            raise CacheError(
+                f"{str(part.parent)!r} holds a run with other settings ({', '.join(other)}) that was interrupted or is "
+                "at work; go on with those, take another name, or remove that directory"
+            )
 
     def _plan(self) -> dict[str, Any]:
         text, _ = encode_names(self._ids)
@@ -194,6 +210,15 @@ class CacheWriter:
         plan = {**dataclasses.asdict(self.manifest), **self._settings, **own}
         content: dict[str, Any] = json.loads(json.dumps(plan))
         return content
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    """Returns what a run writes; nothing where that cannot be read any more."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _sha256(content: bytes) -> str:
