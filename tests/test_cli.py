@@ -297,7 +297,7 @@ def test_a_checkpoint_that_is_none_is_refused(workplace, capsys):
     torch.save({"state_dict": {}}, "foreign.ckpt")
     torch.save({"vimlight": Path}, "code.ckpt")
     command = ["test", "--config", "downstream.yaml", "--ckpt_path"]
-    assert "'garbage.ckpt' is damaged, or holds more than tensors" in refused(capsys, *command, "garbage.ckpt")
+    assert "'garbage.ckpt' is damaged or was not written by torch.save" in refused(capsys, *command, "garbage.ckpt")
     assert "'foreign.ckpt' was not written by vimlight" in refused(capsys, *command, "foreign.ckpt")
     assert "'code.ckpt' is damaged, or holds more than tensors" in refused(capsys, *command, "code.ckpt")
     assert "did you mean 'garbage.ckpt'" in refused(capsys, *command, "garbag.ckpt")

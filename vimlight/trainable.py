@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -19,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from vimlight.divergence import DivergenceWatch, kept_checkpoint
 from vimlight.errors import CheckpointError, ConfigError, TrainingError, nearest, unknown_name
+from vimlight.files.checkpoint_files import load_checkpoint_file
 from vimlight.files.finite import check_finite
 
 __all__ = [
@@ -250,7 +249,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         path: The file.
 
     Raises:
-        CheckpointError: If it does not exist, cannot be read without running code, or is none of vimlight's.
+        CheckpointError: If it does not exist, was altered, cannot be read without running code, or is none of
+            vimlight's.
     """
     file, name = Path(path), str(path)
     if not file.is_file():
@@ -258,11 +258,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"checkpoint {name!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else "")
         )
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
-        raise CheckpointError(f"checkpoint {name!r} is damaged, or holds more than tensors and plain values") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("vimlight"), dict):
+    checkpoint: dict[str, Any] = load_checkpoint_file(file)
+    about = checkpoint.get("vimlight") if isinstance(checkpoint, dict) else None
+    if not isinstance(about, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise CheckpointError(f"checkpoint {name!r} was not written by vimlight; it does not say what it belongs to")
     return checkpoint
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -18,6 +19,7 @@ from vimlight import __version__
 from vimlight.commands.mistakes import cause, explain
 from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
 from vimlight.errors import CheckpointError, ConfigError
+from vimlight.files.checkpoint_files import CheckpointFiles
 from vimlight.report.callbacks import RunReport
 from vimlight.report.lines import ProgressLines
 from vimlight.report.predictions import PredictionWriter
@@ -173,7 +175,7 @@ class TrainingCLI(LightningCLI):
 
         The logger's directory is the run's. The lines stand for the bar where there is no terminal to draw it on.
         """
-        trainer = self._logging_trainer(**kwargs)
+        trainer = self._logging_trainer(plugins=self._plugins(), **kwargs)
         if not sys.stderr.isatty():
             callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
             callbacks[:] = [ProgressLines() if isinstance(each, ProgressBar) else each for each in callbacks]
@@ -188,6 +190,13 @@ class TrainingCLI(LightningCLI):
             root = self.config[self.subcommand]["trainer"].get("default_root_dir") or "runs"
             loggers = [CSVLogger(root, name=self.subcommand), *loggers]
         return super().instantiate_trainer(logger=loggers, **kwargs)
+
+    def _plugins(self) -> list[Any]:
+        """Returns the configured plugins and, unless there is one of its kind, what reads and writes checkpoints."""
+        chosen = self._get(self.config_init, "trainer.plugins") or []
+        plugins = list(chosen) if isinstance(chosen, (list, tuple)) else [chosen]
+        own = [] if any(isinstance(each, CheckpointIO) for each in plugins) else [CheckpointFiles()]
+        return [*plugins, *own]
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from vimlight.data.pictures import UNREADABLE, grey_step, open_picture, opened, upright
 from vimlight.data.sources.image_folder import VALIDATION_NAMES, image_files
 from vimlight.errors import DataError, nearest
+from vimlight.files.arrays import ARRAY_FAULTS
 from vimlight.tasks.targets import IGNORE, check_mask
 
 __all__ = ["FIELD_SUFFIXES", "FieldFiles", "MaskFiles", "paired_files"]
@@ -108,7 +108,7 @@ class FieldFiles(Sequence[Tensor]):
         path = self._paths[index]
         try:
             values = self._read(path)
-        except (*UNREADABLE, zipfile.BadZipFile, EOFError) as error:
+        except (*UNREADABLE, *ARRAY_FAULTS) as error:
             raise DataError(f"cannot read {path}: {error}") from error
         if values.ndim != 2:
             raise DataError(f"{path} holds an array {values.shape}, expected (H, W)")

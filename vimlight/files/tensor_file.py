@@ -6,7 +6,7 @@ The header's metadata hold the card, a JSON text, and its SHA-256.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,9 +91,14 @@ def card_text(file: Any, path: Path, error: type[VimlightError]) -> str | None:
     return text
 
 
-def tensors_of(file: Any) -> dict[str, Tensor]:
-    """Returns copies of all tensors of an opened file: what is mapped from the file would change with it."""
-    return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+def tensors_of(file: Any, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
+    """Returns copies of tensors of an opened file: what is mapped from the file would change with it.
+
+    Args:
+        file: The opened file.
+        wanted: Which of them, by name; all by default.
+    """
+    return {name: file.get_tensor(name).clone() for name in file.keys() if wanted(name)}  # noqa: SIM118  (no mapping)
 
 
 def _diagnosis(path: Path) -> str:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from vimlight.errors import CacheError
 from vimlight.files.atomic import publish, temporary
+from vimlight.files.checksums import crc32_of
 from vimlight.files.tensor_file import card_text, opened, pack
 
 __all__ = ["Column", "Store"]
@@ -123,11 +124,26 @@ class Column:
             card = json.loads(card_text(file, path, CacheError) or "{}")
             # Not copied: what is mapped is read from the disk when it is needed.
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        self._check(card, path, tensors)
         types = {name: getattr(torch, kind) for name, kind in card.get("types", {}).items()}
         if types.keys() != tensors.keys() or any(len(tensor) != rows for tensor in tensors.values()):
             raise CacheError(f"{path.name} does not hold the {rows} rows that it should")
         self._types.update(types)
         return tensors
+
+    def _check(self, card: Mapping[str, Any], path: Path, tensors: Mapping[str, Tensor]) -> None:
+        """Checks that a chunk is the one of its name and as it was written; earlier versions did not say."""
+        if "crc32" not in card:
+            return
+        if card.get("chunk") != f"{self.path.name}/{path.name}":
+            raise CacheError(f"{path.name} of a prefix cache is another chunk, {card.get('chunk')!r}")
+        if crc32_of(tensors) != card["crc32"]:
+            raise CacheError(f"{path.name} of a prefix cache was damaged after it was written (its checksum differs)")
+
+    def _about_chunk(self, number: int, types: Mapping[str, str], stored: Mapping[str, Tensor]) -> str:
+        """Returns the card of a chunk: the types its tensors had, which chunk it is, and its checksum."""
+        name = f"{self.path.name}/{self._file(number).name}"
+        return json.dumps({"types": types, "chunk": name, "crc32": crc32_of(stored)})
 
     def _write(self, number: int, tensors: Mapping[str, Tensor]) -> None:
         stored = {name: self._stored(name, tensor) for name, tensor in tensors.items()}
@@ -135,7 +151,7 @@ class Column:
         try:
             # Another process may have removed the directory to make room, or may do so now.
             self._describe()
-            with temporary(self._file(number), pack(json.dumps({"types": types}), stored)) as copy:
+            with temporary(self._file(number), pack(self._about_chunk(number, types, stored), stored)) as copy:
                 publish(copy, self._file(number), overwrite=False)
         except (FileExistsError, FileNotFoundError):
             return

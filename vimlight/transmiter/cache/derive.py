@@ -128,4 +128,4 @@ def _moved(cache: LogitCache, class_names: Sequence[str], by_position: bool) -> 
 
 def _share(files: CacheFiles, cache: LogitCache, name: str) -> None:
     entry = cache.manifest.files[name]
-    files.share(name, cache.path / name, FileEntry(**dataclasses.asdict(entry)))
+    files.share(name, cache.path / name, FileEntry(**dataclasses.asdict(entry)), cache.block_sums().get(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vimlight.errors import DataError
-from vimlight.transmiter.cache.manifest import MANIFEST, FileEntry, Manifest
+from vimlight.files.checksums import BLOCK, BlockSums
+from vimlight.transmiter.cache.manifest import CHECKSUMS, MANIFEST, FileEntry, Manifest
 from vimlight.transmiter.cache.names import STARTS, TEXT, encode_names
 
 __all__ = ["CacheFiles"]
@@ -30,6 +32,7 @@ class CacheFiles:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.entries: dict[str, FileEntry] = {}
+        self._sums: dict[str, Sequence[int]] = {}
 
     def array(self, name: str, values: NDArray[Any]) -> None:
         """Writes an array."""
@@ -66,34 +69,41 @@ class CacheFiles:
         self._write(TEXT, [text])
         self.array(STARTS, starts)
 
-    def share(self, name: str, source: Path, entry: FileEntry) -> None:
+    def share(self, name: str, source: Path, entry: FileEntry, sums: Sequence[int] | None) -> None:
         """Takes a file over from another cache: as a hard link, or as a copy where there are no links.
 
         Args:
             name: The file.
             source: Where it is.
             entry: Its size and hash.
+            sums: The checksums of its blocks; none where they are not known.
         """
         try:
             os.link(source, self.directory / name)
         except OSError:
             shutil.copyfile(source, self.directory / name)
         self.entries[name] = entry
+        if sums is not None:
+            self._sums[name] = sums
 
     def manifest(self, manifest: Manifest) -> Manifest:
-        """Writes the manifest, completed by what was written before it, and returns it."""
+        """Writes the checksums and the manifest, completed by what was written before it, and returns it."""
+        content = {"block": BLOCK, "crc32": dict(sorted(self._sums.items()))}
+        self._write(CHECKSUMS, [json.dumps(content).encode()])
         whole = manifest.replace(files=dict(sorted(self.entries.items())))
         (self.directory / MANIFEST).write_text(whole.to_json(), encoding="utf-8")
         return whole
 
     def _write(self, name: str, pieces: Iterable[bytes]) -> None:
-        digest, size = hashlib.sha256(), 0
+        digest, sums, size = hashlib.sha256(), BlockSums(), 0
         with (self.directory / name).open("xb") as file:
             for piece in pieces:
                 file.write(piece)
                 digest.update(piece)
+                sums.update(piece)
                 size += len(piece)
         self.entries[name] = FileEntry(size, digest.hexdigest())
+        self._sums[name] = sums.sums()
 
 
 def _header(shape: tuple[int, ...], dtype: str) -> bytes:

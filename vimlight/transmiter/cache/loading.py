@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, get_worker_info
 from torch.utils.data.distributed import DistributedSampler
 
 from vimlight.data.loading import Batch
-from vimlight.errors import DataError
+from vimlight.errors import CacheError, DataError
 from vimlight.transmiter.cache import LogitCache
 from vimlight.transmiter.cache.rows import LogitRows, checked_z_score
 
@@ -77,12 +77,13 @@ class CacheRows(Dataset[Batch]):
 
         Raises:
             DataError: If a row is not finite or all its logits are equal.
+            CacheError: If a cache was altered after it was written.
         """
         items = torch.as_tensor(indices)
         rows, views = self._rows[items % len(self)], items // len(self)
         try:
             logits = self._checked(_read(self._cache, rows, views), rows, views)
-        except DataError as error:
+        except (CacheError, DataError) as error:
             if get_worker_info() is None:
                 raise
             # Raised in a worker, the error would arrive with the worker's traceback for a text.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vimlight.errors import CacheError, DataError, nearest
-from vimlight.transmiter.cache.manifest import MANIFEST, Manifest, read_manifest
+from vimlight.files.arrays import ARRAY_FAULTS
+from vimlight.files.checksums import BLOCK, CheckedFile
+from vimlight.transmiter.cache.manifest import CHECKSUMS, MANIFEST, Manifest, read_manifest
 from vimlight.transmiter.cache.names import StoredNames
 from vimlight.transmiter.cache.text_head import TextHead
 
@@ -28,7 +31,8 @@ Rows = slice | Sequence[int] | Tensor
 class LogitCache:
     """What one model says of N images in V views each, memory-mapped; made by `LogitCache.open`.
 
-    The columns of the logits are the C task classes, then the A auxiliary classes.
+    The columns of the logits are the C task classes, then the A auxiliary classes. What is read is compared with its
+    checksums before it is first used; whatever reads a damaged file raises a `CacheError`.
 
     Attributes:
         path: The cache's directory.
@@ -122,13 +126,14 @@ class LogitCache:
     @cached_property
     def ids(self) -> StoredNames:
         """The N sample ids, read when they are asked for."""
-        return StoredNames(self.path)
+        return StoredNames(self.path, self._checked_files)
 
     @cached_property
     def labels(self) -> Tensor | None:
         """Class indices `(N,)` int64, or none if the images are not labelled."""
         if "labels.npy" not in self.manifest.files:
             return None
+        self._check_whole("labels.npy")
         return torch.from_numpy(np.array(_mapped(self.path / "labels.npy", (len(self),), "int64")))
 
     @cached_property
@@ -137,6 +142,7 @@ class LogitCache:
         width, scale, bias = self.manifest.width, self.manifest.scale, self.manifest.bias
         if width is None or scale is None or bias is None:
             return None
+        self._check_whole("head.npy")
         weights = _mapped(self.path / "head.npy", (self.num_logits, width), "float32")
         return TextHead(torch.from_numpy(np.array(weights)), scale, bias)
 
@@ -190,12 +196,33 @@ class LogitCache:
             file.seek(self._array.offset)
             for start in range(0, total, batch_size):
                 count = min(batch_size, total - start)
+                self._check_bytes([file.tell()], count * apart * width * self._array.itemsize)
                 values = np.fromfile(file, self._array.dtype, count * apart * width)
                 yield self._to_logits(_float(values.reshape(count, apart, width)[:, view]), None)
 
     def stored(self, rows: slice) -> NDArray[Any]:
         """Returns rows as they are on the disk: features `(n, V, E)` float16, or logits `(n, V, M)` float32."""
+        self._check_rows(rows)
         return self._array[rows]
+
+    def block_sums(self) -> dict[str, list[int]]:
+        """Returns the CRC-32 of each block of each file; of a cache of an earlier version, nothing.
+
+        Raises:
+            CacheError: If they cannot be read.
+        """
+        entry = self.manifest.files.get(CHECKSUMS)
+        if entry is None:
+            return {}
+        try:
+            text = (self.path / CHECKSUMS).read_bytes()
+        except OSError as error:
+            raise CacheError(f"{self.path / CHECKSUMS} cannot be read: {error.strerror}") from error
+        if hashlib.sha256(text).hexdigest() != entry.sha256:
+            raise CacheError(f"{self.path / CHECKSUMS} was altered after it was written (its SHA-256 differs)")
+        content = json.loads(text)
+        # Blocks of another size are those of a later version; its caches are read without a look.
+        return dict(content["crc32"]) if content["block"] == BLOCK else {}
 
     def verify(self) -> list[str]:
         """Reads every file and compares it with the manifest.
@@ -221,7 +248,26 @@ class LogitCache:
                 f"cache {str(self.path)!r} holds bare logits, no features; import or build it with features"
             )
 
+    @cached_property
+    def _checked_files(self) -> dict[str, CheckedFile]:
+        sums = self.block_sums().items()
+        return {name: CheckedFile(self.path / name, numbers, CacheError) for name, numbers in sums}
+
+    def _check_whole(self, name: str) -> None:
+        if name in self._checked_files:
+            self._checked_files[name].check_all()
+
+    def _check_bytes(self, starts: Any, length: int) -> None:
+        if self.manifest.array in self._checked_files:
+            self._checked_files[self.manifest.array].check(starts, length)
+
+    def _check_rows(self, rows: Rows) -> None:
+        numbers = np.arange(len(self))[_index(rows)]
+        row = self._array.nbytes // max(1, len(self))
+        self._check_bytes(self._array.offset + numbers * row, row)
+
     def _read(self, rows: Rows, view: int) -> Tensor:
+        self._check_rows(rows)
         return _float(self._array[_index(rows), self._checked_view(view)])
 
     def _checked_view(self, view: int) -> int:
@@ -271,8 +317,8 @@ def _check_size(path: Path, size: int) -> None:
 def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap[Any, Any]:
     try:
         array: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise CacheError(f"{path} cannot be read: {error}") from error
+    except ARRAY_FAULTS as error:
+        raise CacheError(f"{path} is damaged or cannot be read: {' '.join(str(error).split())}") from error
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise CacheError(f"{path} holds {array.dtype} {array.shape}, the manifest says {dtype} {shape}")
     return array

@@ -12,10 +12,12 @@ from typing import Any
 
 from vimlight.errors import CacheError
 
-__all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "read_manifest"]
+__all__ = ["CHECKSUMS", "FORMAT", "MANIFEST", "FileEntry", "Manifest", "read_manifest"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+# The CRC-32 of each block of the other files; caches of earlier versions have none.
+CHECKSUMS = "checksums.json"
 
 
 @dataclass(frozen=True)

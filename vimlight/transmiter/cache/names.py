@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vimlight.errors import CacheError
+from vimlight.files.arrays import ARRAY_FAULTS
+from vimlight.files.checksums import CheckedFile
 
 __all__ = ["STARTS", "TEXT", "StoredNames", "encode_names"]
 
@@ -20,11 +24,19 @@ class StoredNames(Sequence[str]):
 
     Args:
         directory: Where `ids.txt` and `ids.npy` are.
+        checked: Either file with its checksums, by name, where there are any.
+
+    Raises:
+        CacheError: If they cannot be read.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._text = np.memmap(directory / TEXT, dtype=np.uint8, mode="r")
-        self._starts: NDArray[np.int64] = np.load(directory / STARTS, mmap_mode="r", allow_pickle=False)
+    def __init__(self, directory: Path, checked: Mapping[str, CheckedFile] | None = None) -> None:
+        self._checked = {} if checked is None else checked
+        try:
+            self._text = np.memmap(directory / TEXT, dtype=np.uint8, mode="r")
+            self._starts: np.memmap[Any, Any] = np.load(directory / STARTS, mmap_mode="r", allow_pickle=False)
+        except ARRAY_FAULTS as error:
+            raise CacheError(f"the ids of {str(directory)!r} are damaged or cannot be read: {error}") from error
 
     def __len__(self) -> int:
         """Returns the number of names."""
@@ -39,14 +51,23 @@ class StoredNames(Sequence[str]):
         if isinstance(index, slice):
             return [self[row] for row in range(*index.indices(len(self)))]
         row = range(len(self))[index]
+        self._check(STARTS, self._starts.offset + row * self._starts.itemsize, 2 * self._starts.itemsize)
+        start, end = int(self._starts[row]), int(self._starts[row + 1])
+        self._check(TEXT, start, end - start)
         # The last byte of each is the end of its line.
-        return self._text[self._starts[row] : self._starts[row + 1] - 1].tobytes().decode()
+        return self._text[start : end - 1].tobytes().decode()
 
     def __iter__(self) -> Iterator[str]:
         """Iterates over the names, reading the file once."""
+        for file in (self._checked[name] for name in (STARTS, TEXT) if name in self._checked):
+            file.check_all()
         ends = self._starts.tolist()
         text = self._text.tobytes()
         return (text[start : end - 1].decode() for start, end in pairwise(ends))
+
+    def _check(self, name: str, start: int, length: int) -> None:
+        if name in self._checked:
+            self._checked[name].check([start], length)
 
 
 def encode_names(names: Iterable[str]) -> tuple[bytes, NDArray[np.int64]]:

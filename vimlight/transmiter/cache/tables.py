@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vimlight.errors import ConfigError, DataError, nearest
+from vimlight.files.arrays import ARRAY_FAULTS
 from vimlight.transmiter.cache.spreadsheets import (
     NamedColumns,
     from_csv,
@@ -98,7 +98,7 @@ def _readable(file: Path) -> Iterator[None]:
     """Says of a file that a library cannot read what file it is."""
     try:
         yield
-    except (OSError, ValueError, EOFError, SafetensorError, zipfile.BadZipFile) as error:
+    except (*ARRAY_FAULTS, SafetensorError) as error:
         raise DataError(f"{file} is damaged or no {file.suffix} file: {' '.join(str(error).split())}") from error
 
 

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vimlight.errors import CacheError, DataError
+from vimlight.files.arrays import ARRAY_FAULTS
 from vimlight.files.atomic import publish, temporary, write_whole
 from vimlight.transmiter.cache.assembly import assemble, check_entries, refuse_existing, stored
 from vimlight.transmiter.cache.logit_cache import LogitCache
@@ -183,7 +183,7 @@ class CacheWriter:
                     raise ValueError(f"it is part {int(file['part'])}")
         except FileNotFoundError:
             raise self._overtaken() from None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except ARRAY_FAULTS as error:
             path.unlink(missing_ok=True)
             raise CacheError(f"part {part} was damaged and is removed ({error}); run it again") from error
         return rows

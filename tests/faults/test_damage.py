@@ -1,0 +1,220 @@
+"""Damaged files are refused, or read as they were: never with other numbers, never with a traceback."""
+
+from __future__ import annotations
+
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vimlight.errors import CacheError, CheckpointError, VimlightError
+from vimlight.files.checkpoint_files import CheckpointFiles
+from vimlight.prefix_cache.store import CHUNK, Store
+from vimlight.trainable import read_checkpoint
+from vimlight.transmiter import LogitCache, TextHead, TransMiter, load_adapter, write_cache
+from vimlight.zoo.card import Card
+from vimlight.zoo.files import pack_module, read_head, read_module, sha256_of
+
+KINDS = {}
+
+
+def kind(make):
+    """Registers a kind of file: from a directory to its files and what reads them."""
+    KINDS[make.__name__] = make
+    return make
+
+
+def tensors(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {f"blocks.{n}.down": torch.randn(4, 8, generator=generator) for n in range(3)}
+
+
+@kind
+def module(root):
+    path, head = root / "a.safetensors", {"weight": torch.arange(6.0)}
+    card = Card("convpass", {"hidden": 4}, ("a",), "vit", "f" * 64, {}, sha256_of(tensors()), sha256_of(head))
+    path.write_bytes(pack_module(card, tensors(), head))
+    return ["a.safetensors"], lambda: (read_module(path), read_head(path))
+
+
+@kind
+def adapter(root):
+    TransMiter(6, 4).save(root / "a.safetensors")
+
+    def read():
+        loaded = load_adapter(root / "a.safetensors")
+        return vars(loaded.card), loaded.state_dict()
+
+    return ["a.safetensors"], read
+
+
+@kind
+def checkpoint(root):
+    model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 3))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(2, 8)).sum().backward()
+    optimizer.step()
+    content = {"vimlight": {"class_names": ["a", "b"]}, "state_dict": model.state_dict(), "epoch": 3}
+    CheckpointFiles().save_checkpoint({**content, "optimizer_states": [optimizer.state_dict()]}, root / "a.ckpt")
+    return ["a.ckpt"], lambda: read_checkpoint(root / "a.ckpt")
+
+
+@kind
+def prefix_chunks(root):
+    def column():
+        return Store(root, 1.0).column({"what": "a"}, 2 * CHUNK, 16, torch.float32)
+
+    def compute(chunks):
+        for rows in chunks:
+            yield rows, {"tokens": torch.arange(4.0 * len(rows)).view(-1, 4) + rows[0]}
+
+    def read():
+        kept = column()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*it is computed anew")
+            kept.fill(compute, range(2 * CHUNK))
+        return kept.read(range(2 * CHUNK))
+
+    column().fill(compute, range(2 * CHUNK))
+    return [str(path.relative_to(root)) for path in sorted(root.glob("*/0*.safetensors"))], read
+
+
+@kind
+def logit_cache(root):
+    generator = torch.Generator().manual_seed(0)
+    made = write_cache(
+        root / "cache", features=torch.randn(20, 2, 8, generator=generator), model="weak", split="train",
+        head=TextHead(torch.randn(4, 8, generator=generator), 10.0, 0.5), class_names=("cat", "dog", "owl"),
+        aux_names=("oak",), labels=torch.arange(20) % 3, ids=[f"images/{n}.png" for n in range(20)],
+    )  # fmt: skip
+
+    def read():
+        cache = LogitCache.open(made.path)
+        rows = [cache.logits(), cache.logits([3, 1], view=1), *cache.batches(7), *cache.batches(7, views=1)]
+        return rows, cache.labels, list(cache.ids), [cache.ids[2]], cache.class_names, cache.partitions
+
+    return [f"cache/{path.name}" for path in sorted(made.path.iterdir())], read
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def damaged(content, number):
+    """Returns the content after the damage of a number: bits, pieces that are lost or zero, an early end."""
+    dice, found = random.Random(number), bytearray(content)
+    place = dice.randrange(len(found))
+    what = number % 5
+    if what in (0, 1):
+        for _ in range(1 if what == 0 else 36):
+            found[dice.randrange(len(found))] ^= 1 << dice.randrange(8)
+    elif what == 2:
+        found[place : place + 64] = bytes(len(found[place : place + 64]))
+    elif what == 3:
+        del found[place : place + dice.choice([1, 8, 64])]
+    else:
+        found[place:] = b""
+    return bytes(found)
+
+
+def survey(root, name, numbers):
+    """Damages each file of a kind in turn; returns how often it was refused, and how often it was read as it was."""
+    files, read = KINDS[name](root)
+    expected, counts = read(), {"refused": 0, "unharmed": 0, "wordy": 0}
+    for number in numbers:
+        path = root / files[number % len(files)]
+        content = path.read_bytes()
+        path.write_bytes(damaged(content, number))
+        try:
+            assert same(read(), expected), f"damage {number} of {path.name} gives other numbers without a word"
+            counts["unharmed"] += 1
+        except VimlightError as error:
+            lines = len(str(error).splitlines())
+            counts["refused" if lines <= 2 else "wordy"] += 1
+        path.write_bytes(content)
+    return counts
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_damaged_files_are_refused_or_read_as_they_were(tmp_path, name):
+    counts = survey(tmp_path, name, range(40))
+    assert counts["refused"] + counts["unharmed"] == 40
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(KINDS))
+def test_damaged_files_many_times(tmp_path, name):
+    print(name, survey(tmp_path, name, range(40, 240)))
+
+
+def test_a_checkpoint_that_is_none(tmp_path):
+    for content in (b"", b"text\n" * 99, b"PK\x05\x06" + bytes(18)):
+        (tmp_path / "a.ckpt").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"checkpoint '.*a.ckpt' (is damaged|was not written by)"):
+            read_checkpoint(tmp_path / "a.ckpt")
+    np.savez(tmp_path / "b.npz", rows=np.ones(2))
+    with pytest.raises(CheckpointError, match=r"b.npz' is damaged, or holds more than tensors"):
+        read_checkpoint(tmp_path / "b.npz")
+    torch.save({"vimlight": {}}, tmp_path / "c.ckpt")
+    with pytest.raises(CheckpointError, match="was not written by vimlight"):
+        read_checkpoint(tmp_path / "c.ckpt")
+
+
+def test_a_block_of_a_large_cache_is_named(tmp_path):
+    rows = 6000
+    made = write_cache(
+        tmp_path / "cache", logits=torch.randn(rows, 100, generator=torch.Generator().manual_seed(0)),
+        class_names=[f"c{n}" for n in range(100)], model="weak", split="test",
+    )  # fmt: skip
+    with (made.path / "logits.npy").open("r+b") as file:
+        file.seek(2_000_000)
+        file.write(b"\x01\x02")
+    cache = LogitCache.open(made.path)
+    assert len(cache.logits(slice(0, 2000))) == 2000, "rows of other blocks are read"
+    reads = (lambda: cache.logits([5000]), lambda: list(cache.batches(512)), lambda: cache.stored(slice(4000, 5001)))
+    for read in reads:
+        with pytest.raises(CacheError, match=r"logits.npy' was altered or damaged after it was written \(block 1 of 3"):
+            read()
+
+
+def test_a_chunk_in_another_chunks_place_is_computed_anew(tmp_path):
+    files, read = prefix_chunks(tmp_path)
+    expected = read()
+    (tmp_path / files[1]).write_bytes((tmp_path / files[0]).read_bytes())
+    assert same(read(), expected)
+
+
+def test_files_without_checksums_are_read(tmp_path):
+    """Caches of logits and of prefixes that earlier versions wrote."""
+    import json
+
+    from safetensors.torch import load_file
+
+    from vimlight.files.tensor_file import pack
+    from vimlight.transmiter.cache.manifest import CHECKSUMS, read_manifest
+
+    _, read = logit_cache(tmp_path)
+    expected, path = read(), tmp_path / "cache"
+    manifest = read_manifest(path)
+    old = manifest.replace(files={name: entry for name, entry in manifest.files.items() if name != CHECKSUMS})
+    (path / "manifest.json").write_text(old.to_json())
+    (path / CHECKSUMS).unlink()
+    assert same(read(), expected)
+    assert LogitCache.open(path).verify() == []
+
+    files, read = prefix_chunks(tmp_path / "prefix")
+    expected = read()
+    for name in files:
+        file = tmp_path / "prefix" / name
+        file.write_bytes(pack(json.dumps({"types": {"tokens": "float32"}}), load_file(file)))
+    assert same(read(), expected)
