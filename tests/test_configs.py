@@ -116,7 +116,7 @@ def test_fit_test_and_predict(workplace, name, capsys):
     new = {path.name for path in Path("zoo").iterdir()} - stored
     if name.startswith("midstream"):
         module = config["model"]["init_args"]["name"]
-        assert new == {f"{module}.safetensors", f"{module}.head.safetensors"}
+        assert new == {f"{module}.safetensors"}
     else:
         assert not new
         assert Path("runs/fit/version_0/gates.csv").is_file()

@@ -142,7 +142,7 @@ def test_two_processes_train_the_same_modules(runs):
         torch.testing.assert_close(two["metric"], one["metric"], rtol=1e-3, atol=1e-4)
         if stage != "downstream":
             files = [{path.name for path in (tmp_path / run / stage / "zoo").iterdir()} for run in ("one", "two")]
-            assert files[0] == files[1] == {"module.safetensors", "module.head.safetensors"}
+            assert files[0] == files[1] == {"module.safetensors"}
     scores = [run["detection"]["tested"]["test/map"] for run in runs]
     assert scores[0] == pytest.approx(scores[1], rel=1e-3)
     rows = [json.loads((tmp_path / run / "detection" / "out.json").read_text()) for run in ("one", "two")]

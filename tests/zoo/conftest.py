@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from vimlight.backbone import create_backbone
 from vimlight.plugins import create_plugin
 from vimlight.zoo import Zoo
+from vimlight.zoo.files import pack_module, read_head, read_module, sha256_of
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +54,25 @@ def zoo(tmp_path, make_module):
     }  # fmt: skip
     zoo.add("letters", make_module(hidden=4), card=card, head=head)
     return zoo
+
+
+@pytest.fixture
+def pair(zoo):
+    """Returns a function that splits a module and its head into the two files that earlier versions wrote."""
+
+    def split(name, head=None):
+        path = zoo.path / f"{name}.safetensors"
+        if head is not None:
+            plugin = create_plugin("convpass", create_backbone("test_vit", img_size=32))
+            zoo.add(name, plugin, head=head, overwrite=True)
+        head = read_head(path)
+        card, tensors = read_module(path)
+        path.write_bytes(pack_module(dataclasses.replace(card, format_version=1), tensors))
+        beside = zoo.path / f"{name}.head.safetensors"
+        save_file(head, beside, {"head_sha256": sha256_of(head)})
+        return path, beside
+
+    return split
 
 
 @pytest.fixture

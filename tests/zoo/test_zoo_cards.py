@@ -78,8 +78,8 @@ def test_wrong_cards_are_refused_before_anything_is_written(tmp_path, make_modul
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 99}, "format version 99 is newer than this vimlight reads (1); update it"),
-        ({"format_version": 99, "brand_new": 1}, "format version 99 is newer than this vimlight reads (1); update it"),
+        ({"format_version": 99}, "format version 99 is newer than this vimlight reads (2); update it"),
+        ({"format_version": 99, "brand_new": 1}, "format version 99 is newer than this vimlight reads (2); update it"),
         ({"metrix": {}}, "unknown card key 'metrix'; did you mean 'metrics'?"),
         ({"sites": None}, "the card lacks 'sites'"),
         ({"kind": 3}, "card key 'kind' must be a text, not 3"),

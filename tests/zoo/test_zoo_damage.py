@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import struct
 
 import pytest
 import torch
@@ -168,9 +169,9 @@ def test_an_unknown_setting_and_an_unknown_site(zoo, backbone, rewrite):
 
 
 def test_a_newer_format(zoo, backbone, rewrite):
-    rewrite(format_version=2)
+    rewrite(format_version=3)
     message = _message(lambda: zoo.load("letters", backbone))
-    assert message == "letters.safetensors: format version 2 is newer than this vimlight reads (1); update it"
+    assert message == "letters.safetensors: format version 3 is newer than this vimlight reads (2); update it"
 
 
 def test_names_that_are_not_there(zoo, backbone, tmp_path):
@@ -192,26 +193,39 @@ def test_a_missing_file(zoo, tmp_path):
     assert "leters.safetensors' does not exist; did you mean 'letters.safetensors'?" in message
 
 
-def test_heads_are_checked_too(zoo, make_module, tmp_path):
-    head = zoo.path / "letters.head.safetensors"
+def test_heads_are_checked_too(zoo, file, tmp_path):
+    content = file.read_bytes()
+    # The largest of the head's numbers.
+    file.write_bytes(content.replace(struct.pack("<f", 11), struct.pack("<f", 13)))
+    altered = "letters.safetensors: the head was altered after it was saved (its SHA-256 differs)"
+    assert _message(lambda: zoo.load_head("letters")) == altered
+    assert zoo.verify() == [("letters.safetensors", altered.removeprefix("letters.safetensors: "))]
+    assert _message(lambda: zoo.export("letters", tmp_path / "out")) == altered
+    assert not (tmp_path / "out").exists()
+
+
+def test_heads_beside_modules_of_an_earlier_version_are_checked(zoo, pair, make_module, tmp_path):
+    _, head = pair("letters")
     whole = head.read_bytes()
     head.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     altered = "letters.head.safetensors: the head was altered after it was saved (its SHA-256 differs)"
     assert _message(lambda: zoo.load_head("letters")) == altered
-    assert [problem.file for problem in zoo.verify()] == [head.name]
+    assert [problem.text for problem in zoo.verify()] == [altered]
     assert _message(lambda: zoo.export("letters", tmp_path / "out")) == altered
     assert not (tmp_path / "out").exists()
 
     zoo.add("digits", make_module(), head={"weight": torch.zeros(3)})
-    head.write_bytes((zoo.path / "digits.head.safetensors").read_bytes())
+    _, other = pair("digits")
+    head.write_bytes(other.read_bytes())
     assert _message(lambda: zoo.load_head("letters")) == (
-        "letters.head.safetensors is not the head that module 'letters' was saved with"
+        "letters.head.safetensors is not the head that letters.safetensors was saved with; move it away"
     )
     (zoo.path / "digits.safetensors").unlink()
     assert ("digits.head.safetensors", "is a head, but there is no module 'digits'") in zoo.verify()
 
 
-def test_a_head_is_no_module(zoo):
+def test_a_head_is_no_module(zoo, pair):
+    pair("letters")
     message = _message(lambda: zoo.add_file(zoo.path / "letters.head.safetensors"))
     assert message == "letters.head.safetensors is a head; add the module letters.safetensors beside it"
 

@@ -96,7 +96,7 @@ def test_a_zoo_is_a_collection_of_names(zoo, make_module):
     assert len(Zoo(zoo.path / "nowhere")) == 0
 
 
-def test_the_head_is_kept_beside_the_module(zoo, make_module):
+def test_the_head_is_kept_with_the_module(zoo, make_module):
     head = zoo.load_head("letters")
     assert torch.equal(head["weight"], torch.arange(12.0).view(3, 4))
     assert sorted(head) == ["bias", "weight"]
@@ -117,6 +117,29 @@ def test_adding_and_removing_leave_every_other_file_alone(zoo, backbone, make_mo
     assert torch.equal(features(), result)
     zoo.remove("digits")
     assert snapshot(zoo.path) == files
+
+
+def test_readers_never_meet_a_module_with_another_ones_head(zoo, make_module):
+    """The head's numbers say which module it was written with, as its card does."""
+    stop = threading.Event()
+
+    def write():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            head = {"number": torch.tensor(number)}
+            zoo.add("letters", make_module(), card={"seed": number}, head=head, overwrite=True)
+
+    zoo.add("letters", make_module(), card={"seed": 0}, head={"number": torch.tensor(0)}, overwrite=True)
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        seen = [int(zoo.load_head("letters")["number"]) for _ in range(60)]
+    finally:
+        stop.set()
+        writer.join()
+    assert seen == sorted(seen)
+    assert not zoo.verify()
 
 
 def test_a_taken_name_is_refused_unless_overwritten(zoo, backbone, make_module, snapshot):
@@ -200,7 +223,7 @@ def test_of_writers_of_one_name_exactly_one_wins(tmp_path, backbone, make_module
     assert all("has a module 'same' already" in error for error in errors)
     winner = modules[int(zoo.load_head("same")["owner"])]
     assert torch.equal(next(zoo.load("same", backbone).parameters()), next(winner.parameters()))
-    assert sorted(path.name for path in zoo.path.iterdir()) == ["same.head.safetensors", "same.safetensors"]
+    assert [path.name for path in zoo.path.iterdir()] == ["same.safetensors"]
 
 
 def test_files_travel_between_zoos(zoo, backbone, tmp_path, snapshot):
@@ -218,13 +241,29 @@ def test_files_travel_between_zoos(zoo, backbone, tmp_path, snapshot):
     assert snapshot(zoo.path) == files
 
 
-def test_a_module_may_travel_without_its_head(zoo, tmp_path):
-    (zoo.path / "letters.head.safetensors").unlink()
-    other = Zoo(tmp_path / "other")
-    other.add_file(zoo.path / "letters.safetensors")
-    assert not other.verify()
-    with pytest.raises(ZooError, match=r"module 'letters' has no head: letters.head.safetensors is missing"):
-        other.load_head("letters")
+def test_a_pair_of_an_earlier_version_is_read_and_becomes_one_file(zoo, pair, make_module, tmp_path):
+    head = zoo.load_head("letters")
+    _, beside = pair("letters")
+    assert all(torch.equal(zoo.load_head("letters")[name], head[name]) for name in head)
+    assert not zoo.verify()
+    zoo.export("letters", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["letters.safetensors"]
+    assert torch.equal(Zoo(tmp_path / "out").load_head("letters")["bias"], head["bias"])
+    zoo.add("letters", make_module(), overwrite=True)
+    assert not beside.exists()
+    pair("letters", head)
+    zoo.remove("letters")
+    assert list(zoo.path.iterdir()) == []
+
+
+def test_a_head_that_was_lost_is_missed(zoo, pair, tmp_path):
+    _, beside = pair("letters")
+    beside.unlink()
+    lost = "has lost its head: letters.head.safetensors is missing; the module itself is whole"
+    assert zoo.verify() == [("letters.safetensors", lost)]
+    for call in (lambda: zoo.load_head("letters"), lambda: zoo.export("letters", tmp_path / "out")):
+        with pytest.raises(ZooError, match=f"letters.safetensors {lost}"):
+            call()
 
 
 def test_an_export_is_all_or_nothing(zoo, make_module, tmp_path):

@@ -1,7 +1,8 @@
 """One module, one safetensors file: writing it whole or not at all, and reading it with suspicion.
 
-A module's file holds its tensors and, in the metadata of its header, its card and the card's SHA-256; the card holds
-the SHA-256 of the tensors. A head's file holds its tensors and their SHA-256, which the module's card repeats.
+A module's file holds its tensors, those of the head that was trained with it and, in the metadata of its header, its
+card and the card's SHA-256; the card holds the SHA-256 of both. Earlier versions wrote the head to a file of its own,
+`NAME.head.safetensors`, with its SHA-256 in the header; such pairs are read.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from vimlight.errors import ZooError
@@ -20,7 +20,14 @@ from vimlight.files.finite import check_finite
 from vimlight.files.tensor_file import card_text, opened, pack, sha256_of, tensors_of
 from vimlight.zoo.card import Card
 
-__all__ = ["pack_head", "pack_module", "plain", "read_card", "read_head", "read_module", "sha256_of"]
+__all__ = [
+    "HEAD_SUFFIX", "beside", "pack_module", "plain", "read_card", "read_head", "read_module", "sha256_of",
+]  # fmt: skip
+
+# What the names of a head's tensors begin with; no name of a module's has a slash.
+_HEAD = "head/"
+# What the names of files end in that hold a head alone.
+HEAD_SUFFIX = ".head"
 
 _opened = partial(opened, reader="a zoo", error=ZooError)
 
@@ -44,23 +51,15 @@ def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def pack_module(card: Card, tensors: dict[str, Tensor]) -> bytes:
+def pack_module(card: Card, tensors: Mapping[str, Tensor], head: Mapping[str, Tensor] | None = None) -> bytes:
     """Returns the content of a module's file.
 
     Args:
-        card: The card, with the tensors' hash.
+        card: The card, with the hashes of the tensors and of the head's.
         tensors: Contiguous tensors on the CPU, by name.
+        head: Those of its head, if it has one.
     """
-    return pack(card.to_json(), tensors)
-
-
-def pack_head(tensors: dict[str, Tensor]) -> bytes:
-    """Returns the content of a head's file.
-
-    Args:
-        tensors: Contiguous tensors on the CPU, by name.
-    """
-    return save(tensors, {"head_sha256": sha256_of(tensors)})
+    return pack(card.to_json(), {**tensors, **{_HEAD + name: tensor for name, tensor in (head or {}).items()}})
 
 
 def read_card(path: Path) -> Card:
@@ -77,7 +76,7 @@ def read_card(path: Path) -> Card:
 
 
 def read_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
-    """Reads a module's card and tensors and checks both hashes.
+    """Reads a module's card and tensors and checks both hashes; its head is left where it is.
 
     Args:
         path: The file.
@@ -87,34 +86,62 @@ def read_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
     """
     with _opened(path) as file:
         card = _card(file, path)
-        tensors = tensors_of(file)
+        tensors = tensors_of(file, lambda name: not name.startswith(_HEAD))
     if sha256_of(tensors) != card.sha256:
         raise ZooError(f"{path.name}: the tensors were altered after they were saved (their SHA-256 differs)")
     check_finite(tensors, path.name, ZooError)
     return card, tensors
 
 
-def read_head(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """Reads the tensors of a head and checks their hash.
+def read_head(path: Path) -> dict[str, Tensor] | None:
+    """Reads the tensors of a module's head and checks their hash.
 
     Args:
-        path: The file.
+        path: The module's file. Earlier versions wrote the head to a file of its own beside it.
 
     Returns:
-        The hash and the tensors by name.
+        The tensors by name; nothing where the module has no head.
 
     Raises:
-        ZooError: If the file is missing, truncated, altered, not finite or not a head's.
+        ZooError: As `read_card`, or if the head is missing, was altered, is not finite or is another module's.
     """
     with _opened(path) as file:
-        sha256 = (file.metadata() or {}).get("head_sha256")
-        tensors = tensors_of(file)
-    if sha256 is None:
-        raise ZooError(f"{path.name} holds no head")
-    if sha256_of(tensors) != sha256:
+        card = _card(file, path)
+        tensors = {
+            name.removeprefix(_HEAD): tensor
+            for name, tensor in tensors_of(file, lambda name: name.startswith(_HEAD)).items()
+        }
+    if not tensors and not card.head:
+        return None
+    if not tensors:
+        return _head_beside(path, card)
+    if sha256_of(tensors) != card.head:
         raise ZooError(f"{path.name}: the head was altered after it was saved (its SHA-256 differs)")
+    check_finite(tensors, f"{path.name}: the head", ZooError)
+    return tensors
+
+
+def beside(path: Path) -> Path:
+    """Returns where earlier versions wrote the head of a module.
+
+    Args:
+        path: The module's file.
+    """
+    return path.with_name(f"{path.name.removesuffix(path.suffix)}{HEAD_SUFFIX}{path.suffix}")
+
+
+def _head_beside(module: Path, card: Card) -> dict[str, Tensor]:
+    path = beside(module)
+    if not path.is_file():
+        raise ZooError(f"{module.name} has lost its head: {path.name} is missing; the module itself is whole")
+    with _opened(path) as file:
+        stated, tensors = (file.metadata() or {}).get("head_sha256"), tensors_of(file)
+    if sha256_of(tensors) != stated:
+        raise ZooError(f"{path.name}: the head was altered after it was saved (its SHA-256 differs)")
+    if stated != card.head:
+        raise ZooError(f"{path.name} is not the head that {module.name} was saved with; move it away")
     check_finite(tensors, path.name, ZooError)
-    return sha256, tensors
+    return tensors
 
 
 def _card(file: Any, path: Path) -> Card:

@@ -5,10 +5,10 @@ Looking at cards needs no backbone, so what imports timm is imported where a mod
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,8 +17,8 @@ from torch import Tensor
 from vimlight.errors import ZooError, unknown_name
 from vimlight.files.atomic import publish, temporary
 from vimlight.files.finite import check_finite
-from vimlight.zoo.card import Card, describe
-from vimlight.zoo.files import pack_head, pack_module, plain, read_card, read_head, read_module, sha256_of
+from vimlight.zoo.card import FORMAT_VERSION, Card, describe
+from vimlight.zoo.files import HEAD_SUFFIX, beside, pack_module, plain, read_card, read_head, read_module, sha256_of
 
 if TYPE_CHECKING:
     from vimlight.backbone import Backbone
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Problem", "Zoo"]
 
-_SUFFIX, _HEAD = ".safetensors", ".head"
+_SUFFIX, _HEAD = ".safetensors", HEAD_SUFFIX
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
@@ -43,7 +43,7 @@ class Problem(NamedTuple):
 
 
 class Zoo:
-    """A directory of modules: `NAME.safetensors` each, and `NAME.head.safetensors` beside those that kept their head.
+    """A directory of modules: `NAME.safetensors` each, with the head that was trained with it, if it was kept.
 
     There is no index, so files may be copied in and out by hand; what a file claims is checked when it is loaded. The
     hashes reveal damage and careless edits; against a forger, compare the card's `sha256` with the author's.
@@ -133,12 +133,9 @@ class Zoo:
         Raises:
             ZooError: If there is no such module or head, or the head is damaged or another module's.
         """
-        card, path = self.card(name), self._file(name + _HEAD)
-        if not path.is_file():
-            raise ZooError(f"module {name!r} has no head" + (f": {path.name} is missing" if card.head else ""))
-        sha256, tensors = read_head(path)
-        if sha256 != card.head:
-            raise ZooError(f"{path.name} is not the head that module {name!r} was saved with")
+        tensors = read_head(self._existing(name))
+        if tensors is None:
+            raise ZooError(f"module {name!r} has no head")
         return tensors
 
     def check_new(self, name: str, overwrite: bool = False) -> None:
@@ -208,7 +205,7 @@ class Zoo:
         if stem.endswith(_HEAD):
             raise ZooError(f"{source.name} is a head; add the module {stem.removesuffix(_HEAD)}{_SUFFIX} beside it")
         card, tensors = _checked_module(source)
-        head = _checked_head(source, card)
+        head = read_head(source)
         self._write(name or stem, card, tensors, head, overwrite)
         return name or stem
 
@@ -233,8 +230,8 @@ class Zoo:
         other = Zoo(target.parent if as_file else target)
         renamed = {name: target.name.removesuffix(_SUFFIX) if as_file else name for name in chosen}
         for name, new in renamed.items():
-            card, _ = _checked_module(self._existing(name))
-            _checked_head(self._file(name), card)
+            _checked_module(self._existing(name))
+            read_head(self._file(name))
             other.check_new(new)
         return [other._file(other.add_file(self._file(name), new)) for name, new in renamed.items()]
 
@@ -247,8 +244,10 @@ class Zoo:
         Raises:
             ZooError: If there is no such module.
         """
-        self._existing(name).unlink()
-        self._file(name + _HEAD).unlink(missing_ok=True)
+        path = self._existing(name)
+        # The head first: what is left after an interruption says that it is missing.
+        beside(path).unlink(missing_ok=True)
+        path.unlink()
 
     def verify(self) -> list[Problem]:
         """Checks all that needs no backbone: headers, cards, hashes, plug-in types, and which head belongs to which.
@@ -270,19 +269,14 @@ class Zoo:
     def _problem(self, file: Path) -> str:
         stem = file.name.removesuffix(_SUFFIX)
         owner = stem.removesuffix(_HEAD)
+        if stem.endswith(_HEAD):
+            # With its module it is looked at there.
+            return "" if owner in self else f"is a head, but there is no module {owner!r}"
         try:
-            if not stem.endswith(_HEAD):
-                _checked_module(file)
-                return ""
-            sha256, _ = read_head(file)
+            _checked_module(file)
+            read_head(file)
         except ZooError as error:
             return str(error).removeprefix(file.name).lstrip(": ")
-        if owner not in self:
-            return f"is a head, but there is no module {owner!r}"
-        # A damaged module has a line of its own.
-        with suppress(ZooError):
-            if self.card(owner).head != sha256:
-                return f"is not the head that module {owner!r} was saved with"
         return ""
 
     def _file(self, stem: str) -> Path:
@@ -305,18 +299,13 @@ class Zoo:
         self.check_new(name, overwrite)
         check_finite(tensors, f"module {name!r}", ZooError)
         check_finite(head or {}, f"the head of module {name!r}", ZooError)
-        module_file, head_file = self._file(name), self._file(name + _HEAD)
+        file, card = self._file(name), dataclasses.replace(card, format_version=FORMAT_VERSION)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with temporary(module_file, pack_module(card, tensors)) as module_copy:
-                if head is None:
-                    publish(module_copy, module_file, overwrite)
-                    head_file.unlink(missing_ok=True)
-                    return
-                with temporary(head_file, pack_head(head)) as head_copy:
-                    # The module goes first: whoever owns the name may replace the head beside it.
-                    publish(module_copy, module_file, overwrite)
-                    head_copy.replace(head_file)
+            with temporary(file, pack_module(card, tensors, head)) as copy:
+                publish(copy, file, overwrite)
+            # That of a module of an earlier version, which is replaced.
+            beside(file).unlink(missing_ok=True)
         except FileExistsError as error:
             raise ZooError(f"zoo {str(self.path)!r} has a module {name!r} already; take another name") from error
         except OSError as error:
@@ -334,13 +323,3 @@ def _checked_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
     if card.kind not in PLUGINS:
         raise ZooError(f"{path.name}: {unknown_name('plug-in', card.kind, PLUGINS)}")
     return card, tensors
-
-
-def _checked_head(module_file: Path, card: Card) -> dict[str, Tensor] | None:
-    path = module_file.with_name(module_file.name.removesuffix(_SUFFIX) + _HEAD + _SUFFIX)
-    if not card.head or not path.is_file():
-        return None
-    sha256, tensors = read_head(path)
-    if sha256 != card.head:
-        raise ZooError(f"{path.name} is not the head that {module_file.name} was saved with; move it away")
-    return tensors
