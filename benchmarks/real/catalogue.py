@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.real.concepts import clip_art_concept, concept
 
-__all__ = ["Picture", "clip_art", "country_flags", "emoji", "emoji_flags", "icons", "known_words", "stamps"]
+__all__ = ["Picture", "clip_art", "country_flags", "emoji", "emoji_categories", "emoji_flags", "icons", "known_words", "stamps"]
 
 _CLIP_ART = "usr/share/openclipart/png"
 _FLAGS = "signs_and_symbols/flags"
@@ -87,6 +87,15 @@ def emoji_flags(unpacked: Path, vendors: Sequence[str], continents: dict[str, st
             if entry["subcategory"] == "country-flag" and country in continents and entry[f"has_img_{vendor}"]:
                 found.append(_emoji(unpacked, vendor, entry, continents[country], f"flag {country}"))
     return found
+
+
+def emoji_categories(unpacked: Path) -> dict[str, str]:
+    """Returns the category of each kind of emoji.
+
+    Args:
+        unpacked: Folder of the packages.
+    """
+    return {str(entry["subcategory"]): str(entry["category"]) for entry in _emoji_list(unpacked, "google")}
 
 
 def _emoji_list(unpacked: Path, vendor: str) -> list[dict[str, object]]:
