@@ -10,7 +10,17 @@ from pathlib import Path
 
 from benchmarks.real.concepts import clip_art_concept, concept
 
-__all__ = ["Picture", "clip_art", "country_flags", "emoji", "emoji_categories", "emoji_flags", "icons", "known_words", "stamps"]
+__all__ = [
+    "Picture",
+    "clip_art",
+    "country_flags",
+    "emoji",
+    "emoji_categories",
+    "emoji_flags",
+    "icons",
+    "known_words",
+    "stamps",
+]
 
 _CLIP_ART = "usr/share/openclipart/png"
 _FLAGS = "signs_and_symbols/flags"

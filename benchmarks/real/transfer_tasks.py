@@ -62,7 +62,9 @@ def fashion(suite: Suite) -> list[Row]:
             seen[label] += 1
             if seen[label] <= 60:
                 picture = Image.fromarray(255 - images[number])
-                rows.append(drawn_row(suite, f"asked_fashion/{split}", number, picture, FASHION[label], split, FASHION[label]))
+                rows.append(
+                    drawn_row(suite, f"asked_fashion/{split}", number, picture, FASHION[label], split, FASHION[label])
+                )
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from vimlight.comparison.results import Compared
     from vimlight.comparison.running import Shard
     from vimlight.comparison.standings import Standings
+    from vimlight.comparison.transfers.plan import Transfers
+    from vimlight.comparison.transfers.promise import Summary
 
 __all__ = ["compare", "main"]
 
@@ -50,10 +53,12 @@ def main(arguments: Sequence[str]) -> None:
     shard = _shard(options.shard)
     if options.executor == "local" and not options.dry_run:
         prepare_workers(FOR_WORKERS)
+    from vimlight.comparison.entries import Plan
     from vimlight.comparison.present import present
-    from vimlight.comparison.reading import read_plan
+    from vimlight.comparison.reading import read_any
 
-    plan = present(read_plan(options.plan))
+    plan = read_any(options.plan)
+    plan = present(plan) if isinstance(plan, Plan) else plan
     if options.dry_run:
         _print_jobs(plan, Path(options.out), shard)
         return
@@ -69,7 +74,7 @@ def _shard(text: str) -> Shard:
 
 
 def compare(
-    plan: Plan,
+    plan: Plan | Transfers,
     folder: Path,
     shard: Shard = (1, 1),
     *,
@@ -93,13 +98,13 @@ def compare(
     from vimlight.comparison.executors import open_executor
     from vimlight.comparison.results import gather, write_results
     from vimlight.comparison.running import run_study
-    from vimlight.comparison.study import Study
     from vimlight.comparison.tracking import Tracker
+    from vimlight.comparison.work import study_of
 
     def opened(jobs: int) -> AbstractContextManager[Executor]:
         return open_executor(executor, jobs, address=address, folder=folder / "slurm")
 
-    study = Study.of(plan, folder)
+    study = study_of(plan, folder)
     folder.mkdir(parents=True, exist_ok=True)
     tracker = None if wandb is None else Tracker(wandb, study)
     run_study(study, opened, shard, None if tracker is None else tracker.log)
@@ -107,45 +112,48 @@ def compare(
     write_results(compared)
     if tracker is not None:
         tracker.summarise(compared.tables)
-    _print_tables(compared.tables)
-    there = len(compared.records)
-    missing = len(study.groups()) * len(plan.methods) - there
-    if missing:
-        print(f"{missing} of {missing + there} results are still to come, from other shards")
+    _print_tables(compared.tables, compared.summaries)
+    if compared.missing:
+        print(f"{compared.missing} of {len(study.jobs())} results are still to come, from other shards")
     print(f"{folder / 'table.md'}, results.json, table.csv and report.html written")
     return compared
 
 
-def _print_tables(tables: Sequence[Standings]) -> None:
+def _print_tables(tables: Sequence[Standings], summaries: Sequence[Summary]) -> None:
     from rich.console import Console
 
-    from vimlight.comparison.tables import LEGEND, rich_tables
+    from vimlight.comparison.tables import LEGEND, rich_table, rich_tables
+    from vimlight.comparison.transfers.promise import LEGEND as PROMISE
     from vimlight.report.tables import print_whole
 
     console = Console()
+    for summary in summaries:
+        print_whole(rich_table(summary.title, summary.header, summary.rows), console)
+    if summaries:
+        console.print(PROMISE, style="dim", markup=False)
     for table in rich_tables(tables, console.width):
         print_whole(table, console)
     console.print(LEGEND, style="dim", markup=False)
 
 
-def _print_jobs(plan: Plan, folder: Path, shard: Shard) -> None:
+def _print_jobs(plan: Plan | Transfers, folder: Path, shard: Shard) -> None:
     from vimlight.comparison.running import pending_fits, pending_modules
     from vimlight.comparison.study import Study
+    from vimlight.comparison.work import study_of
 
-    study = Study.of(plan, folder, download=False)
-    modules, groups = pending_modules(study), pending_fits(study, shard)
-    pending: Any = {str(job) for job in modules}
-    for job in study.module_jobs():
+    study = study_of(plan, folder, download=False)
+    modules = study.module_jobs() if isinstance(study, Study) else []
+    pending = {str(job) for job in pending_modules(study)}
+    for job in modules:
         print(f"module {job}: {'to do' if str(job) in pending else 'done'}")
-    left = {str(fits[0].group): fits for fits in groups}
-    for group in study.groups(shard):
-        fits = left.get(str(group), [])
-        done = len(plan.methods) - len(fits)
-        print(f"{group}: {done} of {len(plan.methods)} done" + (f"; to do: {_labels(fits)}" if fits else ""))
-    total, to_do = len(study.groups(shard)) * len(plan.methods), sum(map(len, groups))
-    count = len(study.module_jobs())
-    print(f"{count - len(modules)} of {count} modules and {total - to_do} of {total} results are done")
+    left = {str(fits[0].group): fits for fits in pending_fits(study, shard)}
+    counts = Counter(str(fit.group) for fit in study.jobs(shard))
+    for group, count in counts.items():
+        fits = left.get(group, [])
+        print(f"{group}: {count - len(fits)} of {count} done" + (f"; to do: {_labels(fits)}" if fits else ""))
+    total, to_do = sum(counts.values()), sum(map(len, left.values()))
+    print(f"{len(modules) - len(pending)} of {len(modules)} modules and {total - to_do} of {total} results are done")
 
 
 def _labels(fits: Sequence[Any]) -> str:
-    return ", ".join(fit.method.label for fit in fits)
+    return ", ".join(fit.label for fit in fits)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 
 from vimlight.comparison.catalogue import method_of
+from vimlight.comparison.checking import at, entry, listed, nothing_twice
 from vimlight.comparison.entries import DownstreamTask, MidstreamTask, Plan, Shots
+from vimlight.comparison.transfers.plan import Transfers, transfers_of
 from vimlight.data.sources import check_source
 from vimlight.data.transforms import AUGMENTATIONS
 from vimlight.errors import ConfigError, VimlightError, nearest, unknown_name
@@ -21,7 +21,7 @@ from vimlight.plugins import PLUGINS
 from vimlight.tasks import TASKS
 from vimlight.zoo import Zoo
 
-__all__ = ["plan_of", "read_plan"]
+__all__ = ["plan_of", "read_any", "read_plan"]
 
 FULL = "full"
 METHODS = ["none", "ens_moe", "uniform", "best_single", "k_streams", "random", "shuffled"]
@@ -47,7 +47,7 @@ class _Written:
 
 
 def read_plan(path: str | Path) -> Plan:
-    """Reads a plan.
+    """Reads a plan of methods on tasks.
 
     Args:
         path: The YAML file.
@@ -56,6 +56,15 @@ def read_plan(path: str | Path) -> Plan:
         ConfigError: If it does not exist, is no YAML, or says something that cannot be.
         UnknownNameError: If it names something that does not exist.
     """
+    return _read(path, plan_of)
+
+
+def read_any(path: str | Path) -> Plan | Transfers:
+    """Reads a plan of either kind; one of transfers has the key `transfer`. See `read_plan`."""
+    return _read(path, lambda content: transfers_of(content) if "transfer" in (content or ()) else plan_of(content))
+
+
+def _read(path: str | Path, build: Callable[[Any], T]) -> T:
     file = Path(path)
     if not file.is_file():
         close = nearest(file.name, [other.name for other in file.parent.glob("*.y*ml")], 1)
@@ -65,7 +74,7 @@ def read_plan(path: str | Path) -> Plan:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file.name} is no valid YAML: {' '.join(str(error).split())}") from error
     try:
-        return plan_of(content)
+        return build(content)
     except VimlightError as error:
         error.args = (f"{file.name}: {error}",)
         raise
@@ -73,17 +82,17 @@ def read_plan(path: str | Path) -> Plan:
 
 def plan_of(content: Any) -> Plan:
     """Builds a plan from what a YAML file holds; see `read_plan`."""
-    written = _entry(_Written, content, "")
-    midstream = tuple(_midstream(n, entry) for n, entry in enumerate(written.midstream or ()))
+    written = entry(_Written, content, "")
+    midstream = tuple(_midstream(n, one) for n, one in enumerate(written.midstream or ()))
     plan = Plan(
-        backbones=_backbones(_listed(written.backbone)),
+        backbones=_backbones(listed(written.backbone)),
         midstream=midstream,
-        downstream=tuple(_downstream(n, entry) for n, entry in enumerate(written.downstream)),
-        methods=tuple(_at(f"methods[{n}]", method_of, entry) for n, entry in enumerate(written.methods)),
+        downstream=tuple(_downstream(n, one) for n, one in enumerate(written.downstream)),
+        methods=tuple(at(f"methods[{n}]", method_of, one) for n, one in enumerate(written.methods)),
         plugin=_plugin("plugin", written.plugin),
-        zoo=tuple(_listed(written.zoo)),
+        zoo=tuple(listed(written.zoo)),
         shots=_shots("shots", written.shots),
-        seeds=tuple(_listed(written.seeds)),
+        seeds=tuple(listed(written.seeds)),
         reference=written.reference,
         title=written.title,
         accelerator=written.accelerator,
@@ -93,62 +102,19 @@ def plan_of(content: Any) -> Plan:
     return plan
 
 
-def _entry(kind: type[T], content: Any, where: str) -> T:
-    """Builds a dataclass from a mapping, with checked keys and types."""
-    prefix = f"{where}: " if where else ""
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"{prefix}expected keys with values, got {type(content).__name__}")
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass
-    for key in content:
-        if key not in fields:
-            raise unknown_name("key", f"{where}.{key}" if where else str(key), _paths(where, fields))
-    for name, field in fields.items():
-        if field.default is field.default_factory is dataclasses.MISSING and name not in content:
-            raise ConfigError(f"{prefix}the key {name!r} is missing")
-    return _typed(kind, dict(content), where)
-
-
-def _paths(where: str, fields: Iterable[str]) -> list[str]:
-    return [f"{where}.{name}" if where else name for name in fields]
-
-
-def _typed(kind: type[T], content: dict[str, Any], where: str) -> T:
-    for name, value in content.items():
-        required = {
-            field.name: content[field.name]
-            for field in dataclasses.fields(kind)  # type: ignore[arg-type]  # a dataclass
-            if field.default is field.default_factory is dataclasses.MISSING
-        }
-        try:
-            _parser_of(kind).parse_object({**required, name: value})  # type: ignore[arg-type]  # classes are hashable
-        except ArgumentError as error:
-            place = f"{where}.{name}" if where else name
-            wanted = kind.__dataclass_fields__[name].type  # type: ignore[attr-defined]
-            raise ConfigError(f"{place}: expected {wanted}, got {value!r}") from error
-    return kind(**content)
-
-
-@lru_cache
-def _parser_of(kind: type) -> ArgumentParser:
-    # Plans have many entries, and a parser takes as long as all that it is asked about one of them.
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, fail_untyped=False)
-    return parser
-
-
 def _midstream(number: int, content: Any) -> MidstreamTask:
     where = f"midstream[{number}]"
-    task = _entry(MidstreamTask, content, where)
+    task = entry(MidstreamTask, content, where)
     _check_task(where, task)
     if task.plugin is not None:
         _plugin(f"{where}.plugin", task.plugin)
-    _at(f"{where}.name", Zoo("").check_new, task.name)
+    at(f"{where}.name", Zoo("").check_new, task.name)
     return task
 
 
 def _downstream(number: int, content: Any) -> DownstreamTask:
     where = f"downstream[{number}]"
-    task = _entry(DownstreamTask, content, where)
+    task = entry(DownstreamTask, content, where)
     _check_task(where, task)
     if task.shots is not None:
         _shots(f"{where}.shots", task.shots)
@@ -156,10 +122,10 @@ def _downstream(number: int, content: Any) -> DownstreamTask:
 
 
 def _check_task(where: str, task: MidstreamTask | DownstreamTask) -> None:
-    _at(where, check_source, task.dataset, task.dataset_args)
+    at(where, check_source, task.dataset, task.dataset_args)
     kind = task.task.get("kind") if isinstance(task.task, dict) else task.task
     if kind is not None:
-        _at(f"{where}.task", TASKS.__getitem__, kind)
+        at(f"{where}.task", TASKS.__getitem__, kind)
     if task.augment not in AUGMENTATIONS:
         raise unknown_name(f"augmentation at {where}.augment:", task.augment, AUGMENTATIONS)
     for name in ("epochs", "batch_size"):
@@ -172,31 +138,31 @@ def _plugin(where: str, plugin: str | dict[str, Any]) -> dict[str, Any]:
     settings = {"kind": plugin} if isinstance(plugin, str) else plugin
     if "kind" not in settings:
         raise ConfigError(f"{where}: the settings {settings} lack 'kind', the name of the plug-in's type")
-    _at(where, PLUGINS.__getitem__, settings["kind"])
+    at(where, PLUGINS.__getitem__, settings["kind"])
     return settings
 
 
 def _shots(where: str, written: int | str | list[int | str]) -> tuple[Shots, ...]:
-    for shots in _listed(written):
+    for shots in listed(written):
         if shots != FULL and (not isinstance(shots, int) or isinstance(shots, bool) or shots < 1):
             raise ConfigError(f"{where}: expected numbers from 1 on, or {FULL!r}, got {shots!r}")
-    return tuple(_listed(written))
+    return tuple(listed(written))
 
 
 def _backbones(entries: list[Any]) -> dict[str, dict[str, Any]]:
     """Returns the arguments of each backbone by what it is called: its name, with settings where names repeat."""
-    listed = [{"name": entry, "pretrained": True} if isinstance(entry, str) else entry for entry in entries]
-    for number, entry in enumerate(listed):
-        if "name" not in entry:
-            raise ConfigError(f"backbone[{number}]: the settings {entry} lack 'name'")
-    counts = Counter(entry["name"] for entry in listed)
+    written = [{"name": one, "pretrained": True} if isinstance(one, str) else one for one in entries]
+    for number, one in enumerate(written):
+        if "name" not in one:
+            raise ConfigError(f"backbone[{number}]: the settings {one} lack 'name'")
+    counts = Counter(one["name"] for one in written)
     found: dict[str, dict[str, Any]] = {}
-    for entry in listed:
-        settings = ", ".join(f"{key} {value}" for key, value in entry.items() if key != "name")
-        label = str(entry["name"]) if counts[entry["name"]] == 1 else f"{entry['name']} ({settings})"
+    for one in written:
+        settings = ", ".join(f"{key} {value}" for key, value in one.items() if key != "name")
+        label = str(one["name"]) if counts[one["name"]] == 1 else f"{one['name']} ({settings})"
         if label in found:
             raise ConfigError(f"backbone: {label} stands there twice")
-        found[label] = entry
+        found[label] = one
     return found
 
 
@@ -208,9 +174,7 @@ def _check(plan: Plan) -> None:
         ("seeds", plan.seeds),
         ("shots", plan.shots),
     ):
-        for name, count in Counter(names).items():
-            if count > 1:
-                raise ConfigError(f"{where}: {name!r} stands there {count} times; each needs a name of its own")
+        nothing_twice(where, names)
     for key in ("backbones", "downstream", "methods", "seeds", "shots"):
         if not getattr(plan, key):
             raise ConfigError(f"{key.removesuffix('s') if key == 'backbones' else key}: there is nothing in the list")
@@ -249,16 +213,3 @@ def _check_names(plan: Plan, names: list[str]) -> None:
         for method in plan.methods if not set(names) - set(task.without) else ():
             if method.needs_modules:
                 raise ConfigError(f"method {method.label!r} needs modules, but {task.name!r} goes without all of them")
-
-
-def _listed(value: Any) -> list[Any]:
-    return [] if value is None else list(value) if isinstance(value, list) else [value]
-
-
-def _at(where: str, function: Any, *arguments: Any) -> Any:
-    """Calls a check; a mistake that it finds is told with its place."""
-    try:
-        return function(*arguments)
-    except VimlightError as error:
-        error.args = (f"{where}: {error}",)
-        raise

@@ -6,40 +6,19 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 from vimlight import __version__
 from vimlight.comparison.standings import Record, Standings, standings_of
-from vimlight.comparison.study import Fit, Study
-from vimlight.comparison.tables import LEGEND, csv_text, header, markdown, rows
+from vimlight.comparison.study import Study
+from vimlight.comparison.tables import LEGEND, csv_text, header, markdown, marked, rows
+from vimlight.comparison.transfers.promise import LEGEND as PROMISE
+from vimlight.comparison.transfers.promise import Summary, summaries
+from vimlight.comparison.work import AnyStudy
 from vimlight.files.atomic import write_whole
 from vimlight.report import Page
+from vimlight.transmiter.judging.methods import METHODS
 
-__all__ = ["Compared", "describe", "gather", "record_of", "write_results"]
-
-_COSTS = ("parameters", "flops", "seconds")
-
-
-def record_of(study: Study, fit: Fit) -> dict[str, Any] | None:
-    """Returns the result of a fit under the names that the plan has now, or nothing if there is none.
-
-    Args:
-        study: The study.
-        fit: The fit.
-    """
-    found = study.results.read(fit.key) if fit.key else None
-    if found is None:
-        return None
-    group = fit.group
-    return {
-        "backbone": group.backbone,
-        "task": group.task.name,
-        "group": group.task.group,
-        "method": fit.method.label,
-        "shots": group.shots,
-        "seed": group.seed,
-        **{name: found[name] for name in ("kind", "metric", "mode", "value", *_COSTS, "modules", "scores", "gates")},
-    }
+__all__ = ["Compared", "describe", "gather", "write_results"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,19 +30,29 @@ class Compared:
         records: Its records.
     """
 
-    study: Study
+    study: AnyStudy
     records: Sequence[Record]
 
     @cached_property
     def tables(self) -> list[Standings]:
         """The standings."""
-        return standings_of(self.records, self.study.plan.reference)
+        reference = self.study.plan.reference
+        return standings_of(self.records, reference if isinstance(self.study, Study) else METHODS[reference].title)
+
+    @cached_property
+    def summaries(self) -> list[Summary]:
+        """What holds for several standings together, of transfers."""
+        return [] if isinstance(self.study, Study) else summaries(self.study)
+
+    @cached_property
+    def missing(self) -> int:
+        """How many results are still to come."""
+        return sum(not fit.key or fit.key not in self.study.results for fit in self.study.jobs())
 
 
-def gather(study: Study) -> Compared:
+def gather(study: AnyStudy) -> Compared:
     """Returns a record for every result that there is, of all shards, in the order of the plan."""
-    found = (record_of(study, fit) for fit in study.fits(study.groups()))
-    return Compared(study, [record for record in found if record is not None])
+    return Compared(study, [record for fit in study.jobs() for record in study.records(fit)])
 
 
 def write_results(compared: Compared) -> None:
@@ -79,17 +68,22 @@ def write_results(compared: Compared) -> None:
         "vimlight": __version__,
         "title": study.plan.title,
         "reference": study.plan.reference,
-        "whole": len(records) == len(study.groups()) * len(study.plan.methods),
+        "whole": not compared.missing,
         "records": [{key: value for key, value in record.items() if key != "gates"} for record in records],
     }
     texts = {
         "results.json": json.dumps(content, indent=1, ensure_ascii=False) + "\n",
-        "table.md": markdown(tables),
+        "table.md": _markdown(compared),
         "table.csv": csv_text(tables),
         "report.html": page.render(),
     }
     for name, text in texts.items():
         write_whole(study.folder / name, text, overwrite=True)
+
+
+def _markdown(compared: Compared) -> str:
+    first = [marked(summary.title, summary.header, summary.rows) for summary in compared.summaries]
+    return "\n".join([*first, *([PROMISE + "\n"] if first else []), markdown(compared.tables)])
 
 
 def describe(page: Page, compared: Compared) -> None:
@@ -99,6 +93,11 @@ def describe(page: Page, compared: Compared) -> None:
         page: The page.
         compared: What came out.
     """
+    for summary in compared.summaries:
+        page.heading(summary.title)
+        page.marked(list(summary.header), [list(row) for row in summary.rows])
+    if compared.summaries:
+        page.paragraph(PROMISE)
     page.paragraph(LEGEND)
     for table in compared.tables:
         page.heading(f"{table.backbone}, {table.shots_text}")

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager
 from vimlight.comparison.executors.local import cores
 from vimlight.comparison.modules import make_ready
 from vimlight.comparison.pulse import parts_under_way
-from vimlight.comparison.study import Fit, ModuleJob, Study
-from vimlight.comparison.work import Work, run
+from vimlight.comparison.study import ModuleJob, Study
+from vimlight.comparison.work import AnyStudy, Job, Work, run
 from vimlight.errors import JobError, VimlightError
 from vimlight.extensions import imported
 from vimlight.progress import Progress
@@ -28,34 +28,36 @@ Shard = tuple[int, int]
 _LOOK = 1.0
 
 
-def pending_modules(study: Study, shard: Shard = (1, 1)) -> list[ModuleJob]:
+def pending_modules(study: AnyStudy, shard: Shard = (1, 1)) -> list[ModuleJob]:
     """Lists the modules that are still to be trained; a shard begins with its own share, and needs all of them.
 
     Args:
         study: The study.
         shard: The shard.
     """
+    if not isinstance(study, Study):
+        return []
     jobs = study.module_jobs()
     own = jobs[shard[0] - 1 :: shard[1]]
     return [job for job in [*own, *(job for job in jobs if job not in own)] if study.hash_of(job) is None]
 
 
-def pending_fits(study: Study, shard: Shard = (1, 1)) -> list[list[Fit]]:
+def pending_fits(study: AnyStudy, shard: Shard = (1, 1)) -> list[list[Job]]:
     """Lists the fits that are still to be done, group by group.
 
     Args:
         study: The study.
         shard: The shard.
     """
-    by_group: dict[str, list[Fit]] = {}
-    for fit in study.fits(study.groups(shard)):
+    by_group: dict[str, list[Job]] = {}
+    for fit in study.jobs(shard):
         if not fit.key or fit.key not in study.results:
             by_group.setdefault(str(fit.group), []).append(fit)
     return list(by_group.values())
 
 
 def run_study(
-    study: Study, opened: Opened, shard: Shard = (1, 1), done: Callable[[Sequence[Fit]], None] | None = None
+    study: AnyStudy, opened: Opened, shard: Shard = (1, 1), done: Callable[[Sequence[Job]], None] | None = None
 ) -> None:
     """Does all that is still to be done.
 
@@ -72,23 +74,25 @@ def run_study(
     with stop_on_signals():
         modules = pending_modules(study, shard)
         _run_all(study, "midstream", [(str(job), job) for job in modules], opened)
-        make_ready(study)
+        if isinstance(study, Study):
+            make_ready(study)
         groups = _spread(pending_fits(study, shard))
-        _run_all(study, "downstream", [(str(fits[0].group), fits) for fits in groups], opened, done)
+        stage = "downstream" if isinstance(study, Study) else "transfers"
+        _run_all(study, stage, [(str(fits[0].group), fits) for fits in groups], opened, done)
 
 
-def _spread(groups: list[list[Fit]]) -> list[list[Fit]]:
+def _spread(groups: list[list[Job]]) -> list[list[Job]]:
     """Splits groups, where there are fewer than cores."""
     parts = math.ceil(cores() / max(1, len(groups)))
     return [part for fits in groups for number in range(parts) if (part := fits[number::parts])]
 
 
 def _run_all(
-    study: Study,
+    study: AnyStudy,
     stage: str,
-    jobs: Sequence[tuple[str, ModuleJob | list[Fit]]],
+    jobs: Sequence[tuple[str, ModuleJob | list[Job]]],
     opened: Opened,
-    done: Callable[[Sequence[Fit]], None] | None = None,
+    done: Callable[[Sequence[Job]], None] | None = None,
 ) -> None:
     if not jobs:
         return
@@ -123,4 +127,3 @@ def _check(future: Future[None], work: Work) -> bool:
             f"a worker was ended from outside, perhaps for want of memory, while {work.name} was under way or waited; "
             "the same command goes on from there"
         ) from error
-

@@ -12,12 +12,14 @@ from typing import Any
 from vimlight.comparison.catalogue import Method
 from vimlight.comparison.entries import DownstreamTask, MidstreamTask, Plan, Shots
 from vimlight.comparison.fingerprints import data_fingerprint, open_backbone
+from vimlight.comparison.standings import Record
 from vimlight.comparison.store import Store, key_of
 from vimlight.errors import FingerprintError
 from vimlight.zoo import Zoo
 
 __all__ = ["Fit", "Group", "ModuleJob", "Study"]
 
+_RESULT = ("kind", "metric", "mode", "value", "parameters", "flops", "seconds", "modules", "scores", "gates")
 TRAINED, RANDOM, SHUFFLED = "trained", "random", "shuffled"
 
 
@@ -74,8 +76,13 @@ class Fit:
     method: Method
     key: str
 
+    @property
+    def label(self) -> str:
+        """What it is called within its group."""
+        return self.method.label
+
     def __str__(self) -> str:
-        return f"{self.method.label}: {self.group}"
+        return f"{self.label}: {self.group}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,6 +244,34 @@ class Study:
             for group in groups
             for method in self.plan.methods
         ]
+
+    def jobs(self, shard: tuple[int, int] = (1, 1)) -> list[Fit]:
+        """Lists the fits of a shard.
+
+        Args:
+            shard: Which of how many equal shares, counted from 1.
+        """
+        return self.fits(self.groups(shard))
+
+    def records(self, fit: Any) -> list[Record]:
+        """Returns the result of a fit under the names that the plan has now, or nothing if there is none.
+
+        Args:
+            fit: A fit of this study.
+        """
+        found = self.results.read(fit.key) if fit.key else None
+        if found is None:
+            return []
+        group = fit.group
+        about = {
+            "backbone": group.backbone,
+            "task": group.task.name,
+            "group": group.task.group,
+            "method": fit.method.label,
+            "shots": group.shots,
+            "seed": group.seed,
+        }
+        return [{**about, **{name: found[name] for name in _RESULT}}]
 
     def _fit_key(self, group: Group, method: Method, hashes: Mapping[str, str | None]) -> str:
         used = {name: hashes[name] for name in names_for(group.task, method, hashes)}

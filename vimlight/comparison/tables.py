@@ -14,7 +14,7 @@ from vimlight.report.tables import MISSING, Statistic, count_text, multiple_text
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["LEGEND", "Cell", "csv_text", "header", "markdown", "rich_tables", "rows"]
+__all__ = ["LEGEND", "Cell", "csv_text", "header", "markdown", "marked", "rich_table", "rich_tables", "rows"]
 
 LEGEND = (
     "Mean ± standard deviation over seeds; what more is better of stands as points of a hundred. Bold: the best of its "
@@ -88,14 +88,23 @@ def _difference(table: Standings, method: str) -> str:
 
 def markdown(tables: Iterable[Standings]) -> str:
     """Returns the tables in Markdown, each under its backbone and number of shots."""
-    parts = []
-    for table in tables:
-        rule = ["---", *["---:"] * (len(header(table)) - 1)]
-        body = [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in rows(table)]
-        lines = [[text.replace("|", "\\|") for text in line] for line in (header(table), rule, *body)]
-        drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"### {table.backbone}, {table.shots_text}\n\n{drawn}\n")
+    parts = [marked(f"{table.backbone}, {table.shots_text}", header(table), rows(table)) for table in tables]
     return "\n".join([*parts, LEGEND + "\n"])
+
+
+def marked(title: str, columns: Sequence[str], body: Iterable[Sequence[Cell]]) -> str:
+    """Returns a table in Markdown, what is best in bold.
+
+    Args:
+        title: The heading above it.
+        columns: Titles of the columns.
+        body: The cells, row by row.
+    """
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    texts = [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in body]
+    lines = [[text.replace("|", "\\|") for text in line] for line in (columns, rule, *texts)]
+    drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"### {title}\n\n{drawn}\n"
 
 
 def csv_text(tables: Iterable[Standings]) -> str:
@@ -150,19 +159,32 @@ def rich_tables(tables: Sequence[Standings], width: int) -> list[Table]:
 
 
 def _rich(table: Standings, numbers: Sequence[int]) -> Table:
+    titles = [
+        header(table)[number].replace(", ", "\n").replace("difference to ", "difference to\n")
+        for number in (0, *numbers)
+    ]
+    body = [[row[number] for number in (0, *numbers)] for row in rows(table)]
+    return rich_table(f"{table.backbone}, {table.shots_text}", titles, body)
+
+
+def rich_table(title: str, columns: Sequence[str], body: Iterable[Sequence[Cell]]) -> Table:
+    """Returns a table for a terminal, what is best in bold.
+
+    Args:
+        title: The heading above it.
+        columns: Titles of the columns.
+        body: The cells, row by row.
+    """
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     drawn = Table(
-        title=f"{table.backbone}, {table.shots_text}", title_justify="left", title_style="bold",
-        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
+        padding=(0, 1, 0, 0),
     )  # fmt: skip
-    titles = header(table)
-    for number in (0, *numbers):
-        name = titles[number].replace(", ", "\n").replace("difference to ", "difference to\n")
+    for number, name in enumerate(columns):
         drawn.add_column(escape(name), justify="right" if number else "left", no_wrap=True)
-    for row in rows(table):
-        cells = [row[number] for number in (0, *numbers)]
-        drawn.add_row(*(f"[bold]{escape(text)}[/]" if best else escape(text) for text, best in cells))
+    for row in body:
+        drawn.add_row(*(f"[bold]{escape(text)}[/]" if best else escape(text) for text, best in row))
     return drawn

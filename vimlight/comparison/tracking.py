@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vimlight.comparison.results import record_of
 from vimlight.comparison.standings import Standings
-from vimlight.comparison.study import Fit, Study
 from vimlight.comparison.tables import header, rows
+from vimlight.comparison.work import AnyStudy, Job
 
 __all__ = ["Tracker"]
 
@@ -21,19 +20,18 @@ class Tracker:
         study: Whose results; runs are grouped under its folder's name.
     """
 
-    def __init__(self, project: str, study: Study) -> None:
+    def __init__(self, project: str, study: AnyStudy) -> None:
         self._project, self._study = project, study
         self._group = study.folder.resolve().name
 
-    def log(self, fits: Sequence[Fit]) -> None:
+    def log(self, fits: Sequence[Job]) -> None:
         """Logs results, each as a run of its own.
 
         Args:
             fits: What was fitted.
         """
         for fit in fits:
-            record = record_of(self._study, fit)
-            if record is not None:
+            for record in self._study.records(fit):
                 about = {key: record[key] for key in ("backbone", "task", "method", "shots", "seed", "kind", "modules")}
                 numbers = {key: record[key] for key in ("value", "parameters", "flops", "seconds")}
                 self._run(str(fit), "fit", about, {**numbers, record["metric"]: record["value"], **record["scores"]})

@@ -35,7 +35,7 @@ from vimlight.transmiter.models.image_text import load_model
 from vimlight.transmiter.sources.data import SourceDataModule
 from vimlight.transmiter.sources.module import SourceModule
 
-__all__ = ["Adapted", "TransferPlan", "run_transfer", "transfer", "tune"]
+__all__ = ["Adapted", "TransferPlan", "inputs_of", "run_transfer", "transfer", "tune"]
 
 _SPLITS = ("train", "val", "test")
 
@@ -201,17 +201,30 @@ def run_transfer(plan: TransferPlan, seed: int, folder: Path) -> Run:
         seed: The seed.
         folder: Where the caches of the models are.
     """
+    inputs, paths = inputs_of(plan, seed, folder)
+    evaluation = evaluate(inputs, "base_to_novel", methods=plan.methods, shots=plan.adapted.shots, seed=seed)
+    return Run(plan.dataset, plan.adapted.shots, seed, evaluation, inputs.describe(paths))
+
+
+def inputs_of(plan: TransferPlan, seed: int, folder: Path) -> tuple[Inputs, dict[str, Path]]:
+    """Extracts, moves and refines for one seed.
+
+    Args:
+        plan: The plan.
+        seed: The seed.
+        folder: Where the caches of the models are.
+
+    Returns:
+        Everything that an evaluation is made from, and where it lies.
+    """
     place = folder / str(seed)
     caches = _open(plan, place)
-    found = _adapters(plan, caches, place, seed)
     files = {}
-    for role, adapter in found.items():
+    for role, adapter in _adapters(plan, caches, place, seed).items():
         files[role] = place / f"{role}.safetensors"
         adapter.save(files[role])
     paths = {role: cache.path for role, cache in caches.items()}
-    inputs = Inputs.open(paths, files)
-    evaluation = evaluate(inputs, "base_to_novel", methods=plan.methods, shots=plan.adapted.shots, seed=seed)
-    return Run(plan.dataset, plan.adapted.shots, seed, evaluation, inputs.describe({**paths, **files}))
+    return Inputs.open(paths, files), {**paths, **files}
 
 
 def _open(plan: TransferPlan, place: Path) -> dict[str, LogitCache]:

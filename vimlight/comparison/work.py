@@ -8,12 +8,20 @@ import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+from vimlight.comparison.entries import Plan
 from vimlight.comparison.processes import ending, settle
 from vimlight.comparison.pulse import Pulse
 from vimlight.comparison.study import Fit, ModuleJob, Study
+from vimlight.comparison.transfers.plan import Transfers
+from vimlight.comparison.transfers.study import Move, TransferStudy
 
-__all__ = ["Work", "run"]
+__all__ = ["AnyStudy", "Job", "Work", "run", "study_of"]
+
+AnyStudy = Study | TransferStudy
+Job = Fit | Move
 
 # Workers of some engines run jobs in threads; randomness and hooks are the process's.
 _ONE_AT_A_TIME = threading.Lock()
@@ -25,18 +33,23 @@ class Work:
 
     Attributes:
         study: The study.
-        job: A module to be trained, or fits of one group.
+        job: A module to be trained, or fits of one group, or transfers.
         name: Its name.
         file: Name of the file that tells how far it is.
         extensions: Modules of the user's own to import, and where they are looked for.
     """
 
-    study: Study
-    job: ModuleJob | Sequence[Fit]
+    study: AnyStudy
+    job: ModuleJob | Sequence[Job]
     name: str
     file: str
     extensions: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+
+
+def study_of(plan: Plan | Transfers, folder: Path, *, download: bool = True) -> AnyStudy:
+    """Opens what a plan names; see `Study.of` and `TransferStudy.of`."""
+    return Study.of(plan, folder, download=download) if isinstance(plan, Plan) else TransferStudy.of(plan, folder)
 
 
 def run(work: Work) -> None:
@@ -54,16 +67,26 @@ def _do(work: Work) -> None:
     for name in work.extensions:
         importlib.import_module(name)
     settle()
-    fits = 1 if isinstance(work.job, ModuleJob) else len(work.job)
-    pulse = Pulse(work.study.folder / ".running" / work.file, fits)
+    steps = 1 if isinstance(work.job, ModuleJob) else len(work.job)
+    pulse = Pulse(work.study.folder / ".running" / work.file, steps)
     try:
-        if isinstance(work.job, ModuleJob):
-            from vimlight.comparison.modules import train_module
-
-            train_module(work.study, work.job, pulse)
-        else:
-            from vimlight.comparison.fits import fit_group
-
-            fit_group(work.study, work.job, pulse)
+        _begin(work.study, work.job, pulse)
     finally:
         pulse.end()
+
+
+def _begin(study: Any, job: Any, pulse: Pulse) -> None:
+    """Does a job by the means of its study's kind, which are imported where they are needed."""
+    if isinstance(study, TransferStudy):
+        from vimlight.comparison.transfers.moving import move_group
+
+        for move in job:
+            move_group(study, move, pulse)
+    elif isinstance(job, ModuleJob):
+        from vimlight.comparison.modules import train_module
+
+        train_module(study, job, pulse)
+    else:
+        from vimlight.comparison.fits import fit_group
+
+        fit_group(study, job, pulse)

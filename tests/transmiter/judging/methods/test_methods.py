@@ -230,22 +230,26 @@ class Group:
         self.name, self.columns, self.batches = "group", columns, None
 
 
-def test_alpha_is_chosen_only_where_labels_cover_what_is_scored():
-    covered, uncovered = nothing(groups=(Group(0, 1, 2),)), nothing(groups=(Group(0, 1, 2), Group(3, 4)))
-    val = labelled([0, 1, 2])
-    chosen, kept = create_method("eft"), create_method("eft")
-    chosen.fit(dataclasses.replace(covered, val=val))
+@pytest.mark.parametrize("groups", [(Group(0, 1, 2),), (Group(0, 1, 2), Group(3, 4)), (Group(*range(COUNT)),)])
+def test_alpha_is_chosen_on_the_classes_with_labels_whatever_is_scored_besides(groups):
+    val, data = labelled([0, 1, 2]), nothing(groups=groups)
+    chosen, given, kept = create_method("eft"), create_method("eft", {"alpha": 0.4}), create_method("eft")
+    chosen.fit(dataclasses.replace(data, val=val))
     assert chosen.alpha > 1.0
     assert chosen.choices()["chosen"] == "log-loss on 60 validation images"
     assert val.used
-    again = val.unused()
-    kept.fit(dataclasses.replace(uncovered, val=again))
-    assert kept.alpha == 1.0
-    assert "no validation labels of every class" in kept.choices()["chosen"]
-    assert not again.used
-    given = create_method("eft", {"alpha": 0.4})
-    given.fit(dataclasses.replace(covered, val=val))
+    given.fit(dataclasses.replace(data, val=val))
     assert given.choices() == {"alpha": 0.4}
+    kept.fit(data)
+    assert kept.choices() == {"alpha": 1.0, "chosen": "no: no validation labels"}
+
+
+@pytest.mark.parametrize("protocol", ["base_to_novel", "all_classes"])
+@pytest.mark.parametrize("name", ["eft", "logit_ensemble", "tip_adapter"])
+def test_settings_of_every_method_that_has_some_are_chosen_on_base_validation_images(open_world, name, protocol):
+    found = evaluate(open_world(), protocol, methods=[name]).results[name]
+    assert found.choices["chosen"].startswith("log-loss on ")
+    assert found.labels
 
 
 def test_alpha_is_the_best_of_its_grid():

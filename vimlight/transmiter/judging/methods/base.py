@@ -156,18 +156,16 @@ class Fit:
         return any(found is not None and found.used for found in (self.train, self.val))
 
     def validation(self, roles: Sequence[str]) -> Labelled | None:
-        """Returns the validation images if something can be chosen on them.
+        """Returns the validation images if something can be chosen on them: those of the classes with labels.
 
-        That takes labels of every class that is going to be scored: a choice made on some classes says nothing about
-        the others, and would be paid for there.
+        What suits these need not suit other classes; but no label speaks of others, and a default speaks of neither.
 
         Args:
             roles: What has to be read of them.
         """
-        if self.val is None or not set(roles) <= self.val.roles:
+        if self.val is None or not set(roles) <= self.val.roles or len(self.val.classes) < 2:
             return None
-        scored = {column for group in self.groups for column in group.columns}
-        return self.val if scored <= set(self.val.classes) else None
+        return self.val
 
 
 class Method(ABC):

@@ -18,8 +18,8 @@ def choose(
 ) -> dict[str, Any]:
     """Gives a method the settings with the smallest log-loss on validation images.
 
-    The loss is taken at the best temperature of each candidate: settings that only make logits larger gain nothing.
-    Nothing is chosen unless the images cover every class to be scored; see `Fit.validation`.
+    The loss is taken at the best temperature of each candidate: settings that only make logits larger gain nothing. It
+    is that of the classes with labels among themselves; see `Fit.validation`.
 
     Args:
         method: The method; the settings are its attributes.
@@ -42,5 +42,5 @@ def choose(
         best = candidates[min(range(len(losses)), key=losses.__getitem__)]
     vars(method).update(best)
     if found is None:
-        return {"chosen": "no: no validation labels of every class that is scored"}
+        return {"chosen": "no: no validation labels"}
     return {"chosen": f"log-loss on {len(found.labels)} validation images"}

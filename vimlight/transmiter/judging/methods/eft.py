@@ -23,8 +23,8 @@ class EFT(Method):
     """`log p_target + alpha (log p_source_tuned - log p_source)`, each over the task classes.
 
     Args:
-        alpha: How much of the change is added; if left out, it is chosen on validation images that cover every class
-            to be scored, from 0 to 2, and is 1 where there are none.
+        alpha: How much of the change is added; if left out, it is chosen on validation images, from 0 to 2, and is 1
+            where there are none.
 
     Raises:
         ConfigError: If alpha is negative.

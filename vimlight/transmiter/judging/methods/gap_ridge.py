@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from vimlight.transmiter.adapters.transmiter import Adapter
 from vimlight.transmiter.cache import LogitCache, check_paired
 from vimlight.transmiter.cache.rows import z_score
 from vimlight.transmiter.judging.methods import METHODS, Fit, Images, Method, Unsuitable
+from vimlight.transmiter.judging.methods.base import OPTIONS
 from vimlight.transmiter.judging.methods.columns import Columns
 
-__all__ = ["GapRidgeMethod", "RidgeMethod"]
+__all__ = ["GapRidgeMethod", "GapRidgeOnFeatures", "RidgeMethod"]
 
 _TRAIN = ("target_train", "source_train", "source_tuned_train")
 
@@ -75,6 +77,29 @@ class GapRidgeMethod(Method):
     def num_parameters(self) -> int:
         """Returns the size of the map."""
         return self._adapter.weight.numel() + self._adapter.bias.numel()
+
+
+@METHODS.register("gap_ridge_features")
+class GapRidgeOnFeatures(GapRidgeMethod):
+    """The same on the target's features, fitted here whatever adapter is given.
+
+    Args:
+        strength: Regularisation as a multiple of the mean diagonal; by exact leave-one-out errors if left out.
+
+    Raises:
+        ConfigError: If the strength is not above 0.
+    """
+
+    title = "gap ridge on features"
+
+    def __init__(self, strength: float | None = None) -> None:
+        super().__init__("features", strength)
+
+    def fit(self, data: Fit) -> None:
+        """Fits an adapter on the training caches."""
+        if "target_features" not in data.roles:
+            raise Unsuitable(f"needs {OPTIONS['target_features']}")
+        super().fit(replace(data, adapters={}))
 
 
 @METHODS.register("ridge")
@@ -147,8 +172,6 @@ def _caches(data: Fit) -> tuple[LogitCache, LogitCache]:
     """Returns the training caches of the fine-tuned source and of the target, if they are of the classes scored."""
     missing = [role for role in _TRAIN if role not in data.caches]
     if missing:
-        from vimlight.transmiter.judging.methods.base import OPTIONS
-
         raise Unsuitable(f"needs {', '.join(OPTIONS[role] for role in missing)}")
     tuned, target = data.caches["source_tuned_train"], data.caches["target_train"]
     if target.class_names != data.class_names or target.class_names + target.aux_names != data.column_names:

@@ -20,8 +20,8 @@ class LogitEnsemble(Method):
     """`weight log p_source_tuned + (1 - weight) log p_target`, each over the task classes.
 
     Args:
-        weight: Share of the fine-tuned source; if left out, it is chosen on validation images that cover every class to
-            be scored, and is one half where there are none.
+        weight: Share of the fine-tuned source; if left out, it is chosen on validation images, and is one half where
+            there are none.
 
     Raises:
         ConfigError: If the weight is no share.

@@ -26,8 +26,8 @@ _USUAL_SCALE = 100.0
 class TipAdapter(Method):
     """`target + alpha exp(-beta (1 - f K)) V`, with K the features of labelled images and V their labels.
 
-    Alpha counts in units of CLIP's logits and is scaled to the target's. Both are chosen on validation images that
-    cover every class to be scored, unless both are given, and are 1 and 5.5 where there are none.
+    Alpha counts in units of CLIP's logits and is scaled to the target's. Both are chosen on validation images,
+    unless both are given, and are 1 and 5.5 where there are none.
 
     Args:
         alpha: Weight of the labelled images.
