@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vimlight.comparison import data as comparison_data
 from vimlight.comparison import memory
+from vimlight.comparison.data import ComparisonData
 from vimlight.comparison.memory import FeatureMemory
 from vimlight.comparison.pulse import Pulse, parts_under_way
-from vimlight.data import DownstreamDataModule
 
 CPU = torch.device("cpu")
 
@@ -16,7 +17,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def data(vit):
     options = {"shots": 3, "test_limit": 40, "preprocessing": vit.preprocessing}
-    return DownstreamDataModule("digits", **options), DownstreamDataModule("digits", seed=1, **options)
+    return ComparisonData("digits", **options), ComparisonData("digits", seed=1, **options)
 
 
 def features(kept, model, data, split="test", key="model"):
@@ -37,12 +38,12 @@ def test_features_are_computed_once_for_the_same_images(data, vit):
     assert calls == 1
     ids = first.tables["test"].ids
     assert [ids[row] for row in rows] == sorted(ids)
-    # The test images of another seed are the same ones; its training images are not.
+    # The test images of another seed are the same ones; its training images are others of the same few.
     again, same, calls = features(kept, vit, second)
     assert (again, calls) == (rows, 0)
     assert torch.equal(same, found)
     assert features(kept, vit, first, "train")[2] == 1
-    assert features(kept, vit, second, "train")[2] == 1
+    assert features(kept, vit, second, "train")[2] == 0
     assert features(kept, vit, first, key="another model")[2] == 1
 
 
@@ -52,6 +53,18 @@ def test_features_are_those_of_their_rows(data, vit):
         for batch, chunk in data[0].read("test", [rows]):
             assert batch == rows
             torch.testing.assert_close(found, vit(chunk))
+
+
+def test_of_many_images_only_the_sample_goes_through_the_model(data, vit, monkeypatch):
+    monkeypatch.setattr(comparison_data, "_FEW", 100)
+    kept = FeatureMemory(mixed=False)
+    rows, found, calls = features(kept, vit, data[0], "train")
+    assert (len(rows), calls) == (30, 1)
+    monkeypatch.undo()
+    fresh = ComparisonData("digits", shots=3, test_limit=40, preprocessing=vit.preprocessing)
+    again, same, calls = features(kept, vit, fresh, "train")
+    assert (again, calls) == (rows, 1)
+    torch.testing.assert_close(same, found)
 
 
 def test_what_was_asked_for_last_is_kept_up_to_a_limit(data, vit, monkeypatch):

@@ -138,3 +138,12 @@ def test_shots_of_a_task_win_over_those_of_the_plan(plan):
     found = plan_of(changed(plan, ["downstream", 0, "shots"], [3, "full"]))
     assert found.shots == (2,)
     assert found.shots_of(found.downstream[0]) == (3, "full")
+
+
+def test_numbers_may_be_written_with_an_exponent_alone(tmp_path, plan):
+    plan["midstream"][0]["lr"] = "LR"
+    plan["methods"] = ["none", {"ens_moe": {"lr": "LR"}}]
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(plan).replace("LR", "2e-3"))
+    read = read_plan(path)
+    assert (read.midstream[0].lr, read.methods[1].lr) == (0.002, 0.002)

@@ -19,6 +19,10 @@ from vimlight.registry import Registry
 
 __all__ = ["AGGREGATORS", "Aggregate", "Mixture", "aggregate", "list_aggregators"]
 
+# Sharpness of the gates made from a ranking: 0 is equal shares, the last nearly all for the best module. Sharper still,
+# and the softmax would be flat: training could not move it.
+_SHARPNESS = (0.0, 1.0, 2.0, 4.0)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mixture:
@@ -110,6 +114,14 @@ class Aggregate(nn.Module):
     def trainable_modules(self) -> dict[str, nn.Module]:
         """Returns what is optimised, saved and restored: the gating and the fresh plug-in, by name."""
         return {"gating": self.gating, **({"extra": self.extra} if self.extra is not None else {})}
+
+    def starts(self, merit: Tensor) -> list[Tensor]:
+        """Returns from which scores it is worth trying to start, of which the least leave-one-out error decides.
+
+        Args:
+            merit: How well each module does alone, in standard deviations of the modules, `(K,)`; more is better.
+        """
+        return [merit * sharpness for sharpness in (_SHARPNESS if len(merit) > 1 else (0.0,))]
 
     def start_from(self, scores: Tensor) -> None:
         """Starts the learned part from a ranking of the single modules, where it can.

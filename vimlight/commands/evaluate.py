@@ -196,6 +196,7 @@ def _check_placeholders(paths: dict[str, str], options: argparse.Namespace, seed
 def _settings(given: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Reads the values of `--set`."""
     import yaml
+    from jsonargparse import get_loader
 
     from vimlight.transmiter.judging.methods import METHODS
 
@@ -208,7 +209,7 @@ def _settings(given: Sequence[str]) -> dict[str, dict[str, Any]]:
         if method not in METHODS:
             raise unknown_name("method", method, METHODS)
         try:
-            found.setdefault(method, {})[name] = yaml.safe_load(value)
+            found.setdefault(method, {})[name] = get_loader("yaml")(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {text}: the value cannot be read") from error
     return found

@@ -90,8 +90,11 @@ class Bench:
         return names_for(self.group.task, method, self.hashes.get(method.zoo, {}))
 
     def readout(self, method: Method) -> str:
-        """Returns what the head of a method reads."""
-        return choose_readout(self.task, method.readout or self.group.task.readout, "grid")
+        """Returns what the head of a method reads; of maps, the last feature is that of the last block."""
+        asked = method.readout or self.group.task.readout
+        if asked == "last" and self.task.reads == "maps":
+            asked = f"maps:{len(self.backbone.blocks) - 1}"
+        return choose_readout(self.task, asked, "grid")
 
     @property
     def solver(self) -> str:
@@ -100,6 +103,6 @@ class Bench:
 
     def is_closed(self, method: Method) -> bool:
         """Tells whether nothing of a method is learnt by gradient, and its features are worth remembering."""
-        fixed = method.how in ("none", "uniform", "best_single", "k_streams", HINDSIGHT)
+        fixed = method.how in ("none", "uniform", "best_single", "select", "k_streams", HINDSIGHT)
         vectors = self.task.reads == "vector" and self.task.closed_form and self.solver in SOLVERS
         return fixed and vectors and "final" not in self.data.tables and not method.extra_module and not method.settings

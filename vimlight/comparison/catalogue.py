@@ -41,7 +41,9 @@ class Method:
         modules: Names of the modules that it may use; all if left out.
         readout: What the head reads, if not what the task says.
         extra_module: Whether a fresh module is trained beside the zoo: the plan's type, or one of its own.
+        shots: The numbers of shots with which it stands in the table; all of the plan's if left out.
         epochs: Passes over the training images for what is learnt by gradient.
+        steps: Largest number of steps of that, whatever the number of images.
         lr: Learning rate of that.
         start: Whether gates start from a ranking of the modules or equal; see `DownstreamModule`.
         settings: Settings of the aggregator, or of the way to tune.
@@ -53,7 +55,9 @@ class Method:
     modules: list[str] | None = None
     readout: str | None = None
     extra_module: bool | str | dict[str, Any] = False
+    shots: list[int | str] | None = None
     epochs: int = 5
+    steps: int | None = None
     lr: float = 0.05
     start: str = "ranking"
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -64,9 +68,9 @@ class Method:
         return self.how == HINDSIGHT or (self.how in AGGREGATORS and AGGREGATORS[self.how].needs_modules)
 
     def content(self) -> dict[str, Any]:
-        """Returns all that its results depend on; what it is called is no part of that."""
+        """Returns all that its results depend on; what it is called, and where it is left out, are no part of that."""
         found = dataclasses.asdict(self)
-        del found["label"]
+        del found["label"], found["shots"]
         return found
 
 

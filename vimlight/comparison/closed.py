@@ -12,19 +12,16 @@ from vimlight.aggregation import Aggregate, aggregate
 from vimlight.comparison.bench import Bench, Fitted
 from vimlight.comparison.catalogue import HINDSIGHT, Method
 from vimlight.comparison.memory import Rows
-from vimlight.tasks import SOLVERS, Examples
+from vimlight.tasks import Examples
 
 __all__ = ["fit_closed"]
-
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 
 class _Choice(NamedTuple):
     """Features that a head can be fitted to: those of some modules as one, or side by side."""
 
     how: str
-    modules: tuple[str, ...]
-    strength: float = 1.0
+    modules: tuple[str, ...] = ()
 
 
 def fit_closed(bench: Bench, method: Method) -> Fitted:
@@ -37,14 +34,13 @@ def fit_closed(bench: Bench, method: Method) -> Fitted:
     bench.backbone.to(bench.device)
     probe, names = _Probe(bench, method), bench.names(method)
     singles = [_Choice("uniform", (name,)) for name in names]
-    if method.how == HINDSIGHT:
-        return probe.best_of([
-            _Choice("ens_moe", modules, strength)
-            for modules in [*((name,) for name in names), tuple(names)]
-            for strength in STRENGTHS
-        ])  # fmt: skip
     if method.how == "best_single":
-        return probe.test(min(singles, key=probe.left_out_error))
+        return probe.test(probe.least_error(singles))
+    everything = [_Choice("none"), *singles, *([_Choice("uniform", tuple(names))] if len(names) > 1 else [])]
+    if method.how == "select":
+        return probe.test(probe.least_error(everything))
+    if method.how == HINDSIGHT:
+        return probe.best_of(everything)
     return probe.test(_Choice(method.how, tuple(names)))
 
 
@@ -62,26 +58,42 @@ class _Probe:
     def best_of(self, choices: Sequence[_Choice]) -> Fitted:
         """Returns the choice that does best on the test images."""
         task = self.bench.task
-        tested = [self.test(choice) for choice in choices]
         best = max if task.mode == "max" else min
-        return best(tested, key=lambda fitted: fitted.scores[task.monitor])
+        return self.test(best(choices, key=lambda choice: self._scores(choice)[task.monitor]))
 
-    def left_out_error(self, choice: _Choice) -> float:
-        """Returns the leave-one-out error of a head on the training images."""
-        vectors, columns, images = self._examples(choice)
-        return float(SOLVERS[self.bench.solver](vectors, columns, images=images).loss)
+    def least_error(self, choices: Sequence[_Choice]) -> _Choice:
+        """Returns the choice with the least leave-one-out error of a head on the training images."""
+        return min(choices, key=lambda choice: self._fitted(choice)[1])
 
     def test(self, choice: _Choice) -> Fitted:
         """Fits a head and tests it."""
+        return Fitted(self._scores(choice), self._model(choice), self._fitted(choice)[0], list(choice.modules))
+
+    def _scores(self, choice: _Choice) -> dict[str, float]:
+        tested = ("test", tuple(sorted(self.bench.data.tables["test"].ids)))
+        return self.bench.memory.once((*self._sample(choice), tested), lambda: self._predict(choice))
+
+    @torch.no_grad()
+    def _predict(self, choice: _Choice) -> dict[str, float]:
+        task, head = self.bench.task, self._fitted(choice)[0]
+        scores = task.scores().to(self.bench.device)
+        for rows, features in self._rows(choice, "test"):
+            scores.update(task.predictions(head(features)), self._targets("test", rows))
+        return {name: float(value) for name, value in scores.compute().items() if value.numel() == 1}
+
+    def _fitted(self, choice: _Choice) -> tuple[nn.Module, float]:
+        """Returns a head and its leave-one-out error."""
+        return self.bench.memory.once(self._sample(choice), lambda: self._solve(choice))
+
+    def _sample(self, choice: _Choice) -> tuple[Any, ...]:
+        """Returns all that a head depends on: several methods ask for the same, and seeds where all labels are used."""
+        labelled = tuple(sorted(self.bench.data.tables["train"].ids))
+        return (self._about(choice), self.whole, self.bench.solver, labelled)
+
+    def _solve(self, choice: _Choice) -> tuple[nn.Module, float]:
         task, examples = self.bench.task, self._examples(choice)
         head: Any = task.create_head([(examples.vectors.shape[1],)]).to(self.bench.device)
-        head.solve(examples, task, self.bench.solver)
-        scores = task.scores().to(self.bench.device)
-        with torch.no_grad():
-            for rows, features in self._rows(choice, "test"):
-                scores.update(task.predictions(head(features)), self._targets("test", rows))
-        found = {name: float(value) for name, value in scores.compute().items() if value.numel() == 1}
-        return Fitted(found, self._model(choice), head, list(choice.modules))
+        return head, float(head.solve(examples, task, self.bench.solver).loss)
 
     def _examples(self, choice: _Choice) -> Examples:
         rows, features = zip(*self._rows(choice, "train"), strict=True)
@@ -104,22 +116,20 @@ class _Probe:
             yield parts[0][0], torch.cat([features for _, features in parts], dim=1)
 
     def _remembered(self, choice: _Choice, split: str) -> Iterator[tuple[list[int], Tensor]]:
+        bench = self.bench
+        make: Callable[[], nn.Module] = lambda: self._model(choice, self.readout)  # noqa: E731
+        for rows, features in bench.memory.rows(self._about(choice), make, bench.data, split, bench.device):
+            yield rows, features if self.whole else features[:, : self.width]
+
+    def _about(self, choice: _Choice) -> tuple[Any, ...]:
+        """Returns all that features of a choice depend on but for which images they are of."""
         bench, task = self.bench, self.bench.group.task
         images = (task.dataset, str(task.dataset_args), bench.study.data["downstream", task.name], task.background)
         modules = tuple((self.method.zoo, bench.hashes[self.method.zoo][name]) for name in choice.modules)
-        about = (*images, str(bench.data.preprocessing), choice.how, choice.strength, self.readout, modules)
-        make: Callable[[], nn.Module] = lambda: self._model(choice, self.readout)  # noqa: E731
-        for rows, features in bench.memory.rows(about, make, bench.data, split, bench.device):
-            yield rows, features if self.whole else features[:, : self.width]
+        return (*images, str(task.task), str(bench.data.preprocessing), choice.how, self.readout, modules)
 
     def _model(self, choice: _Choice, readout: str | None = None) -> Aggregate:
         backbone, zoo = self.bench.backbone, self.bench.zoo(self.method)
-        model = aggregate(
-            backbone,
-            [zoo.load(name, backbone) for name in choice.modules],
-            choice.how,
-            names=choice.modules,
-            readout=readout or self.bench.readout(self.method),
-        )
-        model.scale_to(choice.strength)
-        return model.eval()
+        modules = [zoo.load(name, backbone) for name in choice.modules]
+        readout = readout or self.bench.readout(self.method)
+        return aggregate(backbone, modules, choice.how, names=choice.modules, readout=readout).eval()

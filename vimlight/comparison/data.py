@@ -13,6 +13,8 @@ from vimlight.data import DownstreamDataModule, Source, Table
 __all__ = ["ComparisonData", "downstream_data"]
 
 BATCH_SIZE = 256
+# Up to this many training images, features of all are computed at once, for all shots and seeds.
+_FEW = 4096
 
 
 class ComparisonData(DownstreamDataModule):
@@ -27,8 +29,25 @@ class ComparisonData(DownstreamDataModule):
         """The data set; that of the last tasks stays open."""
         return cached_source(self.dataset, self.dataset_args).over(self.background)
 
+    _pool: Table
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """The tables, and of data sets with few training images `"pool"`: those from which every sample is drawn."""
+        tables = super().tables
+        return {**tables, "pool": self._pool} if len(self._pool) <= _FEW else tables
+
+    def together(self, split: str) -> str:
+        """Returns the table whose images go through a model together, those of a split among them.
+
+        Args:
+            split: The split.
+        """
+        return "pool" if split == "train" and "pool" in self.tables else split
+
     def choose(self, train: Table, val: Table | None) -> tuple[Table, Table]:
         """Draws the shots of each class, or takes all images; what stands for validation is never looked at."""
+        self._pool = train
         if self.shots is None and self.source.final is not None:
             return super().choose(train, val)
         drawn = train if self.shots is None else train.subset(self._draw(train, self.shots).train)

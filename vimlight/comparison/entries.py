@@ -111,6 +111,8 @@ class Plan:
         title: Title of the report.
         accelerator: As in Lightning's Trainer.
         precision: As in Lightning's Trainer; `"auto"` is bfloat16 where the hardware multiplies in it.
+        prefix_cache: Arguments of `PrefixCache`, to compute what comes before the first plug-in once for each image;
+            by default it lies in the results' folder.
     """
 
     backbones: Mapping[str, dict[str, Any]]
@@ -125,6 +127,7 @@ class Plan:
     title: str
     accelerator: str
     precision: str
+    prefix_cache: dict[str, Any] | None = None
 
     def shots_of(self, task: DownstreamTask) -> tuple[Shots, ...]:
         """Returns the numbers of shots of a task: its own, or the plan's."""

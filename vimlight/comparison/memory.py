@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from vimlight.data import ImageDataModule
+from vimlight.comparison.data import ComparisonData
 
 __all__ = ["FeatureMemory", "Rows"]
 
 Rows = Iterator[tuple[list[int], Tensor]]
 _CHUNK = 256
 _LIMIT = 2**30  # bytes
+_THINGS = 256
+T = TypeVar("T")
 
 
 class FeatureMemory:
@@ -31,9 +34,10 @@ class FeatureMemory:
     def __init__(self, mixed: bool) -> None:
         self.mixed = mixed
         self._kept: OrderedDict[Hashable, list[Tensor]] = OrderedDict()
+        self._made: OrderedDict[Hashable, Any] = OrderedDict()
 
     def rows(
-        self, key: Hashable, compute: Callable[[], Callable[[Tensor], Tensor]], data: ImageDataModule, split: str,
+        self, key: Hashable, compute: Callable[[], Callable[[Tensor], Tensor]], data: ComparisonData, split: str,
         device: torch.device,
     ) -> Rows:  # fmt: skip
         """Yields rows of a split with their features, in the order of the images' ids.
@@ -48,6 +52,21 @@ class FeatureMemory:
         Yields:
             Numbers of rows, and their features.
         """
+        together = data.together(split)
+        parts = self._parts(key, compute, data, together, device)
+        if together == split:
+            yield from parts
+            return
+        ids, wanted = data.tables[together].ids, {name: row for row, name in enumerate(data.tables[split].ids)}
+        for rows, features in parts:
+            found = [(wanted[ids[row]], place) for place, row in enumerate(rows) if ids[row] in wanted]
+            if found:
+                yield [row for row, _ in found], features[[place for _, place in found]]
+
+    def _parts(
+        self, key: Hashable, compute: Callable[[], Callable[[Tensor], Tensor]], data: ComparisonData, split: str,
+        device: torch.device,
+    ) -> Rows:  # fmt: skip
         ids = data.tables[split].ids
         order = sorted(range(len(ids)), key=ids.__getitem__)
         chunks = [order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK)]
@@ -67,6 +86,20 @@ class FeatureMemory:
             kept = [*kept, features.cpu()] if size <= _LIMIT else []
         if kept:
             self._keep(where, kept)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Returns what was made of features before, or makes it.
+
+        Args:
+            key: All that it depends on.
+            make: Makes it.
+        """
+        if key not in self._made:
+            self._made[key] = make()
+            if len(self._made) > _THINGS:
+                self._made.popitem(last=False)
+        self._made.move_to_end(key)
+        return cast(T, self._made[key])
 
     def _keep(self, where: Hashable, kept: list[Tensor]) -> None:
         self._kept[where] = kept

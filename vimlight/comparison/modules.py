@@ -67,6 +67,7 @@ def _train(study: Study, job: ModuleJob, pulse: Pulse) -> None:
         task=task.task,
         kind=data.kind,
         class_names=data.class_names,
+        prefix_cache=study.prefix_cache,
         optimizer=partial(AdamW, lr=task.lr or LR, weight_decay=task.weight_decay),
         card={"license": task.license, "text": "shuffled labels: a control" if job.zoo == SHUFFLED else ""},
     )

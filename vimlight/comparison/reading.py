@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from jsonargparse import get_loader
 
 from vimlight.comparison.catalogue import method_of
 from vimlight.comparison.checking import at, entry, listed, nothing_twice
@@ -18,6 +19,7 @@ from vimlight.data.sources import check_source
 from vimlight.data.transforms import AUGMENTATIONS
 from vimlight.errors import ConfigError, VimlightError, nearest, unknown_name
 from vimlight.plugins import PLUGINS
+from vimlight.prefix_cache import PrefixCache
 from vimlight.tasks import TASKS
 from vimlight.zoo import Zoo
 
@@ -44,6 +46,7 @@ class _Written:
     title: str = "Comparison of methods"
     accelerator: str = "auto"
     precision: str | int = "auto"
+    prefix_cache: dict[str, Any] | None = None
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -70,7 +73,7 @@ def _read(path: str | Path, build: Callable[[Any], T]) -> T:
         close = nearest(file.name, [other.name for other in file.parent.glob("*.y*ml")], 1)
         raise ConfigError(f"plan {str(file)!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else ""))
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = get_loader("yaml")(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file.name} is no valid YAML: {' '.join(str(error).split())}") from error
     try:
@@ -97,7 +100,10 @@ def plan_of(content: Any) -> Plan:
         title=written.title,
         accelerator=written.accelerator,
         precision=str(written.precision),
+        prefix_cache=written.prefix_cache,
     )
+    if plan.prefix_cache is not None:
+        _at("prefix_cache", PrefixCache.of, {"dir": "", **plan.prefix_cache})
     _check(plan)
     return plan
 
@@ -167,6 +173,9 @@ def _backbones(entries: list[Any]) -> dict[str, dict[str, Any]]:
 
 
 def _check(plan: Plan) -> None:
+    for method in plan.methods:
+        if method.shots is not None:
+            _shots(f"method {method.label!r}: shots", method.shots)
     for where, names in (
         ("midstream", [task.name for task in plan.midstream]),
         ("downstream", [task.name for task in plan.downstream]),

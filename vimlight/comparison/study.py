@@ -134,6 +134,17 @@ class Study:
         """What is known of modules that were trained or made."""
         return Store(self.folder / "modules")
 
+    @property
+    def prefix_cache(self) -> dict[str, Any] | None:
+        """Arguments of `PrefixCache`, where the plan asks for one."""
+        asked = self.plan.prefix_cache
+        return None if asked is None else {"dir": str(self.folder / "prefix"), **asked}
+
+    @property
+    def _arithmetic(self) -> dict[str, Any]:
+        kept = {name: value for name, value in (self.prefix_cache or {}).items() if name not in ("dir", "max_gb")}
+        return {"precision": self.plan.precision, "prefix_cache": None if self.prefix_cache is None else kept}
+
     def zoo(self, backbone: str, kind: str) -> Zoo:
         """Returns the zoo of a backbone: `"trained"`, `"random"` or `"shuffled"`."""
         name = re.sub(r"[^\w.-]+", "-", self.plan.backbones[backbone]["name"])
@@ -158,7 +169,7 @@ class Study:
             "data": self.data["midstream", job.task.name],
             "entry": {**entry, "plugin": self.plan.plugin_of(job.task)},
             "zoo": job.zoo,
-            "precision": self.plan.precision,
+            **self._arithmetic,
         })  # fmt: skip
 
     def hash_of(self, job: ModuleJob) -> str | None:
@@ -243,6 +254,7 @@ class Study:
             Fit(group, method, self._fit_key(group, method, zoos.get((group.backbone, method.zoo), {})))
             for group in groups
             for method in self.plan.methods
+            if method.shots is None or group.shots in method.shots
         ]
 
     def jobs(self, shard: tuple[int, int] = (1, 1)) -> list[Fit]:
@@ -289,7 +301,7 @@ class Study:
             "modules": used,
             "shots": group.shots,
             "seed": group.seed,
-            "precision": self.plan.precision,
+            **self._arithmetic,
         })  # fmt: skip
 
 

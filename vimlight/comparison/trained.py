@@ -19,7 +19,7 @@ __all__ = ["fit_trained"]
 
 
 def fit_trained(bench: Bench, method: Method) -> Fitted:
-    """Fits and tests a method; in hindsight, the bare backbone and each module by themselves.
+    """Fits and tests a method; in hindsight, the bare backbone, each module by itself and their mean.
 
     Args:
         bench: Where.
@@ -28,7 +28,9 @@ def fit_trained(bench: Bench, method: Method) -> Fitted:
     names = bench.names(method)
     if method.how != HINDSIGHT:
         return _fit(bench, method, method.how, names)
-    tested = [_fit(bench, method, "none", []), *(_fit(bench, method, "uniform", [name]) for name in names)]
+    together = [names] if len(names) > 1 else []
+    mixed = [_fit(bench, method, "uniform", chosen) for chosen in [*([name] for name in names), *together]]
+    tested = [_fit(bench, method, "none", []), *mixed]
     best = max if bench.task.mode == "max" else min
     return best(tested, key=lambda fitted: fitted.scores[bench.task.monitor])
 
@@ -40,8 +42,8 @@ def _fit(bench: Bench, method: Method, how: str, names: list[str]) -> Fitted:
     # Nothing takes steps where neither gates nor head do.
     epochs = (task.epochs or method.epochs) if model.trainable_parameters() else 1
     with quietly():
-        pulse = [PulseCallback(bench.pulse)]
-        quiet_trainer(plan, epochs, limit_val_batches=0, callbacks=pulse).fit(model, datamodule=bench.data)
+        limits: dict[str, Any] = {"max_steps": method.steps or -1, "limit_val_batches": 0}
+        quiet_trainer(plan, epochs, callbacks=[PulseCallback(bench.pulse)], **limits).fit(model, datamodule=bench.data)
         found = quiet_trainer(plan, 1).test(model, datamodule=bench.data, verbose=False)[0]
     scores = {name.removeprefix("test/"): float(value) for name, value in found.items()}
     return Fitted(scores, model.aggregator, model.head, names, gates=bool(names))
@@ -52,10 +54,11 @@ def _model(bench: Bench, method: Method, how: str, names: list[str]) -> Downstre
     extra = bench.study.plan.plugin if method.extra_module is True else method.extra_module or None
     options: dict[str, Any] = {
         "head": task.head,
-        "readout": method.readout or task.readout,
+        "readout": bench.readout(method),
         "task": task.task,
         "kind": bench.data.kind,
         "class_names": bench.data.class_names,
+        "prefix_cache": bench.study.prefix_cache,
         "optimizer": partial(AdamW, lr=task.lr or method.lr),
     }
     if how in TUNED:

@@ -10,40 +10,53 @@ from torch import nn
 
 from vimlight.backbone import Backbone
 from vimlight.errors import ConfigError
+from vimlight.plugins.base import choose_blocks
+from vimlight.prefix_cache import FrozenPart
 from vimlight.training.downstream import DownstreamModule
 
 __all__ = ["SETTINGS", "TunedAlone", "check_installed"]
 
 
-def lora_alone(model: nn.Module, *, rank: int = 8, alpha: float = 16.0) -> nn.Module:
-    """Puts LoRA of `peft` into every affine and convolutional layer of a model's blocks.
+def lora_alone(backbone: Backbone, *, rank: int = 8, alpha: float = 16.0, blocks: str = "all") -> int:
+    """Puts LoRA of `peft` into the affine and convolutional layers of a backbone.
 
     Args:
-        model: The model; it is changed.
+        backbone: The backbone; it is changed.
         rank: Rank of the factors.
         alpha: The update is scaled by `alpha / rank`.
+        blocks: `"all"` for all layers of the model, `"last:n"` or `"first:n"` for those of so many blocks.
+
+    Returns:
+        The first block that is changed.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
+    chosen = sorted(choose_blocks(blocks, len(backbone.blocks)))
+    within = tuple(f"{backbone.blocks[index].name}." for index in chosen) if blocks != "all" else ("",)
     layers = [
         name
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+        for name, layer in backbone.model.named_modules()
+        if name.startswith(within)
+        and (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1))
     ]
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=int(alpha), target_modules=layers, bias="none"), model)
-    return model
+    config = LoraConfig(r=rank, lora_alpha=int(alpha), target_modules=layers, bias="none")
+    inject_adapter_in_model(config, backbone.model)
+    return 0 if blocks == "all" else chosen[0]
 
 
-def full_tuning(model: nn.Module) -> nn.Module:
+def full_tuning(backbone: Backbone) -> int:
     """Lets all weights of a model be trained; statistics of normalisation layers stay as they are.
 
     Args:
-        model: The model.
+        backbone: The backbone.
+
+    Returns:
+        The first block that is changed, 0.
     """
-    return model
+    return 0
 
 
-SETTINGS: dict[str, Callable[..., nn.Module]] = {"lora_alone": lora_alone, "full_tuning": full_tuning}
+SETTINGS: dict[str, Callable[..., int]] = {"lora_alone": lora_alone, "full_tuning": full_tuning}
 
 
 def check_installed(how: str) -> None:
@@ -77,13 +90,18 @@ class TunedAlone(DownstreamModule):
 
     def build(self, names: Sequence[str]) -> None:
         """Copies the backbone, opens the copy for training and creates the head."""
-        model = SETTINGS[self._how](copy.deepcopy(self.backbone.model), **self._tuning)
-        learnt = [name for name, _ in model.named_parameters() if self._how == "full_tuning" or "lora_" in name]
-        self.backbone = Backbone(model, self.backbone.name, self.backbone.preprocessing)
-        parameters = dict(model.named_parameters())
-        for name in learnt:
-            parameters[name].requires_grad = True
+        given = self.backbone
+        self.backbone = Backbone(copy.deepcopy(given.model), given.name, given.preprocessing)
+        model, first = self.backbone.model, SETTINGS[self._how](self.backbone, **self._tuning)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = self._how == "full_tuning" or "lora_" in name
+        # Until that block, the copy does what the backbone does that was given.
+        self._frozen = FrozenPart(given, self.readout, tuned=first)
         super().build(names)
+
+    def frozen_part(self) -> FrozenPart:
+        """Returns the backbone that was given, up to the first block of the copy that is tuned."""
+        return self._frozen
 
     def trainable_modules(self) -> dict[str, nn.Module]:
         """Returns the copy of the backbone, of which LoRA leaves most frozen, and the head."""

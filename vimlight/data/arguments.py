@@ -84,9 +84,10 @@ def parse_arguments(words: list[str]) -> dict[str, Any]:
 
 def _from_yaml(text: str, word: str) -> Any:
     import yaml
+    from jsonargparse import get_loader
 
     try:
-        return yaml.safe_load(text)
+        return get_loader("yaml")(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--args {word!r} is no YAML: {' '.join(str(error).split())[:200]}") from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import get_loader
 
 from vimlight.errors import ConfigError
 from vimlight.trainable import read_checkpoint
@@ -66,7 +67,7 @@ def _config_file(checkpoint: Path, config: str | Path | None) -> Path:
 
 def _model_settings(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text())
+        content = get_loader("yaml")(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{str(file)!r} is no valid YAML") from error
     settings = content.get("model") if isinstance(content, dict) else None

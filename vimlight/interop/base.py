@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import yaml
+from jsonargparse import get_loader
 from torch import Tensor
 
 from vimlight.backbone import Backbone, build_backbone
@@ -141,7 +142,7 @@ def described(backbone: str) -> str | dict[str, Any]:
         ConfigError: If it is no YAML.
     """
     try:
-        asked = yaml.safe_load(backbone)
+        asked = get_loader("yaml")(backbone)
     except yaml.YAMLError as error:
         raise ConfigError(f"--backbone {backbone!r} is neither a name nor YAML of its arguments") from error
     return asked if isinstance(asked, dict) else backbone

@@ -266,7 +266,7 @@ def create_plugin(
         UnknownNameError: If the type or a setting does not exist.
         PluginError: If the backbone has no such place or no such block.
     """
-    depths = _choose_blocks(blocks, len(backbone.blocks))
+    depths = choose_blocks(blocks, len(backbone.blocks))
     # Layers outside the blocks (patch embedding, last norm) belong to a plug-in of the whole model alone.
     outside = {-1, len(backbone.blocks)} if blocks == "all" else set()
     sites = [site for site in choose_sites(kind, backbone, places) if site.depth in depths | outside]
@@ -368,7 +368,16 @@ class FixedGates(nn.Module):
         return output
 
 
-def _choose_blocks(blocks: Blocks, count: int) -> set[int]:
+def choose_blocks(blocks: Blocks, count: int) -> set[int]:
+    """Returns the indices of blocks.
+
+    Args:
+        blocks: `"all"`, `"last:n"` or `"first:n"`, or the indices.
+        count: How many blocks there are.
+
+    Raises:
+        PluginError: If there are no such blocks.
+    """
     if blocks == "all":
         return set(range(count))
     if isinstance(blocks, str):

@@ -37,18 +37,20 @@ class FrozenPart:
         readout: What is read out.
         plugins: All that is attached to it, trained, gated or fixed: the blocks before the first of them are frozen.
         streams: Names of whole passes that depend on nothing that is learned; see `KeptImages.recall`.
+        tuned: The first block whose own weights are learned, where some are.
     """
 
     backbone: Backbone
     readout: str
     plugins: Sequence[Plugin] = ()
     streams: Sequence[str] = ()
+    tuned: int | None = None
 
     @cached_property
     def depth(self) -> int:
-        """How many blocks, from the first on, nothing is attached to; all of them where nothing is attached."""
+        """How many blocks, from the first on, nothing is attached to or learned of."""
         depths = [depth_of(site, self.backbone) for plugin in self.plugins for site in plugin.sites]
-        return min(depths, default=len(self.backbone.blocks))
+        return min([*depths, len(self.backbone.blocks) if self.tuned is None else self.tuned])
 
 
 class _Model(Protocol):
@@ -354,4 +356,3 @@ def _refusal(part: FrozenPart, size: tuple[int, int]) -> str | None:
         except BackboneError as error:
             return str(error)
     return None
-

@@ -35,9 +35,6 @@ __all__ = ["DownstreamModule"]
 T = TypeVar("T")
 _STARTS = ("ranking", "equal")
 _BESIDE = {"names", "readout", "extra_module"}
-# Sharpness of the gates made from a ranking: 0 is equal shares, the last nearly all for the best module. Sharper still,
-# and the softmax would be flat: training could not move it.
-_SHARPNESS = (0.0, 1.0, 2.0, 4.0)
 _IMAGES_TO_START = 64
 # From the middle outwards, so that leaving one out decides where validation images do not.
 _FACTORS = tuple(10 ** (sign * k / 2) for k in range(5) for sign in (1, -1))[1:]
@@ -190,7 +187,7 @@ class DownstreamModule(SupervisedModule):
             with self.trainer.precision_plugin.forward_context():
                 self.ranking = self._rank()
                 # Aggregators without anything to start keep the base class's method.
-                if len(self.module_names) > 1 and type(self.aggregator).start_from is not Aggregate.start_from:
+                if type(self.aggregator).start_from is not Aggregate.start_from:
                     self._start_gates(self.ranking)
         self.fit_head()
         self.aggregator.train()
@@ -337,9 +334,9 @@ class DownstreamModule(SupervisedModule):
 
     def _start_gates(self, ranking: Ranking) -> None:
         errors = torch.tensor(list(ranking.modules.values()), dtype=torch.float64)
-        merit = (errors.mean() - errors) / errors.std().clamp_min(1e-12)
-        scores = [(merit * sharpness).float().to(self.device) for sharpness in _SHARPNESS]
-        self._start_best(self.aggregator.start_from, scores)
+        spread = errors.std() if len(errors) > 1 else errors.new_ones(())
+        merit = (errors.mean() - errors) / spread.clamp_min(1e-12)
+        self._start_best(self.aggregator.start_from, self.aggregator.starts(merit.float().to(self.device)))
         self._start_best(self.aggregator.scale_to, self.aggregator.strengths)
 
     def _start_best(self, start: Callable[[T], None], candidates: Sequence[T]) -> None:

@@ -106,7 +106,9 @@ class MidstreamModule(SupervisedModule):
             return
         self.eval()
         limit = _IMAGES_FOR_STATISTICS[self.task.reads]
-        found = collect_features(self.features, batches("train", self.device, limit), limit)
+        # In the precision in which the module will be trained: what a prefix cache keeps is of that type.
+        with self.trainer.precision_plugin.forward_context():
+            found = collect_features(self.features, batches("train", self.device, limit), limit)
         self.train()
         start(*found)
 
