@@ -280,3 +280,29 @@ def test_a_module_appended_with_no_weight_changes_nothing(backbone, images, thre
         grown.gating.strength.copy_(model.gating.strength)
         assert torch.equal(grown.gates[:, :2], model.gates)
         assert_near(grown(images), model(images))
+
+
+@torch.no_grad()
+def test_select_starts_from_nothing_the_best_module_or_all(backbone, images, three):
+    model = aggregate(backbone, three, "select").eval()
+    nothing, best, everything = model.starts(torch.tensor([0.2, 1.0, -1.0]))
+    model.start_from(nothing)
+    assert torch.equal(model(images), backbone(images))
+    assert model.mixtures() == []
+    model.start_from(best)
+    with attach(backbone, three[1]):
+        expected = backbone(images)
+    assert_near(model(images), expected)
+    assert {len(mixture.units) for mixture in model.mixtures()} == {1}
+    # What was left out comes back.
+    model.start_from(everything)
+    assert_near(model(images), aggregate(backbone, three, "uniform").eval()(images))
+
+
+@torch.no_grad()
+def test_what_was_selected_is_saved_with_what_is_learned(backbone, images, three):
+    model, fresh = (aggregate(backbone, three, "select").eval() for _ in range(2))
+    model.start_from(torch.tensor([-torch.inf, 0.0, -torch.inf]))
+    fresh.gating.load_state_dict(model.gating.state_dict())
+    assert torch.equal(fresh(images), model(images))
+    assert torch.equal(fresh.gates, model.gates)

@@ -8,6 +8,7 @@ import pytest
 from tiny_plans import content, manifest, write
 
 from vimlight import cli
+from vimlight.comparison.bench import Bench
 from vimlight.comparison.catalogue import list_methods
 from vimlight.comparison.reading import read_plan
 from vimlight.errors import ConfigError
@@ -169,3 +170,53 @@ def test_a_dry_run_downloads_nothing(tmp_path, capsys, monkeypatch):
     far = {"name": "far", "dataset": "torchvision", "dataset_args": {"name": "SVHN", "root": "data", "download": True}}
     cli.main(["compare", write(tmp_path, downstream=[far]), "--out", str(tmp_path / "out"), "--dry-run"])
     assert "far, 2 shots, seed 0, on test_vit: 0 of 3 done" in capsys.readouterr().out
+
+
+EVERY_WAY = ["none", "last_feature", "uniform", "best_single", "select", "k_streams", "hindsight", "fresh_module"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_kept_prefixes_change_no_result(tmp_path):
+    pytest.importorskip("peft")
+    plugin = {"kind": "convpass", "hidden": 2, "blocks": "last:1"}
+    methods = [*EVERY_WAY, "module_alone", {"lora_alone": {"blocks": "last:1"}}]
+    common = {"plugin": plugin, "methods": methods, "seeds": 0}
+    cli.main(["compare", write(tmp_path, **common), "--out", str(tmp_path / "without")])
+    cli.main(["compare", write(tmp_path, **common, prefix_cache={"dtype": "float32"}), "--out", str(tmp_path / "with")])
+    assert results(tmp_path / "with") == results(tmp_path / "without")
+    assert any((tmp_path / "with" / "prefix").iterdir())
+    assert not (tmp_path / "without" / "prefix").exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_kept_prefixes_in_bfloat16(tmp_path):
+    plugin = {"kind": "convpass", "hidden": 2, "blocks": "last:1"}
+    plan = write(tmp_path, plugin=plugin, prefix_cache={}, precision="bf16-mixed", methods=["none", "ens_moe"], seeds=0)
+    cli.main(["compare", plan, "--out", str(tmp_path / "out")])
+    assert len(results(tmp_path / "out")) == 2
+
+
+@pytest.mark.usefixtures("in_process")
+def test_selecting_on_remembered_features_is_what_the_downstream_model_does(tmp_path, monkeypatch):
+    manifest(tmp_path / "more", seed=3)
+    midstream = [
+        *content(tmp_path)["midstream"],
+        {"name": "more", "dataset": "manifest", "dataset_args": {"path": str(tmp_path / "more" / "list.csv")}},
+    ]
+    plan = write(tmp_path, midstream=midstream, methods=["none", "select", "best_single"], shots=[2, 3])
+    cli.main(["compare", plan, "--out", str(tmp_path / "remembered")])
+    monkeypatch.setattr(Bench, "is_closed", lambda self, method: False)
+    cli.main(["compare", plan, "--out", str(tmp_path / "trained")])
+    assert results(tmp_path / "trained") == pytest.approx(results(tmp_path / "remembered"))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_methods_may_stand_with_some_shots_alone(tmp_path, capsys):
+    plan = write(tmp_path, methods=["none", {"uniform": {"shots": [3]}}], shots=[2, 3])
+    cli.main(["compare", plan, "--out", str(tmp_path / "out"), "--dry-run"])
+    assert "0 of 6 results are done" in capsys.readouterr().out
+    cli.main(["compare", plan, "--out", str(tmp_path / "out")])
+    assert {(method, shots) for _, _, method, shots, _ in results(tmp_path / "out")} == {
+        ("none", 2), ("none", 3), ("uniform", 3),
+    }  # fmt: skip
+    assert "still to come" not in capsys.readouterr().out

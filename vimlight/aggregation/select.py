@@ -29,15 +29,19 @@ class Select(StaticGates):
         **common: See `Aggregate`.
     """
 
+    everywhere: Tensor
+
     def __init__(self, backbone: Backbone, modules: Sequence[Plugin], **common: Any) -> None:
         super().__init__(backbone, modules, **common)
-        self._everywhere, self._joined = self.present.clone(), [True] * len(modules)
+        self.register_buffer("everywhere", self.present.clone(), persistent=False)
+        self._joined = [True] * len(modules)
         # In the gating, so that the choice is saved with what is learned.
         self.gating.register_buffer("shares", torch.full((len(modules),), 1 / len(modules)))
 
     @property
     def gates(self) -> Tensor:
         """The shares `(places, K)`; those of modules without a unit at a place fall to the others there."""
+        self._join_chosen()
         here = self.present * self.gating.get_buffer("shares")
         total = here.sum(dim=1, keepdim=True)
         return torch.where(total > 0, here / total.clamp_min(1e-12), here)
@@ -64,9 +68,12 @@ class Select(StaticGates):
 
     def grouped(self) -> list[tuple[Group, WideUnit]]:
         """Returns the groups with their fused units, of modules that have a share."""
+        self._join_chosen()
+        return super().grouped()
+
+    def _join_chosen(self) -> None:
         chosen = (self.gating.get_buffer("shares") > 0).tolist()
         if chosen != self._joined:
             self._joined = chosen
-            self.present.copy_(self._everywhere.to(self.present.device) & self.present.new_tensor(chosen))
+            self.present.copy_(self.everywhere & self.present.new_tensor(chosen))
             self.join()
-        return super().grouped()

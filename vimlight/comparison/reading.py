@@ -103,7 +103,7 @@ def plan_of(content: Any) -> Plan:
         prefix_cache=written.prefix_cache,
     )
     if plan.prefix_cache is not None:
-        _at("prefix_cache", PrefixCache.of, {"dir": "", **plan.prefix_cache})
+        at("prefix_cache", PrefixCache.of, {"dir": "", **plan.prefix_cache})
     _check(plan)
     return plan
 

@@ -253,8 +253,7 @@ class Study:
         return [
             Fit(group, method, self._fit_key(group, method, zoos.get((group.backbone, method.zoo), {})))
             for group in groups
-            for method in self.plan.methods
-            if method.shots is None or group.shots in method.shots
+            for method in self.plan.methods_with(group.shots)
         ]
 
     def jobs(self, shard: tuple[int, int] = (1, 1)) -> list[Fit]:
