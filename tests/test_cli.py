@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -35,14 +36,23 @@ TRAINER = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory):
     """A directory with the configs `midstream.yaml` and `downstream.yaml` and a zoo of two modules."""
+    folder = tmp_path_factory.mktemp("furnished")
+    pl.seed_everything(0, verbose=False)
+    fill(folder / "zoo", create_backbone(**BACKBONE), {"one": 0.1, "two": 0.3})
+    for name, model, data in (("midstream", MODULE, SCENES), ("downstream", AGGREGATE, DIGITS)):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "trainer": TRAINER}))
+    return folder
+
+
+@pytest.fixture
+def workplace(furnished, tmp_path, monkeypatch):
+    """A copy of that directory, where the test runs, with the random state that its backbone was drawn from."""
+    shutil.copytree(furnished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     pl.seed_everything(0, verbose=False)
-    fill("zoo", create_backbone(**BACKBONE), {"one": 0.1, "two": 0.3})
-    for name, model, data in (("midstream", MODULE, SCENES), ("downstream", AGGREGATE, DIGITS)):
-        Path(f"{name}.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "trainer": TRAINER}))
     return tmp_path
 
 

@@ -51,6 +51,24 @@ def trained(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def deployed(vit, tmp_path_factory):
-    """A deployed sum of two modules, for tests that only read it."""
-    return deploy(train(tmp_path_factory.mktemp("deployed"), vit))
+def model(vit, tmp_path_factory):
+    """A sum of two modules, for tests that only read it."""
+    return train(tmp_path_factory.mktemp("model"), vit)
+
+
+@pytest.fixture(scope="session")
+def deployed(model):
+    """What is deployed of that, for tests that only read it."""
+    return deploy(model)
+
+
+@pytest.fixture(scope="session")
+def routed(vit, tmp_path_factory):
+    """A deployed router, whose gates depend on the image, for tests that only read it."""
+    return deploy(train(tmp_path_factory.mktemp("routed"), vit, ["convpass", "lora"], "router"))
+
+
+@pytest.fixture(scope="session")
+def linear(vit, tmp_path_factory):
+    """A deployed sum of two linear modules, which fold into the backbone, for tests that only read it."""
+    return deploy(train(tmp_path_factory.mktemp("linear"), vit, ["lora", "lora"]))

@@ -61,11 +61,9 @@ def test_an_onnx_file_with_its_card(vit, trained, tmp_path):
 
 
 @torch.no_grad()
-def test_a_program_with_its_card(vit, trained, tmp_path):
-    model = trained(vit, ["adaptformer", "convpass"], "router")
-    deployed = deploy(model)
+def test_a_program_with_its_card(deployed, model, tmp_path):
     file = tmp_path / "model.pt2"
-    assert deployed.save(file) < 1e-6
+    assert deployed.save(file) < 1e-4
     extra = {CARD: ""}
     program = torch.export.load(file, extra_files=extra)
     assert json.loads(extra[CARD]) == deployed.card
@@ -74,8 +72,12 @@ def test_a_program_with_its_card(vit, trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "how"), [*(("lora", how) for how in FIXED), ("ssf", "ens_moe"), ("repadapter", "ens_moe")]
-)
+    ("kind", "how"),
+    [
+        ("lora", "ens_moe"), ("ssf", "ens_moe"), ("repadapter", "ens_moe"),
+        *(pytest.param("lora", how, marks=pytest.mark.slow) for how in FIXED[1:]),
+    ],
+)  # fmt: skip
 @torch.no_grad()
 def test_timm_loads_the_weights_of_what_folds(vit, trained, tmp_path, kind, how):
     model = trained(vit, [kind, kind], how)
@@ -98,31 +100,27 @@ def test_timm_loads_the_weights_of_a_convolutional_model(cnn, trained, tmp_path)
     close(plain.eval()(images), model(images))
 
 
-REFUSED = {
-    "non-linear": (["convpass"], "ens_moe", {}, "the Convpass modules at 'blocks.0.attn' do not fold into the weights"),
-    "router": (["lora"], "router", {}, "'router' is no fixed sum in one pass"),
-    "streams": (["lora"], "k_streams", {}, "'k_streams' is no fixed sum in one pass"),
-    "readout": (["lora"], "ens_moe", {"readout": "layers"}, "reads the last feature, this head reads 'layers'"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_a_timm_model_cannot_hold_is_refused(vit, trained, tmp_path, case):
-    kinds, how, options, message = REFUSED[case]
-    deployed = deploy(trained(vit, kinds, how, **options))
-    with pytest.raises(ExportError, match=message):
-        deployed.save(tmp_path / "model.safetensors")
+def test_what_a_timm_model_cannot_hold_is_refused(vit, deployed, routed, trained, tmp_path):
+    refused = {
+        "the Convpass modules at 'blocks.0.attn' do not fold into the weights": deployed,
+        "'router' is no fixed sum in one pass": routed,
+        "'k_streams' is no fixed sum in one pass": deploy(trained(vit, ["lora"], "k_streams")),
+        "reads the last feature, this head reads 'layers'": deploy(trained(vit, ["lora"], readout="layers")),
+    }
+    for message, model in refused.items():
+        with pytest.raises(ExportError, match=message):
+            model.save(tmp_path / "model.safetensors")
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_other_refusals_of_timm(vit, cnn, trained, tmp_path):
+def test_other_refusals_of_timm(vit, cnn, linear, trained, tmp_path):
     file = tmp_path / "model.safetensors"
     with pytest.raises(ExportError, match="a timm model returns logits, not predictions"):
         deploy(trained(vit, ["lora"]), "predictions").save(file)
     with pytest.raises(ExportError, match=r"a bias at 'blocks.\d.0.conv\w*.bias', which 'test_effic.* has none"):
         deploy(trained(cnn, ["repadapter"])).save(file)
     with pytest.raises(ExportError, match="an opset is ONNX's"):
-        deploy(trained(vit, ["lora"])).save(file, opset=18)
+        linear.save(file, opset=18)
 
 
 def test_formats_and_suffixes(deployed, tmp_path):
@@ -143,19 +141,19 @@ def test_an_opset_that_cannot_be_had(deployed, tmp_path):
     assert not list(tmp_path.glob("model.*"))
 
 
-def test_a_file_is_replaced_only_if_asked(deployed, tmp_path):
-    file = tmp_path / "model.pt2"
+def test_a_file_is_replaced_only_if_asked(linear, tmp_path):
+    file = tmp_path / "model.safetensors"
     file.write_bytes(b"kept")
     with pytest.raises(ConfigError, match="exists; choose another path"):
-        deployed.save(file)
+        linear.save(file)
     assert file.read_bytes() == b"kept"
-    deployed.save(file, overwrite=True)
-    assert torch.export.load(file) is not None
+    linear.save(file, overwrite=True)
+    with safe_open(file, "pt") as content:
+        assert content.keys()
 
 
-def test_a_file_that_answers_otherwise_does_not_appear(deployed, vit, trained, tmp_path, monkeypatch):
-    other = deploy(trained(vit, aggregator="uniform"))
-    monkeypatch.setattr(deployed, "program", other.program)
+def test_a_file_that_answers_otherwise_does_not_appear(deployed, routed, tmp_path, monkeypatch):
+    monkeypatch.setattr(deployed, "program", routed.program)
     with pytest.raises(ExportError, match=r"the answers of the torch\.export program differ"):
         deployed.save(tmp_path / "model.pt2")
     assert not (tmp_path / "model.pt2").exists()

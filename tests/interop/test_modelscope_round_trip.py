@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -88,9 +89,18 @@ def read(path):
     return torch.load(path, weights_only=True)
 
 
+@pytest.fixture(scope="module")
+def imported_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("imported")
+    imported(release(), folder)
+    return folder
+
+
 @pytest.fixture
-def zoo(tmp_path):
-    return imported(release(), tmp_path)
+def zoo(imported_once, tmp_path):
+    """A copy of an imported zoo, which the test may change, beside the file that it came from."""
+    shutil.copytree(imported_once, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "zoo"
 
 
 @pytest.mark.parametrize("name", CONTENTS)
@@ -222,7 +232,7 @@ def test_modules_are_chosen(tmp_path, zoo):
     assert not (tmp_path / "fewer.pt").exists()
 
 
-@pytest.mark.parametrize("readout", ["last", "layers"])
+@pytest.mark.parametrize("readout", ["last", pytest.param("layers", marks=pytest.mark.slow)])
 def test_the_zoo_is_trained_on_from_the_command_line(tmp_path, zoo, monkeypatch, readout):
     monkeypatch.chdir(tmp_path)
     config = Path(__file__).parents[2] / "configs" / "downstream" / "digits.yaml"
@@ -245,8 +255,18 @@ def clip_zoo(folder, **arguments):
     return backbone
 
 
-@pytest.mark.parametrize("arguments", [{}, {"num_classes": 10}])
-@pytest.mark.parametrize("settings", [{}, {"top_k": 1}, {"tie": "layers"}])
+PROJECTED = {"num_classes": 10}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        ({}, {}), ({}, {"tie": "layers"}), (PROJECTED, {"top_k": 1}),
+        *(pytest.param(*both, marks=pytest.mark.slow) for both in (
+            (PROJECTED, {}), (PROJECTED, {"tie": "layers"}), ({}, {"top_k": 1}),
+        )),
+    ],
+)  # fmt: skip
 @torch.no_grad()
 def test_a_zoo_that_was_never_imported(tmp_path, arguments, settings):
     backbone = clip_zoo(tmp_path / "zoo", **arguments)

@@ -67,7 +67,7 @@ def test_every_aggregator_learns_beside_a_closed_form_head(tmp_path, backbone, d
         optimizer=partial(AdamW, lr=0.05),
     )  # fmt: skip
     start = {name: value.detach().clone() for name, value in model.named_parameters()}
-    trainer(tmp_path, epochs=3, limit_val_batches=0).fit(model, datamodule=data)
+    trainer(tmp_path, epochs=2, limit_val_batches=0).fit(model, datamodule=data)
     moved = {name for name, value in model.named_parameters() if not torch.equal(value, start[name])}
     declared = {f"{part}.{name}" for part, m in model.trainable_modules().items() for name, _ in m.named_parameters()}
     assert moved == declared
@@ -160,7 +160,13 @@ def test_the_zoo_starts_as_strong_as_leaves_the_least_error(tmp_path, backbone, 
     assert float(found) == pytest.approx(min(errors, key=errors.get), abs=1e-6)
 
 
-@EVERY
+# The others are sums in one pass like the first of these.
+WORTH = ("ens_moe", "router", "best_single", "k_streams", "none")
+
+
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=() if how in WORTH else pytest.mark.slow) for how in list_aggregators()]
+)
 def test_after_fit_a_line_says_what_the_zoo_is_worth(tmp_path, backbone, data, own_zoo, caplog, how):
     with caplog.at_level("INFO", logger="lightning.pytorch"):
         model, fit = fitted(tmp_path, backbone, data, own_zoo.path, epochs=1, aggregator=how)
@@ -205,9 +211,9 @@ def test_training_lowers_the_left_out_error(tmp_path, backbone, data, zoo):
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, backbone, data, zoo, options):
     options = {"optimizer": partial(SGD, lr=0.01, momentum=0.9), **options}
     whole = downstream(backbone, data, zoo, **options)
-    keeping_checkpoints(tmp_path, epochs=3).fit(whole, datamodule=data)
+    keeping_checkpoints(tmp_path, epochs=2).fit(whole, datamodule=data)
     resumed = downstream(backbone, data, zoo, **options)
-    trainer(tmp_path, epochs=3).fit(resumed, datamodule=data, ckpt_path=tmp_path / "epoch=0.ckpt")
+    trainer(tmp_path, epochs=2).fit(resumed, datamodule=data, ckpt_path=tmp_path / "epoch=0.ckpt")
     first, second = learned(whole), learned(resumed)
     assert first.keys() == second.keys()
     for name in first:
@@ -290,7 +296,7 @@ def test_named_modules_alone_are_loaded(tmp_path, backbone, data, own_zoo):
     [("ens_moe", "ridge"), ("ens_moe", "linear"), pytest.param("logit_ensemble", "ridge", marks=pytest.mark.slow)],
 )
 def test_several_labels_an_image(tmp_path, backbone, zoo, how, head):
-    data = scenes("attributes", train=200, stage=DownstreamDataModule, batch_size=64)
+    data = scenes("attributes", train=80, stage=DownstreamDataModule, batch_size=64)
     model, fit = fitted(tmp_path, backbone, data, zoo, aggregator=how, head=head, optimizer=partial(SGD, lr=1e-3))
     outcome = results(fit, model, data)
     assert 0 < outcome["test/average_precision"] <= 1
