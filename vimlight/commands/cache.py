@@ -72,11 +72,11 @@ def _out_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _import_options(sub: argparse.ArgumentParser) -> None:
-    kinds = ".npy, .npz, .safetensors, .csv or .parquet; FILE:KEY for one of several arrays"
+    kinds = ".npy, .npz, .safetensors, .pt, .csv or .parquet; FILE:KEY for one of several arrays"
     sub.add_argument("--features", metavar="FILE", help=f"image features, (N, E) or (N, views, E): {kinds}")
     sub.add_argument("--head", metavar="FILE", help="text features of the classes, (M, E), with --features")
     sub.add_argument("--logits", metavar="FILE", help="bare logits instead, (N, M) or (N, views, M)")
-    sub.add_argument("--classes", metavar="FILE", help="task classes, one a line (default: the header of --logits)")
+    sub.add_argument("--classes", metavar="FILE", help="task classes, one a line (default: those in the file)")
     sub.add_argument("--aux", metavar="FILE", help="auxiliary classes, one a line; their columns come last")
     sub.add_argument("--labels", metavar="FILE", help="class indices or names of the images")
     sub.add_argument("--ids", metavar="FILE", help="names of the images, one a line (default: column id, or numbers)")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import timm
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from vimlight.errors import CheckpointError, VimlightError, nearest
 from vimlight.files.torchscript import is_archive, read_archive
 
-__all__ = ["WeightFile", "first_line", "read_weights"]
+__all__ = ["WeightFile", "first_line", "read_plain", "read_weights"]
 
 # What OpenAI's first models keep beside their weights; nobody else's do.
 _OPENAI = {"input_resolution", "context_length", "vocab_size"}
@@ -57,11 +61,36 @@ def read_weights(path: Path, what: str = "checkpoint", error: type[VimlightError
     Raises:
         VimlightError: `error`, if the file is missing, unsafe or damaged.
     """
+    with _explained(path, what, error):
+        found = _read(path)
+    if not (found.is_clip and found.tensors.keys() >= _OPENAI):
+        return found
+    return replace(found, openai=True, tensors={k: v for k, v in found.tensors.items() if k not in _OPENAI})
+
+
+def read_plain(path: Path, what: str = "checkpoint", error: type[VimlightError] = CheckpointError) -> Any:
+    """Reads what `torch.save` wrote: tensors and plain values, in whichever dictionaries and lists.
+
+    Args:
+        path: The file.
+        what: What messages call it.
+        error: What to raise.
+
+    Raises:
+        VimlightError: `error`, if the file is missing, unsafe or damaged.
+    """
+    with _explained(path, what, error):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def _explained(path: Path, what: str, error: type[VimlightError]) -> Iterator[None]:
+    """Says of a file that is missing, or that a library does not read, what is wrong with it."""
     if not path.is_file():
         close = nearest(path.name, (file.name for file in path.parent.glob("*"))) if path.parent.is_dir() else []
         raise error(f"{what} {str(path)!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else ""))
     try:
-        found = _read(path)
+        yield
     except _FAULTS as cause:
         # Both libraries name the global that a pickle would call; other words mean that the file is damaged.
         if "unsupported global" in str(cause).lower():
@@ -70,9 +99,6 @@ def read_weights(path: Path, what: str = "checkpoint", error: type[VimlightError
                 "save its state_dict as .safetensors"
             ) from cause
         raise error(f"{path.name} is damaged or no weight file: {first_line(cause)}") from cause
-    if not (found.is_clip and found.tensors.keys() >= _OPENAI):
-        return found
-    return replace(found, openai=True, tensors={k: v for k, v in found.tensors.items() if k not in _OPENAI})
 
 
 def first_line(error: Exception) -> str:

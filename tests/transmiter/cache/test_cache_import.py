@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tiny_caches import AUX, CLASSES
 
 from vimlight.errors import ConfigError, DataError, VimlightError
 from vimlight.transmiter.cache.imports import ImportFiles, import_cache
-from vimlight.transmiter.cache.tables import read_array
+from vimlight.transmiter.cache.tables import SUFFIXES, read_array
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.standard_normal((6, 5)).astype(np.float32)
@@ -41,6 +42,8 @@ def write(name, array, header=None, extra=None):
         np.savez(name, it=array)
     elif name.endswith(".safetensors"):
         save_file({"it": np.ascontiguousarray(array)}, name)
+    elif name.endswith((".pt", ".pth")):
+        torch.save(torch.from_numpy(array), name)
     elif name.endswith(".csv"):
         with Path(name).open("w", newline="") as file:
             writer = csv.writer(file)
@@ -60,7 +63,7 @@ def imported(name="cache", **files):
     return import_cache(name, ImportFiles(**{**FILES, **files}), split="train", **options)
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_logits_from_any_file(folder, suffix):
     cache = imported(logits=write(f"z{suffix}", LOGITS, NAMES if suffix == ".parquet" else None))
     torch.testing.assert_close(cache.logits(), torch.from_numpy(LOGITS))
@@ -69,7 +72,7 @@ def test_logits_from_any_file(folder, suffix):
     assert cache.model == "imported"
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_features_from_any_file(folder, suffix):
     cache = imported(
         features=write(f"f{suffix}", FEATURES), head=write(f"h{suffix}", HEAD), scale=30.0, bias=-2.0, model="api",
@@ -117,6 +120,74 @@ def test_views(folder):
     cache = imported(logits=write("z.npy", np.stack([LOGITS, LOGITS + 1], axis=1)))
     assert cache.num_views == 2
     torch.testing.assert_close(cache.logits(view=1), torch.from_numpy(LOGITS + 1))
+
+
+def released(**changes):
+    """What the released TransMiter keeps of a split: features in views, tuned logits, labels, names and halves."""
+    return {
+        "labels": torch.from_numpy(LABELS), "label_names": dict(enumerate(CLASSES)), "base": [0, 2], "novel": [1],
+        "ViT-B/16_features": torch.from_numpy(np.stack([FEATURES, FEATURES + 1], axis=1)),
+        "ViT-B/16_ft_logits": torch.from_numpy(LOGITS[:, :3]), **changes,
+    }  # fmt: skip
+
+
+ALONE = {"classes": None, "aux": None}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_released_tools_own_caches(folder, nested):
+    content = released(labels=LABELS.tolist()) if nested else released()
+    torch.save({"train": content} if nested else content, "train_features.pt")
+    place = "train_features.pt:" + "train/" * nested
+    tuned = imported(logits=f"{place}ViT-B/16_ft_logits", **ALONE)
+    features = imported("features", features=f"{place}ViT-B/16_features", head=write("h.npy", HEAD), classes=None)
+    torch.testing.assert_close(tuned.logits(), torch.from_numpy(LOGITS[:, :3]))
+    assert (features.num_views, features.width, features.aux_names) == (2, 8, AUX)
+    for cache in (tuned, features):
+        assert cache.class_names == CLASSES
+        assert cache.labels.tolist() == LABELS.tolist()
+        assert cache.partitions == {"base": [0, 2], "novel": [1]}
+    own = imported("own", logits=f"{place}ViT-B/16_ft_logits", partitions={"base": "0"}, **ALONE)
+    assert own.partitions == {"base": [0]}
+
+
+def test_classes_of_another_order_take_columns_labels_and_halves_along(folder):
+    torch.save(released(), "z.pt")
+    (folder / "other.txt").write_text("fish\ncat\ndog\n")
+    cache = imported(logits="z.pt:ViT-B/16_ft_logits", classes="other.txt", aux=None)
+    order = [CLASSES.index(name) for name in ("fish", "cat", "dog")]
+    torch.testing.assert_close(cache.logits(), torch.from_numpy(LOGITS[:, order]))
+    assert [cache.class_names[label] for label in cache.labels] == [CLASSES[label] for label in LABELS]
+    assert {name: {cache.class_names[k] for k in some} for name, some in cache.partitions.items()} == {
+        "base": {"cat", "fish"}, "novel": {"dog"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "error", "message"),
+    [
+        (released(), "", ConfigError, "z.pt holds 2 arrays; choose with z.pt:KEY, one of: ViT-B/16_features, ViT-B/16"),
+        (released(), ":b16", ConfigError, "z.pt has no array 'b16'; choose with z.pt:KEY, one of: ViT-B/16_features"),
+        ({"names": ["a"]}, "", ConfigError, "z.pt holds 0 arrays; choose with z.pt:KEY, one of: none"),
+        (
+            released(label_names={0: "cat", 2: "fish"}), ":ViT-B/16_ft_logits", DataError,
+            "z.pt: label_names has no name for class 1, of 2",
+        ),
+        ({"it": Path("x"), "z": torch.zeros(2, 3)}, ":z", DataError, "z.pt holds more than plain tensors and is not"),
+        (b"nothing of the kind", "", DataError, "z.pt is damaged or no weight file"),
+    ],
+)  # fmt: skip
+def test_torch_files_that_are_no_arrays_are_named(folder, content, key, error, message):
+    Path("z.pt").write_bytes(content) if isinstance(content, bytes) else torch.save(content, "z.pt")
+    with pytest.raises(error, match=re.escape(message)):
+        imported(logits=f"z.pt{key}", **ALONE)
+
+
+def test_labels_of_a_torch_file_that_name_no_class(folder):
+    torch.save(released(labels=[0, 1, 2, 3, 1, 0]), "z.pt")
+    (folder / "other.txt").write_text("fish\ncat\ndog\n")
+    with pytest.raises(DataError, match="row 3: 3 is none of its 3 classes"):
+        imported(logits="z.pt:ViT-B/16_ft_logits", classes="other.txt", aux=None)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +346,7 @@ def test_parquet_cells_that_are_no_numbers(folder):
     ("files", "message"),
     [
         ({"logits": "z.npi"}, r"file 'z.npi' does not exist; did you mean 'z.npy'\?"),
-        ({"logits": "names.txt"}, "'names.txt' is no file of numbers; expected .npy, .npz, .safetensors, .csv, .parqu"),
+        ({"logits": "names.txt"}, "'names.txt' is no file of numbers; expected .npy, .npz, .safetensors, .pt, .pth, .c"),
         ({}, "give either --logits FILE, or --features FILE with --head FILE"),
         ({"features": "z.npy"}, "give either --logits FILE, or --features FILE with --head FILE"),
         ({"logits": "z.npy", "classes": None}, "the class names are missing: give --classes FILE"),

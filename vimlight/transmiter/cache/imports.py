@@ -32,7 +32,8 @@ class ImportFiles:
         features: `(N, E)`, or `(N, V, E)` for V views; with a head.
         logits: `(N, M)` or `(N, V, M)`, instead of features; a table's header may name the classes.
         head: `(M, E)`: text features of the classes.
-        classes: The C task classes, one a line; by default those that the header of a table of logits names.
+        classes: The C task classes, one a line; by default those that the header of a table of logits names, or
+            that a `.pt` file has beside its arrays.
         aux: The auxiliary classes, one a line.
         labels: Class indices or names of the N images, as an array, a column `label`, or one a line.
         ids: Names of the N images, one a line; by default a column `id`, or else the row numbers.
@@ -98,7 +99,7 @@ def import_cache(
         ids=read_names(files.ids) if files.ids else found.ids,
         split=split,
         model=model,
-        partitions=partition_indices(partitions or {}, class_names),
+        partitions=partition_indices(partitions, class_names) if partitions else _partitions(found, class_names),
         overwrite=overwrite,
     )
 
@@ -116,6 +117,8 @@ def read_head(path: str, scale: float, bias: float) -> TextHead:
 
 
 def _class_names(files: ImportFiles, found: NamedColumns, aux_names: Sequence[str]) -> list[str]:
+    if found.classes:
+        return list(found.classes)
     if files.logits and found.names:
         return [name for name in found.names if name not in set(aux_names)]
     raise ConfigError("the class names are missing: give --classes FILE, one name a line")
@@ -131,18 +134,39 @@ def _in_order(files: ImportFiles, found: NamedColumns, names: Sequence[str]) -> 
         raise DataError(
             f"the columns of {files.logits} are not the classes: missing {missing or 'none'}; extra {extra or 'none'}"
         )
-    return found.values[:, [found.names.index(name) for name in names]]
+    return found.values[..., [found.names.index(name) for name in names]]
 
 
 def _labels(files: ImportFiles, found: NamedColumns, class_names: Sequence[str]) -> Tensor | None:
     if files.labels is None:
-        if found.labels is None or not any(found.labels):
-            return None
-        return _from_texts(found.labels, class_names, "column 'label'")
+        return _labels_within(files, found, class_names)
     labels = read_labels(files.labels)
     return (
         _whole(labels, files.labels) if isinstance(labels, Tensor) else _from_texts(labels, class_names, files.labels)
     )
+
+
+def _labels_within(files: ImportFiles, found: NamedColumns, class_names: Sequence[str]) -> Tensor | None:
+    """Returns the labels that the file with the numbers has itself."""
+    if isinstance(found.labels, Tensor):
+        where = f"labels in {files.logits or files.features}"
+        labels = _whole(found.labels, where)
+        if found.classes is None or found.classes == tuple(class_names):
+            return labels
+        wrong = ((labels < 0) | (labels >= len(found.classes))).nonzero().flatten().tolist()
+        if wrong:
+            raise DataError(f"{where}, row {wrong[0]}: {labels[wrong[0]]} is none of its {len(found.classes)} classes")
+        return _from_texts([found.classes[label] for label in labels.tolist()], class_names, where)
+    if found.labels is None or not any(found.labels):
+        return None
+    return _from_texts(found.labels, class_names, "column 'label'")
+
+
+def _partitions(found: NamedColumns, class_names: Sequence[str]) -> dict[str, list[int]]:
+    """Returns the named sets of classes that the file has itself."""
+    classes, index = found.classes or (), {name: number for number, name in enumerate(class_names)}
+    moved = {name: [index.get(classes[k], classes[k]) for k in some] for name, some in found.partitions.items()}
+    return partition_indices(moved, class_names)
 
 
 def _whole(labels: Tensor, where: str) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,17 @@ class NamedColumns:
         values: `(N, K)`, or what axes an array file has.
         names: Names of the K columns, where the file is a table with a header.
         ids: What a column `id` says.
-        labels: What a column `label` says, empty where it says nothing.
+        labels: What a column `label` says, empty where it says nothing, or numbers of classes.
+        classes: Names of the task classes, where the file has them.
+        partitions: Named sets of their numbers, where it has them.
     """
 
     values: Tensor
     names: tuple[str, ...] | None = None
     ids: list[str] | None = None
-    labels: list[str] | None = None
+    labels: list[str] | Tensor | None = None
+    classes: tuple[str, ...] | None = None
+    partitions: dict[str, list[int]] = field(default_factory=dict)
 
 
 def from_csv(file: Path, expected: Collection[str] = ()) -> NamedColumns:

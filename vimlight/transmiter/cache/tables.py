@@ -21,10 +21,11 @@ from vimlight.transmiter.cache.spreadsheets import (
     labels_from_csv,
     labels_from_parquet,
 )
+from vimlight.transmiter.cache.torch_files import from_torch
 
 __all__ = ["SUFFIXES", "read_array", "read_labels", "read_names"]
 
-SUFFIXES = (".npy", ".npz", ".safetensors", ".csv", ".parquet")
+SUFFIXES = (".npy", ".npz", ".safetensors", ".pt", ".pth", ".csv", ".parquet")
 
 
 def read_array(path: str | Path, expected: Collection[str] = ()) -> NamedColumns:
@@ -35,8 +36,8 @@ def read_array(path: str | Path, expected: Collection[str] = ()) -> NamedColumns
     lists in one column.
 
     Args:
-        path: A `.npy`, `.npz`, `.safetensors`, `.csv` or `.parquet` file; of several arrays in one file, `FILE:KEY`
-            names one.
+        path: A `.npy`, `.npz`, `.safetensors`, `.pt`, `.csv` or `.parquet` file; of several arrays in one file,
+            `FILE:KEY` names one.
         expected: Names that the header of a table may have.
 
     Raises:
@@ -51,6 +52,8 @@ def read_array(path: str | Path, expected: Collection[str] = ()) -> NamedColumns
             return from_csv(file, expected)
         if file.suffix == ".parquet":
             return from_parquet(file)
+        if file.suffix in (".pt", ".pth"):
+            return from_torch(file, key)
         return NamedColumns(_numbers(file, _arrays(file, key)))
 
 
@@ -104,10 +107,13 @@ def _readable(file: Path) -> Iterator[None]:
 
 def _file_and_key(path: str | Path) -> tuple[Path, str | None]:
     file = Path(path).expanduser()
-    if not file.exists() and ":" in file.name:
-        name, _, key = file.name.rpartition(":")
-        return _existing(file.with_name(name)), key
-    return _existing(file), None
+    if file.exists() or ":" not in str(file):
+        return _existing(file), None
+    # A key may hold colons and slashes itself, as names of models do.
+    parts = str(file).split(":")
+    cuts = [(Path(":".join(parts[:end])), ":".join(parts[end:])) for end in range(1, len(parts))]
+    name, key = next((cut for cut in cuts if cut[0].is_file()), cuts[-1])
+    return _existing(name), key
 
 
 def _existing(file: Path) -> Path:
