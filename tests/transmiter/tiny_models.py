@@ -11,11 +11,13 @@ from safetensors.torch import save_file
 SIZE = 32
 
 
-def write_open_clip(folder, *, sigmoid=False, resize_mode="shortest", seed=0):
-    """Writes config and random weights of a model; returns its name."""
-    vision = {"image_size": SIZE, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
-    text = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+def write_open_clip(folder, *, sigmoid=False, resize_mode="shortest", seed=0, quick_gelu=False, layers=(1, 1)):
+    """Writes config and random weights of a model with so many layers of text and images; returns its name."""
+    vision = {"image_size": SIZE, "layers": layers[1], "width": 32, "head_width": 16, "patch_size": 8}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": layers[0]}
     model = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
+    if quick_gelu:
+        model |= {"quick_gelu": True}
     if sigmoid:
         model |= {"init_logit_bias": -10.0, "init_logit_scale": 2.0, "custom_text": True}
     preprocess = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "resize_mode": resize_mode, "size": SIZE}

@@ -1,4 +1,4 @@
-"""`vimlight cache`: build, import, look into, check, merge and re-head logit caches."""
+"""`vimlight cache`: build, import, look into, check, merge, re-head and tune logit caches."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
     verify = command("verify", _verify, "read every file and compare it with the manifest; exit code 1 if one is bad")
     merge = command("merge", _merge, "join caches of one model: other images, or other classes for the same images")
     _head_options(command("head", _head, "other classes or prompts for stored features; no image is touched"))
+    _tuned_options(command("tuned", _tuned, "the cache of a fine-tuned model, from another tool's file"))
     info.add_argument("cache", metavar="CACHE")
     info.add_argument("--json", action="store_true", help="print JSON")
     verify.add_argument("caches", metavar="CACHE", nargs="+")
@@ -106,6 +107,15 @@ def _head_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
     sub.add_argument("--words", metavar="FILE", help="word list to draw from (default: the names of ImageNet-21k)")
     sub.add_argument("--head", metavar="FILE", help="text features (M, E) of all classes, instead of encoding them")
+    sub.add_argument("--device", default="auto", help="where to encode them: auto, cpu or cuda (default: auto)")
+    _out_options(sub)
+
+
+def _tuned_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("cache", metavar="CACHE", help="the zero-shot cache, of vimlight cache build")
+    sub.add_argument("file", metavar="FILE", help="CLIP-LoRA's .pt, CoOp's checkpoint, or tuned text features")
+    sub.add_argument("--batch-size", type=int, default=256, help="images at a time, where they are read (default: 256)")
+    sub.add_argument("--num-workers", type=int, default=0, help="processes that read them (default: 0)")
     sub.add_argument("--device", default="auto", help="where to encode them: auto, cpu or cuda (default: auto)")
     _out_options(sub)
 
@@ -174,6 +184,24 @@ def _head(options: argparse.Namespace) -> None:
         device = device_of(options.device)
         head, entries = encoded_head(cache, names, _vocabulary(options), *prompts, device=device, progress=True)
         made = with_head(cache, options.out, head, class_names=names, **entries, **changes)
+    print(_summary(made))
+
+
+def _tuned(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from vimlight.transmiter.cache.processes import device_of
+    from vimlight.transmiter.sources.files import load_tuned
+    from vimlight.transmiter.sources.writing import write_tuned
+
+    cache = _open(options.cache)
+    found = load_tuned(options.file, cache)
+    made = write_tuned(
+        found.tuning.to(device_of(options.device)).eval(), cache, Path(options.out).expanduser(),
+        name=f"{cache.model}+{found.kind}", facts={"method": found.kind, **found.facts}, batch_size=options.batch_size,
+        num_workers=options.num_workers, overwrite=options.overwrite, progress=True,
+    )  # fmt: skip
+    print(f"read {one_line(found.facts)} as {found.kind}")
     print(_summary(made))
 
 

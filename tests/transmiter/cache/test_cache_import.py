@@ -346,7 +346,7 @@ def test_parquet_cells_that_are_no_numbers(folder):
     ("files", "message"),
     [
         ({"logits": "z.npi"}, r"file 'z.npi' does not exist; did you mean 'z.npy'\?"),
-        ({"logits": "names.txt"}, "'names.txt' is no file of numbers; expected .npy, .npz, .safetensors, .pt, .pth, .c"),
+        ({"logits": "names.txt"}, "'names.txt' is no file of numbers; expected .npy, .npz, .safetensors, .pt, .pth"),
         ({}, "give either --logits FILE, or --features FILE with --head FILE"),
         ({"features": "z.npy"}, "give either --logits FILE, or --features FILE with --head FILE"),
         ({"logits": "z.npy", "classes": None}, "the class names are missing: give --classes FILE"),
