@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from contextlib import ExitStack
 
 import pytest
@@ -15,6 +16,7 @@ from test_compare_command import results
 from tiny_plans import write
 
 from vimlight import cli
+from vimlight.comparison import running
 from vimlight.comparison.executors import EXECUTORS, open_executor
 from vimlight.comparison.executors.local import cores, local_executor
 from vimlight.comparison.work import Work, run
@@ -144,3 +146,23 @@ def test_a_job_that_is_told_to_end_ends_its_process(monkeypatch):
     monkeypatch.setattr(os, "_exit", ended.append)
     run(Work(None, (), "birds", "file"))
     assert ended == [143]
+
+
+@pytest.mark.parametrize(("tasks", "samples", "jobs"), [(20, 3, 20), (2, 6, 8), (1, 3, 9), (1, 1, 4)])
+def test_a_worker_gets_the_samples_of_one_task(monkeypatch, tasks, samples, jobs):
+    monkeypatch.setattr(running, "cores", lambda: 2)
+    group = namedtuple("Group", ["about", "seed"])
+    fit = namedtuple("Fit", ["group", "method"])
+    groups = [
+        [fit(group(f"task {task}", seed), method) for method in range(4)]
+        for task in range(tasks)
+        for seed in range(samples)
+    ]
+    found = running._spread(groups)
+    assert sorted(one for job in found for one in job) == sorted(one for fits in groups for one in fits)
+    assert {len({one.group.about for one in job}) for job in found} == {1}
+    # One task after the other, and enough jobs for the cores.
+    assert len(found) == jobs
+    names = {running._named(job) for job in found}
+    assert all(name.startswith("task ") or name.startswith("Group(") for name in names)
+    assert ("task 0, 3 samples" in names) == (tasks == 20)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from vimlight.comparison.bench import Bench, Fitted
@@ -28,19 +30,20 @@ def _memory(fingerprint: str, mixed: bool) -> FeatureMemory:
 
 
 def fit_group(study: Study, fits: Sequence[Fit], pulse: Pulse) -> None:
-    """Fits methods of one group, each result a file of its own; those that are there already are left out.
+    """Fits methods, group by group, each result a file of its own; those that are there already are left out.
 
     Args:
         study: The study.
         fits: The fits.
         pulse: Whom to tell how far it is.
     """
-    bench: Bench | None = None
-    for fit in fits:
-        if fit.key not in study.results:
-            bench = bench or _open(study, fit.group, pulse)
-            study.results.write(fit.key, _result(bench, fit))
-        pulse.step()
+    for group, members in groupby(fits, key=attrgetter("group")):
+        bench: Bench | None = None
+        for fit in members:
+            if fit.key not in study.results:
+                bench = bench or _open(study, group, pulse)
+                study.results.write(fit.key, _result(bench, fit))
+            pulse.step()
 
 
 def _open(study: Study, group: Group, pulse: Pulse) -> Bench:

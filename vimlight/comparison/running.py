@@ -26,6 +26,8 @@ Opened = Callable[[int], AbstractContextManager[Executor]]
 Shard = tuple[int, int]
 """Which of how many equal shares, counted from 1."""
 _LOOK = 1.0
+# So many that nobody waits long for the last ones.
+_JOBS_A_CORE = 4
 
 
 def pending_modules(study: AnyStudy, shard: Shard = (1, 1)) -> list[ModuleJob]:
@@ -78,13 +80,29 @@ def run_study(
             make_ready(study)
         groups = _spread(pending_fits(study, shard))
         stage = "downstream" if isinstance(study, Study) else "transfers"
-        _run_all(study, stage, [(str(fits[0].group), fits) for fits in groups], opened, done)
+        _run_all(study, stage, [(_named(fits), fits) for fits in groups], opened, done)
 
 
 def _spread(groups: list[list[Job]]) -> list[list[Job]]:
-    """Splits groups, where there are fewer than cores."""
-    parts = math.ceil(cores() / max(1, len(groups)))
-    return [part for fits in groups for number in range(parts) if (part := fits[number::parts])]
+    """Makes jobs of groups: a worker gets those of one task, whose features it remembers, as far as cores stay busy."""
+    tasks: dict[str, list[list[Job]]] = {}
+    for fits in groups:
+        tasks.setdefault(fits[0].group.about, []).append(fits)
+    parts = math.ceil(_JOBS_A_CORE * cores() / max(1, len(tasks)))
+    return [job for members in tasks.values() for job in _dealt(members, parts)]
+
+
+def _named(fits: list[Job]) -> str:
+    groups = {str(fit.group): None for fit in fits}
+    return next(iter(groups)) if len(groups) == 1 else f"{fits[0].group.about}, {len(groups)} samples"
+
+
+def _dealt(groups: list[list[Job]], parts: int) -> list[list[Job]]:
+    """Deals groups out to jobs; where there are fewer groups than jobs, each is split."""
+    if len(groups) >= parts:
+        return [[fit for fits in groups[number::parts] for fit in fits] for number in range(parts)]
+    pieces = math.ceil(parts / len(groups))
+    return [piece for fits in groups for number in range(pieces) if (piece := fits[number::pieces])]
 
 
 def _run_all(

@@ -57,6 +57,11 @@ class Group:
     shots: Shots
     seed: int
 
+    @property
+    def about(self) -> str:
+        """What is shared by samples of one task on one backbone: the features of its images."""
+        return f"{self.task.name} on {self.backbone}"
+
     def __str__(self) -> str:
         shots = "all labels" if self.shots == "full" else f"{self.shots} shots"
         return f"{self.task.name}, {shots}, seed {self.seed}, on {self.backbone}"

@@ -45,6 +45,11 @@ class Place:
         """The models, and how the source is tuned."""
         return f"{self.weak} to {self.strong}, {self.tuned.name}"
 
+    @property
+    def about(self) -> str:
+        """What seeds share."""
+        return f"{self.dataset}, {self.direction}"
+
     def __str__(self) -> str:
         return f"{self.dataset}, seed {self.seed}, {self.direction}"
 
