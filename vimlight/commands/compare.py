@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vimlight.comparison.running import Shard
     from vimlight.comparison.standings import Standings
     from vimlight.comparison.transfers.plan import Transfers
-    from vimlight.comparison.transfers.promise import Summary
+    from vimlight.comparison.transfers.summary import Summary
 
 __all__ = ["compare", "main"]
 
@@ -123,7 +123,7 @@ def _print_tables(tables: Sequence[Standings], summaries: Sequence[Summary]) -> 
     from rich.console import Console
 
     from vimlight.comparison.tables import LEGEND, rich_table, rich_tables
-    from vimlight.comparison.transfers.promise import LEGEND as PROMISE
+    from vimlight.comparison.transfers.summary import LEGEND as PROMISE
     from vimlight.report.tables import print_whole
 
     console = Console()

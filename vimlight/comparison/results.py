@@ -11,8 +11,8 @@ from vimlight import __version__
 from vimlight.comparison.standings import Record, Standings, standings_of
 from vimlight.comparison.study import Study
 from vimlight.comparison.tables import LEGEND, csv_text, header, markdown, marked, rows
-from vimlight.comparison.transfers.promise import LEGEND as PROMISE
-from vimlight.comparison.transfers.promise import Summary, summaries
+from vimlight.comparison.transfers.summary import LEGEND as PROMISE
+from vimlight.comparison.transfers.summary import Summary, summaries
 from vimlight.comparison.work import AnyStudy
 from vimlight.files.atomic import write_whole
 from vimlight.report import Page

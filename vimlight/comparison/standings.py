@@ -61,7 +61,7 @@ class Standings:
         tasks: The tasks, in order.
         metrics: The metric of each task and whether more of it is better (`"max"`) or less (`"min"`).
         cells: The results by method and task.
-        costs: Trainable parameters and FLOPs by the bare backbone's of each method, means over tasks.
+        costs: Trainable parameters and FLOPs by the bare backbone's of each method, means over tasks; NaN for unknown.
         reference: The method that others are compared with.
         groups: The group of each task, empty for none.
     """
@@ -187,7 +187,8 @@ def _standings(backbone: str, shots: Shots, records: Sequence[Record], reference
     costs: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         seeds.setdefault((record["method"], record["task"]), {})[record["seed"]] = record["value"]
-        costs.setdefault(record["method"], []).append((record["parameters"], record["flops"]))
+        flops = math.nan if record["flops"] is None else record["flops"]
+        costs.setdefault(record["method"], []).append((record["parameters"], flops))
     return Standings(
         backbone,
         shots,

@@ -62,7 +62,8 @@ def _row(table: Standings, method: str) -> list[Cell]:
     ahead = [_difference(table, method), "/".join(map(str, table.wins_ties_losses(method)))]
     if method == table.reference:
         ahead = [MISSING, MISSING]
-    known = [*ahead, MISSING if rank is None else f"{rank:.1f}", count_text(round(parameters)), multiple_text(flops)]
+    cost = MISSING if math.isnan(flops) else multiple_text(flops)
+    known = [*ahead, MISSING if rank is None else f"{rank:.1f}", count_text(round(parameters)), cost]
     return [*cells, *map(Cell, known)]
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from vimlight.comparison.pulse import Pulse
 from vimlight.comparison.transfer import TransferPlan, inputs_of, tune
-from vimlight.comparison.transfers.pools import draw_caches
-from vimlight.comparison.transfers.promise import margins
+from vimlight.comparison.transfers.pools import draw_caches, halves
 from vimlight.comparison.transfers.study import Move, TransferStudy
 from vimlight.files.atomic import write_whole
 from vimlight.report.evaluation_csv import predictions_csv
+from vimlight.transmiter import LogitCache
 from vimlight.transmiter.judging.evaluation import Evaluation, evaluate
+from vimlight.transmiter.judging.margins import margins
 from vimlight.transmiter.judging.roles import Inputs
 from vimlight.transmiter.judging.summary import Run
 
@@ -24,13 +25,15 @@ _PROTOCOLS = ("base_to_novel", "all_classes")
 
 
 def move_group(study: TransferStudy, move: Move, pulse: Pulse) -> None:
-    """Makes a transfer and writes its result, and beside it what every method said of every image.
+    """Makes a transfer, unless that is done, and writes its result and what every method said of every image.
 
     Args:
         study: The study.
         move: The transfer.
         pulse: Whom to tell how far it is.
     """
+    if move.key in study.results:
+        return
     folder = study.folder / "moves" / move.key
     shutil.rmtree(folder, ignore_errors=True)
     plan = _plan(study, move)
@@ -63,11 +66,12 @@ def _plan(study: TransferStudy, move: Move) -> TransferPlan:
 
 def _prepare(study: TransferStudy, move: Move, plan: TransferPlan, folder: Path, pulse: Pulse) -> None:
     """Draws images, and tunes the source with all of them and the target with a few."""
-    seed = move.group.seed
+    seed, places = move.group.seed, Path(study.plan.pools)
+    parts = halves(LogitCache.open(places / plan.weak / plan.dataset / "test").num_classes, seed)
     for number, (model, shots) in enumerate(((plan.weak, None), (plan.strong, plan.adapted.shots))):
         place = folder / str(seed) / model
-        pool = Path(study.plan.pools, model, plan.dataset)
-        caches = draw_caches(pool, seed, study.plan.shots, study.plan.val_shots, place / "zero_shot")
+        pool = places / model / plan.dataset
+        caches = draw_caches(pool, parts, seed, study.plan.shots, study.plan.val_shots, place / "zero_shot")
         if shots is None or plan.needs("target_tuned"):
             tune(plan, caches, seed, place / "tuned", shots=shots)
         pulse.at(0.3 * (number + 1))

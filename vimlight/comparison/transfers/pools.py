@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -21,19 +21,29 @@ def halves(num_classes: int, seed: int) -> dict[str, list[int]]:
     Args:
         num_classes: Number of classes.
         seed: Decides which.
+
+    Raises:
+        DataError: If a half has a class alone, which there is nothing to tell from.
     """
+    if num_classes < 4:
+        raise DataError(
+            f"{num_classes} classes make no two halves of at least 2 classes each; take a data set of 4 or more"
+        )
     order = torch.randperm(num_classes, generator=torch.Generator().manual_seed(seed)).tolist()
     middle = (num_classes + 1) // 2
     return {"base": sorted(order[:middle]), "novel": sorted(order[middle:])}
 
 
-def draw_caches(pool: Path, seed: int, shots: int, val_shots: int, folder: Path) -> dict[str, LogitCache]:
+def draw_caches(
+    pool: Path, parts: Mapping[str, Sequence[int]], seed: int, shots: int, val_shots: int, folder: Path
+) -> dict[str, LogitCache]:
     """Writes caches of labelled images of the base classes and of all test images.
 
     The same seed draws the same images, of whatever model the features are.
 
     Args:
         pool: Folder of the caches `train` and `test`.
+        parts: Class indices of `"base"` and `"novel"`.
         seed: The seed.
         shots: Training images of each base class.
         val_shots: Validation images of each base class, or what its smallest class has left.
@@ -48,12 +58,11 @@ def draw_caches(pool: Path, seed: int, shots: int, val_shots: int, folder: Path)
     whole, test = LogitCache.open(pool / "train"), LogitCache.open(pool / "test")
     if whole.labels is None:
         raise DataError(f"cache {str(whole.path)!r} has no labels to draw by")
-    parts = halves(whole.num_classes, seed)
-    base = torch.tensor(parts["base"])
+    base = torch.tensor(sorted(parts["base"]))
     known = torch.isin(whole.labels, base).nonzero().flatten()
     places = torch.searchsorted(base, whole.labels[known])
     left = int(places.bincount(minlength=len(base)).min()) - shots
-    names = [whole.class_names[index] for index in parts["base"]]
+    names = [whole.class_names[index] for index in base.tolist()]
     drawn = few_shot(places, shots, seed, len(base), val_shots=max(1, min(val_shots, left)), class_names=names)
     return {
         "train": _write(folder / "train", whole, known[drawn.train], parts),
@@ -62,7 +71,7 @@ def draw_caches(pool: Path, seed: int, shots: int, val_shots: int, folder: Path)
     }
 
 
-def _write(path: Path, cache: LogitCache, rows: Tensor, parts: dict[str, list[int]]) -> LogitCache:
+def _write(path: Path, cache: LogitCache, rows: Tensor, parts: Mapping[str, Sequence[int]]) -> LogitCache:
     if cache.labels is None:
         raise DataError(f"cache {str(cache.path)!r} has no labels to draw by")
     kept = cache.features if cache.head is not None else cache.logits

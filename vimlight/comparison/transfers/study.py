@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -167,7 +166,7 @@ class TransferStudy:
                 "mode": "max",
                 "value": found["accuracies"][accuracy],
                 "parameters": found["parameters"],
-                "flops": math.nan,
+                "flops": None,
                 "seconds": found["seconds"],
                 "modules": [],
                 "scores": found["accuracies"],

@@ -152,6 +152,19 @@ def test_gap_ridge_fits_here_what_its_file_would_hold(open_world, world, tmp_pat
     assert filed.left_out == {"transmiter": "needs --adapter"}, "a gap ridge is no TransMiter"
 
 
+def test_gap_ridge_on_features_is_fitted_here_whatever_adapter_there_is(open_world, world, tmp_path):
+    from vimlight.transmiter import fit_gap_ridge
+
+    caches = [LogitCache.open(world[role]) for role in ("source_train", "source_tuned_train", "target_train")]
+    fit_gap_ridge(*caches).save(tmp_path / "gap.safetensors")
+    settings = {"gap_ridge": {"reads": "features"}}
+    asked = evaluate(open_world(), "base_to_novel", methods=["gap_ridge"], settings=settings).results["gap_ridge"]
+    given = open_world(gap_ridge=tmp_path / "gap.safetensors")
+    found = evaluate(given, "base_to_novel", methods=["gap_ridge", "gap_ridge_features"]).results
+    assert found["gap_ridge_features"].scores == asked.scores
+    assert found["gap_ridge"].scores != asked.scores
+
+
 @pytest.mark.parametrize("reads", ["logits", "features"])
 def test_gap_ridge_reads_logits_or_features(open_world, reads):
     found = evaluate(open_world(), "base_to_base", methods=["gap_ridge"], settings={"gap_ridge": {"reads": reads}})
