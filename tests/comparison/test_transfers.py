@@ -117,6 +117,8 @@ def test_a_plan_of_transfers_ends_in_the_same_files_as_others(tmp_path, in_proce
     base = next(record for record in content["records"] if record["method"] == "EFT" and ": base" in record["backbone"])
     right = [row["eft"] == row["label"] for row in rows if row["group"] == "base"]
     assert base["value"] == pytest.approx(sum(right) / len(right))
+    [result] = (json.loads(file.read_text()) for file in (out / "results").iterdir())
+    assert all(set(found["margins"]) == {"base", "novel", "all"} for found in result["methods"].values())
     assert not list((out / "moves").iterdir())
 
 

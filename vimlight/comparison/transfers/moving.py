@@ -15,7 +15,7 @@ from vimlight.files.atomic import write_whole
 from vimlight.report.evaluation_csv import predictions_csv
 from vimlight.transmiter import LogitCache
 from vimlight.transmiter.judging.evaluation import Evaluation, evaluate
-from vimlight.transmiter.judging.margins import margins
+from vimlight.transmiter.judging.margins import Margin, margins
 from vimlight.transmiter.judging.roles import Inputs
 from vimlight.transmiter.judging.summary import Run
 
@@ -90,7 +90,10 @@ def _judged(inputs: Inputs, protocol: str, plan: TransferPlan, study: TransferSt
 
 def _result(move: Move, found: dict[str, Evaluation]) -> dict[str, Any]:
     apart, together = (found[protocol] for protocol in _PROTOCOLS)
-    below = {name: kept for protocol in found.values() for name, kept in margins(protocol).items()}
+    below: dict[str, dict[str, Margin]] = {}
+    for evaluation in found.values():
+        for name, by_group in margins(evaluation).items():
+            below.setdefault(name, {}).update(by_group)
     methods = {}
     for name, result in apart.results.items():
         among_all = together.results[name]
