@@ -19,6 +19,7 @@ from vimlight.divergence import DivergenceWatch, kept_checkpoint
 from vimlight.errors import CheckpointError, ConfigError, TrainingError, nearest, unknown_name
 from vimlight.files.checkpoint_files import load_checkpoint_file
 from vimlight.files.finite import check_finite
+from vimlight.random_states import random_states, restore_random_states
 
 __all__ = [
     "OptimizerFactory",
@@ -71,6 +72,7 @@ class TrainableModule(pl.LightningModule):
         self._make_scheduler = lr_scheduler
         self._lr_interval = lr_interval
         self._saved_settings: dict[str, Any] = {}
+        self._saved_random: list[dict[str, Tensor]] = []
         self.trained = False
         self._watch = DivergenceWatch()
         if compile:
@@ -173,7 +175,8 @@ class TrainableModule(pl.LightningModule):
             TrainingError: If a weight is no longer finite, before a good checkpoint is replaced.
         """
         self._check_weights()
-        checkpoint["vimlight"] = {"optimizer": _settings(self.trainer.optimizers)}
+        about = {"optimizer": _settings(self.trainer.optimizers), "random": random_states(self.device)}
+        checkpoint["vimlight"] = about
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up the optimiser's settings.
@@ -185,9 +188,15 @@ class TrainableModule(pl.LightningModule):
         if about is None:
             raise CheckpointError("the checkpoint was not written by vimlight: it does not say what it belongs to")
         self._saved_settings = about.get("optimizer", {})
+        self._saved_random = about.get("random", [])
 
     def on_train_start(self) -> None:
-        """Lets the optimiser's settings win over those that came with its state from a checkpoint."""
+        """Lets the optimiser's settings win over those that came with its state from a checkpoint.
+
+        Where a run is resumed, what it draws, such as dropout, goes on where it stopped.
+        """
+        if self.trainer.ckpt_path is not None:
+            restore_random_states(self._saved_random, self.device)
         now, then = _settings(self.trainer.optimizers), self._saved_settings
         changed = {key: value for key, value in now.items() if key in then and then[key] != value}
         for group in (group for optimizer in self.trainer.optimizers for group in optimizer.param_groups):

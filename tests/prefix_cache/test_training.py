@@ -6,24 +6,22 @@ import re
 import warnings
 from collections import Counter
 from functools import partial
-from typing import TypeVar
 
 import pytest
 import torch
 from tiny_training import VIT, digits, downstream, learned, midstream, scenes, trainer
 from torch.optim import SGD
-from torch.utils.data.distributed import DistributedSampler
 
 from vimlight.aggregation import list_aggregators
 from vimlight.backbone import create_backbone
 from vimlight.data import DownstreamDataModule
+from vimlight.data.dealing import TrainingRows
 from vimlight.errors import ConfigError, UnknownNameError
 from vimlight.plugins import create_plugin
 from vimlight.report.callbacks import RunReport
 from vimlight.zoo import Zoo
 
 DEPTH = 4
-T = TypeVar("T")
 LATE = {"kind": "convpass", "hidden": 2, "blocks": "last:2"}
 
 
@@ -77,11 +75,12 @@ def in_order(monkeypatch):
 
     The last bits of an image's numbers depend on its place in the batch on some processors, with or without a cache.
     """
-    class InOrder(DistributedSampler[T]):
-        def __init__(self, table, world, rank, shuffle, seed):
-            super().__init__(table, world, rank, shuffle=False)
+    class InOrder(TrainingRows):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.shuffle = False
 
-    monkeypatch.setattr("vimlight.data.image_data.DistributedSampler", InOrder)
+    monkeypatch.setattr("vimlight.data.image_data.TrainingRows", InOrder)
 
 
 def fit(root, model, data, epochs=3, **options):

@@ -1,14 +1,42 @@
-"""How the batches of validation, test and prediction are dealt out to several processes."""
+"""How images are dealt out to several processes, and where an interrupted epoch goes on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, cast
 
 import lightning.pytorch as pl
 from torch.utils.data.distributed import DistributedSampler
 
-__all__ = ["WholeBatches", "dealt"]
+__all__ = ["TrainingRows", "WholeBatches", "dealt"]
+
+
+class TrainingRows(DistributedSampler[int]):
+    """Every image once an epoch, in an order that seed and epoch decide; an interrupted epoch goes on where it stopped.
+
+    Args:
+        count: Number of images.
+        batch_size: Images in a batch.
+        seed: Decides the order, together with the epoch.
+        trainer: The trainer, which knows the processes and how many batches of the epoch are done.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, trainer: pl.Trainer | None) -> None:
+        world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        super().__init__(cast(Any, range(count)), world, rank, shuffle=True, seed=seed)
+        self._batch_size, self._trainer = batch_size, trainer
+
+    def __iter__(self) -> Iterator[int]:
+        """Yields the rows that are left of the epoch."""
+        done = 0
+        if self._trainer is not None and self._trainer.training:
+            done = self._trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return islice(self.drawn(), done * self._batch_size, None)
+
+    def drawn(self) -> Iterator[int]:
+        """Yields all rows of the epoch."""
+        return super().__iter__()
 
 
 class WholeBatches(DistributedSampler[int]):

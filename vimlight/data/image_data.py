@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from vimlight.data.dealing import dealt
+from vimlight.data.dealing import TrainingRows, dealt
 from vimlight.data.loading import Batch, BatchDataset, Keeper, batch_loader, chunk_loader, raise_worker_error
 from vimlight.data.pictures import WHITE, check_colour
 from vimlight.data.properties import CertainProperties
@@ -209,9 +209,8 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Loads the training images, in an order that seed and epoch decide for any number of processes."""
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         table = self.tables["train"]
-        sampler = DistributedSampler[int](cast(Any, table), world, rank, shuffle=True, seed=self.seed)
+        sampler = TrainingRows(len(table), self.batch_size, self.seed, self.trainer)
         return self._loader(table, sampler, kept=self._keeps("train", self.augmentation is not None))
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from vimlight.data.dealing import TrainingRows
 from vimlight.data.tables import Table
 from vimlight.data.transforms import Preprocessing, frame_of, reframe
 from vimlight.errors import DataError
@@ -127,13 +128,32 @@ def raise_worker_error(batch: Batch) -> None:
         raise DataError(batch["error"])
 
 
+class TrainingLoader(DataLoader[Batch]):
+    """A loader that starts with the first batch that is asked for.
+
+    Trainers iterate over loaders before they know epoch and place to go on at, and worker processes begin at once.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # that of torch is a class of its own
+        """Yields the batches."""
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns nothing, and tells by being there that an interrupted epoch can be resumed; see `TrainingRows`."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes nothing: how many batches are done, the trainer knows."""
+
+
 def batch_loader(
     dataset: BatchDataset, batch_size: int, num_workers: int, sampler: Sampler[int] | None, pin_memory: bool
 ) -> DataLoader[Batch]:
     """Builds the loader; without a sampler the order is that of the table."""
     # Without a generator of its own, each pass would draw from the global random state.
     generator = torch.Generator().manual_seed(0)
-    return DataLoader(
+    kind = TrainingLoader if isinstance(sampler, TrainingRows) else DataLoader
+    return kind(
         dataset,
         batch_size=batch_size,
         sampler=sampler,

@@ -168,7 +168,7 @@ def test_two_processes_share_the_images(root):
     for rank in (0, 1):
         data = cache_data(root, tuned=str(root / "weak_tuned"))
         strategy = SimpleNamespace(root_device=torch.device("cpu"))
-        data.trainer = SimpleNamespace(world_size=2, global_rank=rank, strategy=strategy)
+        data.trainer = SimpleNamespace(world_size=2, global_rank=rank, strategy=strategy, training=False)
         halves.append({name for batch in epoch(data) for name in batch["id"]})
     assert halves[0] | halves[1] == {str(number) for number in range(82)}
     assert not halves[0] & halves[1]

@@ -192,9 +192,9 @@ class CacheDataModule(CertainProperties, pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Loads the training images, in an order and in views that seed and epoch decide."""
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         dataset = self._dataset("train", self.rows["train"])
-        sampler = ViewSampler(len(self.rows["train"]), self.caches["train"].num_views, world, rank, self.seed)
+        views = self.caches["train"].num_views
+        sampler = ViewSampler(len(self.rows["train"]), views, self.batch_size, self.seed, self.trainer)
         return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:

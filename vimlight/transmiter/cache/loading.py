@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, cast
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
-from torch.utils.data.distributed import DistributedSampler
 
+from vimlight.data.dealing import TrainingRows
 from vimlight.data.loading import Batch
 from vimlight.errors import CacheError, DataError
 from vimlight.transmiter.cache import LogitCache
@@ -102,27 +102,27 @@ class CacheRows(Dataset[Batch]):
         return logits
 
 
-class ViewSampler(DistributedSampler[int]):
+class ViewSampler(TrainingRows):
     """Every image once an epoch, in random order and in a random view.
 
     Args:
         count: Number of images N.
         views: Number of views V of each.
-        world: Number of processes.
-        rank: Which of them this one is.
+        batch_size: Images in a batch.
         seed: Decides order and views, together with the epoch.
+        trainer: See `TrainingRows`.
     """
 
-    def __init__(self, count: int, views: int, world: int, rank: int, seed: int) -> None:
-        super().__init__(cast(Any, range(count)), world, rank, shuffle=True, seed=seed)
+    def __init__(self, count: int, views: int, batch_size: int, seed: int, trainer: pl.Trainer | None) -> None:
+        super().__init__(count, batch_size, seed, trainer)
         self._count = count
         self._views = views
 
-    def __iter__(self) -> Iterator[int]:
+    def drawn(self) -> Iterator[int]:
         """Draws the epoch's views, the same ones in every process."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         views = torch.randint(self._views, (self._count,), generator=generator).tolist()
-        return (image + self._count * views[image] for image in super().__iter__())
+        return (image + self._count * views[image] for image in super().drawn())
 
 
 def _read(cache: LogitCache, rows: Tensor, views: Tensor, columns: slice | None = None) -> Tensor:

@@ -145,10 +145,10 @@ class SourceDataModule(CacheDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Loads the training images, in an order, and in views or changes, that seed and epoch decide."""
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         rows = self.rows["train"]
         views = 1 if self.reads == "images" else self.caches["train"].num_views
-        return self._loader(self._dataset("train", rows), ViewSampler(len(rows), views, world, rank, self.seed))
+        sampler = ViewSampler(len(rows), views, self.batch_size, self.seed, self.trainer)
+        return self._loader(self._dataset("train", rows), sampler)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Loads all images of the test cache in order."""

@@ -1,0 +1,72 @@
+"""A run that is resumed, at whatever step, ends with the weights of one that was never interrupted, bit for bit."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from tiny_training import downstream, fill, learned, midstream, scenes, tiny_backbone, trainer
+from torch import nn
+from torch.optim import SGD
+
+from vimlight.training.midstream import MidstreamModule
+
+STEPS = 4
+
+
+class Dropping(MidstreamModule):
+    """A module whose features are dropped out."""
+
+    def features(self, images):
+        return nn.functional.dropout(super().features(images), 0.5, self.training)
+
+
+def module(root, **options):
+    data = scenes(train=44, augment="light", **options)
+    return midstream(tiny_backbone(), data, optimizer=partial(SGD, lr=0.01, momentum=0.9)), data
+
+
+def module_with_workers(root):
+    return module(root, num_workers=2)
+
+
+def module_with_dropout(root):
+    data = scenes(train=44)
+    torch.manual_seed(3)
+    settings = {"kind": "convpass", "hidden": 2}
+    return Dropping(tiny_backbone(), settings, class_names=data.class_names, zoo="unused"), data
+
+
+def gates(root):
+    backbone, data = tiny_backbone(), scenes(train=44)
+    if not (root / "zoo").exists():
+        fill(root / "zoo", backbone, {"one": 0.1, "two": 0.3})
+    return downstream(backbone, data, root / "zoo", head="linear"), data
+
+
+def run(root, make, resumed=None):
+    model, data = make(root)
+    keeper = ModelCheckpoint(root, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    torch.manual_seed(11 if resumed is None else 12)
+    fit = trainer(root, 2, enable_checkpointing=True, callbacks=[keeper])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*dataloader is not resumable")
+        fit.fit(model, datamodule=data, ckpt_path=resumed)
+    assert fit.global_step == 2 * STEPS
+    return learned(model)
+
+
+@pytest.mark.parametrize("make", [module, module_with_dropout, gates, module_with_workers], ids=lambda f: f.__name__)
+def test_resumed_at_any_step(tmp_path, make):
+    whole = run(tmp_path, make)
+    # Within the first epoch, at its last step, and within the second.
+    for step in (2, STEPS, STEPS + 3) if make is module else (STEPS + 2,):
+        (tmp_path / f"again {step}").mkdir()
+        if make is gates:
+            (tmp_path / f"again {step}" / "zoo").symlink_to(tmp_path / "zoo")
+        found = run(tmp_path / f"again {step}", make, tmp_path / f"step={step}.ckpt")
+        different = [name for name in whole if not torch.equal(whole[name], found[name])]
+        assert not different, f"step {step}"
