@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vimlight.errors import ConfigError
+from vimlight.files.leftovers import hidden, recover, set_aside, sweep
+
+try:
+    import fcntl
+except ImportError:  # Windows has none, and hard links.
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "check_writable",
     "publish",
     "publish_directory",
     "refuse_existing",
@@ -19,6 +25,9 @@ __all__ = [
     "temporary_directory",
     "write_whole",
 ]
+
+# Less room than this holds no result.
+_LEAST = 1 << 16
 
 
 @contextmanager
@@ -30,7 +39,7 @@ def temporary(final: Path, content: bytes, *, sync: bool = True) -> Iterator[Pat
         content: What it holds.
         sync: Whether to wait until it has reached the disk; not for what could be made again.
     """
-    path = _hidden(final)
+    path = hidden(final)
     try:
         with path.open("xb") as file:
             file.write(content)
@@ -62,21 +71,24 @@ def publish(copy: Path, final: Path, overwrite: bool) -> None:
     except FileExistsError:
         raise
     except OSError:
-        # The file system has no links: claim the name with an empty file, then replace that.
-        final.touch(exist_ok=False)
-        copy.replace(final)
+        # The file system has no links. A lock ends with its owner, however that ends.
+        with _locked(final.parent):
+            if final.exists():
+                raise FileExistsError(str(final)) from None
+            copy.replace(final)
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Refuses a path where something is, or whose parent is a file.
+    """Refuses a path where something is, or where nothing can be written.
 
     Args:
         path: Where a file shall be written.
         overwrite: Whether a file may be replaced.
 
     Raises:
-        ConfigError: If a file is there and `overwrite` is false, or a directory is.
+        ConfigError: If a file is there and `overwrite` is false, or a directory is, or nothing can be written.
     """
+    check_writable(path.parent)
     if path.is_dir():
         raise ConfigError(f"{str(path)!r} is a directory; give the path of a file")
     if path.exists() and not overwrite:
@@ -95,17 +107,40 @@ def write_whole(path: str | Path, content: str | bytes, *, overwrite: bool = Fal
         The path.
 
     Raises:
-        ConfigError: If the file exists and `overwrite` is false.
+        ConfigError: If the file exists and `overwrite` is false, or it cannot be written.
     """
     path = Path(path)
     refuse_existing(path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary(path, content.encode() if isinstance(content, str) else content) as copy:
-        try:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
+        with temporary(path, content.encode() if isinstance(content, str) else content) as copy:
             publish(copy, path, overwrite)
-        except FileExistsError:
-            raise ConfigError(f"{str(path)!r} was written by another process meanwhile") from None
+    except FileExistsError:
+        raise ConfigError(f"{str(path)!r} was written by another process meanwhile") from None
+    except OSError as error:
+        raise ConfigError(f"{str(path)!r} cannot be written: {error.strerror}") from error
     return path
+
+
+def check_writable(directory: Path) -> None:
+    """Checks before the work that its results can be written; nothing is written for that.
+
+    Args:
+        directory: Where they shall go; it need not exist yet.
+
+    Raises:
+        ConfigError: If a file is in the way, the place is read-only or its disk is full.
+    """
+    place = directory.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise ConfigError(f"nothing can be written to {str(directory)!r}: {str(place)!r} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"nothing can be written to {str(directory)!r}: {str(place)!r} is read-only")
+    if shutil.disk_usage(place).free < _LEAST:
+        raise ConfigError(f"nothing can be written to {str(directory)!r}: its disk is full")
 
 
 @contextmanager
@@ -115,8 +150,10 @@ def temporary_directory(final: Path) -> Iterator[Path]:
     Args:
         final: The name that the directory shall get; its parents are created.
     """
-    path = _hidden(final)
+    recover(final)
+    path = hidden(final)
     path.mkdir(parents=True)
+    sweep(path.parent)
     try:
         yield path
     finally:
@@ -141,9 +178,9 @@ def publish_directory(copy: Path, final: Path, overwrite: bool) -> None:
     if not final.exists():
         _rename_new(copy, final)
     else:
-        # A directory with content cannot be replaced in one step; nobody finds half of one in between.
-        old = _hidden(final)
-        final.rename(old)
+        # A directory with content cannot be replaced in one step; nobody finds half of one in between, and who is
+        # killed there leaves what `recover` takes back.
+        old = set_aside(final)
         copy.rename(final)
         shutil.rmtree(old, ignore_errors=True)
     _sync(final.parent)
@@ -167,5 +204,13 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _hidden(final: Path) -> Path:
-    return final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keeps other processes out of a directory, where the system can."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

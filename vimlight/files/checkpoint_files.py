@@ -59,17 +59,14 @@ class CheckpointFiles(TorchCheckpointIO):
             storage_options: Left to Lightning.
 
         Raises:
-            CheckpointError: If it cannot be written.
+            ConfigError: If it cannot be written.
         """
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        try:
-            write_whole(path, content.getvalue(), overwrite=True)
-        except OSError as error:
-            raise CheckpointError(f"checkpoint {str(path)!r} cannot be written: {error.strerror}") from error
+        write_whole(path, content.getvalue(), overwrite=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads a checkpoint.

@@ -13,7 +13,6 @@ import json
 import os
 import random
 import shutil
-import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +25,7 @@ from torch import Tensor
 from vimlight.errors import CacheError
 from vimlight.files.atomic import publish, temporary
 from vimlight.files.checksums import crc32_of
+from vimlight.files.leftovers import hidden, sweep
 from vimlight.files.tensor_file import card_text, opened, pack
 
 __all__ = ["Column", "Store"]
@@ -211,7 +211,9 @@ class Store:
         return Column(self.path / key, rows, dtype, text)
 
     def _make_room(self) -> None:
-        """Removes columns, those not used for longest first, until what is still to be written fits."""
+        """Removes what killed processes left, then columns, those not used for longest first, until the rest fits."""
+        for place in (self.path, *self.path.glob("?" * 32)):
+            sweep(place)
         others = [about.parent for about in self.path.glob(f"{'?' * 32}/{ABOUT}")]
         found = sorted((*_use_and_size(path), path) for path in others if path.name not in self._mine)
         total = sum(self._mine.values()) + sum(size for _, size, _ in found)
@@ -231,9 +233,9 @@ def _use_and_size(path: Path) -> tuple[float, int]:
 
 def _remove(path: Path) -> None:
     """Removes a directory; nobody finds half of it meanwhile."""
-    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}.removed")
+    away = hidden(path)
     try:
-        path.rename(hidden)
+        path.rename(away)
     except FileNotFoundError:
         return
-    shutil.rmtree(hidden, ignore_errors=True)
+    shutil.rmtree(away, ignore_errors=True)

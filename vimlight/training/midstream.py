@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vimlight.backbone import Backbone, Features
 from vimlight.errors import ConfigError
+from vimlight.files.atomic import check_writable
 from vimlight.plugins import PLUGINS, Plugin, attach, create_plugin
 from vimlight.prefix_cache import FrozenPart
 from vimlight.training.base import SupervisedModule, check_types, choose_readout, collect_features
@@ -92,9 +93,11 @@ class MidstreamModule(SupervisedModule):
 
         Raises:
             ZooError: If a module of that name exists, the name is not allowed, or the card has an unknown key.
+            ConfigError: If nothing can be written there.
         """
         if self.name is not None:
             self.zoo.check_new(self.name, self.overwrite)
+            check_writable(self.zoo.path)
             describe(self.plugin, self.card, sha256="", head="").to_json()
 
     def on_fit_start(self) -> None:

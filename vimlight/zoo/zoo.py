@@ -17,6 +17,7 @@ from torch import Tensor
 from vimlight.errors import ZooError, unknown_name
 from vimlight.files.atomic import publish, temporary
 from vimlight.files.finite import check_finite
+from vimlight.files.leftovers import sweep
 from vimlight.zoo.card import FORMAT_VERSION, Card, describe
 from vimlight.zoo.files import HEAD_SUFFIX, beside, pack_module, plain, read_card, read_head, read_module, sha256_of
 
@@ -154,7 +155,10 @@ class Zoo:
                 "beginning with a letter or digit and not ending in '.head' or '.safetensors'"
             )
         if not overwrite and self._file(name).exists():
-            raise ZooError(f"zoo {str(self.path)!r} has a module {name!r} already; remove it or take another name")
+            raise ZooError(
+                f"zoo {str(self.path)!r} has a module {name!r} already; take another name, or replace it "
+                "with overwrite=True (--model.overwrite true)"
+            )
 
     def add(
         self,
@@ -302,6 +306,7 @@ class Zoo:
         file, card = self._file(name), dataclasses.replace(card, format_version=FORMAT_VERSION)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            sweep(self.path)
             with temporary(file, pack_module(card, tensors, head)) as copy:
                 publish(copy, file, overwrite)
             # That of a module of an earlier version, which is replaced.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vimlight.errors import CacheError, DataError
-from vimlight.files.atomic import publish_directory, temporary_directory
+from vimlight.files.atomic import check_writable, publish_directory, temporary_directory
 from vimlight.transmiter.cache.checks import (
     check_class_names,
     check_head,
@@ -140,8 +140,10 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
     Raises:
         CacheError: If it is.
+        ConfigError: If nothing can be written there.
     """
     if not path.exists():
+        check_writable(path.parent)
         return
     if not overwrite:
         raise CacheError(f"{str(path)!r} exists; choose another directory or pass --overwrite (overwrite=True)")

@@ -19,6 +19,7 @@ from torch import Tensor
 from vimlight.errors import CacheError, DataError, nearest
 from vimlight.files.arrays import ARRAY_FAULTS
 from vimlight.files.checksums import BLOCK, CheckedFile
+from vimlight.files.leftovers import recover
 from vimlight.transmiter.cache.manifest import CHECKSUMS, MANIFEST, Manifest, read_manifest
 from vimlight.transmiter.cache.names import StoredNames
 from vimlight.transmiter.cache.text_head import TextHead
@@ -294,6 +295,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _check_directory(directory: Path) -> None:
+    recover(directory)
     if directory.is_dir():
         if not (directory / MANIFEST).is_file():
             raise CacheError(f"{str(directory)!r} is no logit cache: it has no {MANIFEST}")
