@@ -211,12 +211,12 @@ def test_selecting_on_remembered_features_is_what_the_downstream_model_does(tmp_
 
 
 @pytest.mark.usefixtures("in_process")
-def test_methods_may_stand_with_some_shots_alone(tmp_path, capsys):
-    plan = write(tmp_path, methods=["none", {"uniform": {"shots": [3]}}], shots=[2, 3])
+def test_methods_may_stand_with_some_shots_and_seeds_alone(tmp_path, capsys):
+    plan = write(tmp_path, methods=["none", {"uniform": {"shots": [3], "seeds": [1]}}], shots=[2, 3])
     cli.main(["compare", plan, "--out", str(tmp_path / "out"), "--dry-run"])
-    assert "0 of 6 results are done" in capsys.readouterr().out
+    assert "0 of 5 results are done" in capsys.readouterr().out
     cli.main(["compare", plan, "--out", str(tmp_path / "out")])
-    assert {(method, shots) for _, _, method, shots, _ in results(tmp_path / "out")} == {
-        ("none", 2), ("none", 3), ("uniform", 3),
+    assert {(method, shots, seed) for _, _, method, shots, seed in results(tmp_path / "out")} == {
+        ("none", 2, 0), ("none", 2, 1), ("none", 3, 0), ("none", 3, 1), ("uniform", 3, 1),
     }  # fmt: skip
     assert "still to come" not in capsys.readouterr().out

@@ -42,6 +42,7 @@ class Method:
         readout: What the head reads, if not what the task says.
         extra_module: Whether a fresh module is trained beside the zoo: the plan's type, or one of its own.
         shots: The numbers of shots with which it stands in the table; all of the plan's if left out.
+        seeds: The seeds with which it does; all of the plan's if left out.
         epochs: Passes over the training images for what is learnt by gradient.
         steps: Largest number of steps of that, whatever the number of images.
         lr: Learning rate of that.
@@ -56,11 +57,16 @@ class Method:
     readout: str | None = None
     extra_module: bool | str | dict[str, Any] = False
     shots: list[int | str] | None = None
+    seeds: list[int] | None = None
     epochs: int = 5
     steps: int | None = None
     lr: float = 0.05
     start: str = "ranking"
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def stands_with(self, shots: int | str, seed: int) -> bool:
+        """Tells whether it is compared with a number of shots and a seed."""
+        return (self.shots is None or shots in self.shots) and (self.seeds is None or seed in self.seeds)
 
     @property
     def needs_modules(self) -> bool:
@@ -70,7 +76,7 @@ class Method:
     def content(self) -> dict[str, Any]:
         """Returns all that its results depend on; what it is called, and where it is left out, are no part of that."""
         found = dataclasses.asdict(self)
-        del found["label"], found["shots"]
+        del found["label"], found["shots"], found["seeds"]
         return found
 
 

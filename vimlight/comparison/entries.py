@@ -135,10 +135,6 @@ class Plan:
             return self.shots
         return tuple(task.shots) if isinstance(task.shots, list) else (task.shots,)
 
-    def methods_with(self, shots: Shots) -> list[Method]:
-        """Returns the methods that are compared with a number of shots."""
-        return [method for method in self.methods if method.shots is None or shots in method.shots]
-
     def plugin_of(self, task: MidstreamTask) -> dict[str, Any]:
         """Returns the plug-in of a midstream task: its own, or the plan's."""
         if task.plugin is None:

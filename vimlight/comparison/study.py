@@ -258,7 +258,8 @@ class Study:
         return [
             Fit(group, method, self._fit_key(group, method, zoos.get((group.backbone, method.zoo), {})))
             for group in groups
-            for method in self.plan.methods_with(group.shots)
+            for method in self.plan.methods
+            if method.stands_with(group.shots, group.seed)
         ]
 
     def jobs(self, shard: tuple[int, int] = (1, 1)) -> list[Fit]:
