@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vimlight import __version__
 from vimlight.commands.mistakes import cause, explain
 from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
 from vimlight.errors import CheckpointError, ConfigError
+from vimlight.files.atomic import check_writable
 from vimlight.files.checkpoint_files import CheckpointFiles
 from vimlight.report.callbacks import RunReport
+from vimlight.report.interruption import Interruption
 from vimlight.report.lines import ProgressLines
 from vimlight.report.predictions import PredictionWriter
 from vimlight.report.waiting import WaitMeter
@@ -82,6 +88,22 @@ class RunConfig(SaveConfigCallback):
                 logger.log_hyperparams(self.config.as_dict())
 
 
+class RunLogger(CSVLogger):
+    """A CSV logger whose directory is one run's alone, however many are started at the same moment."""
+
+    _claimed: int | None = None
+
+    @property
+    def version(self) -> int | str:
+        """The number of the run; it is taken when it is first asked for, after all that may be refused."""
+        # The other processes of a run write to the directory of the first.
+        if getattr(rank_zero_only, "rank", 0):
+            return super().version
+        if self._claimed is None:
+            self._claimed = _claimed(Path(self.root_dir))
+        return self._claimed
+
+
 class Parser(LightningArgumentParser):
     """A parser whose errors are one or two lines that name the key, the value and the nearest valid name."""
 
@@ -104,6 +126,8 @@ class TrainingCLI(LightningCLI):
             TrainableModule,
             pl.LightningDataModule,
             save_config_callback=RunConfig,
+            # Where there is no logger, runs share a directory; all others have one of their own.
+            save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -167,6 +191,8 @@ class TrainingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Refuses, before anything is written, what could not be learnt, or not be stored after the training."""
+        loggers = (each.root_dir for each in self.trainer.loggers if isinstance(each, CSVLogger))
+        check_writable(Path(next(loggers, self.trainer.default_root_dir)))
         self.model.check_data(self.datamodule)
         self.model.check_storable()
 
@@ -175,7 +201,7 @@ class TrainingCLI(LightningCLI):
 
         The logger's directory is the run's. The lines stand for the bar where there is no terminal to draw it on.
         """
-        trainer = self._logging_trainer(plugins=self._plugins(), **kwargs)
+        trainer = self._logging_trainer(plugins=self._plugins(), callbacks=self._callbacks(), **kwargs)
         if not sys.stderr.isatty():
             callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
             callbacks[:] = [ProgressLines() if isinstance(each, ProgressBar) else each for each in callbacks]
@@ -188,8 +214,20 @@ class TrainingCLI(LightningCLI):
         loggers: list[Logger] = [] if chosen in (None, True) else (chosen if isinstance(chosen, list) else [chosen])
         if not any(isinstance(logger, CSVLogger) for logger in loggers):
             root = self.config[self.subcommand]["trainer"].get("default_root_dir") or "runs"
-            loggers = [CSVLogger(root, name=self.subcommand), *loggers]
+            loggers = [RunLogger(root, name=self.subcommand), *loggers]
         return super().instantiate_trainer(logger=loggers, **kwargs)
+
+    def _callbacks(self) -> list[pl.Callback]:
+        """Returns the configured callbacks and, to train, what keeps a checkpoint of each epoch and after a signal."""
+        chosen = self._get(self.config_init, "trainer.callbacks") or []
+        callbacks = list(chosen) if isinstance(chosen, (list, tuple)) else [chosen]
+        if self.subcommand != "fit" or self._get(self.config_init, "trainer.enable_checkpointing") is False:
+            return callbacks
+        if not any(isinstance(each, Checkpoint) for each in callbacks):
+            callbacks.append(
+                ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+            )
+        return [*callbacks, Interruption()]
 
     def _plugins(self) -> list[Any]:
         """Returns the configured plugins and, unless there is one of its kind, what reads and writes checkpoints."""
@@ -203,6 +241,13 @@ class TrainingCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except MisconfigurationException as error:
             raise ConfigError(explain(str(error), _CLASSES)) from error
+        except SystemExit as error:
+            # Lightning leaves with 0 and 1: a scheduler would take the first for success.
+            if isinstance(error, SIGTERMException):
+                raise SystemExit(128 + signal.SIGTERM) from error
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise SystemExit(128 + signal.SIGINT) from error
+            raise
 
     def _parse_ckpt_path(self) -> None:
         # Lightning lets a checkpoint's hyper-parameters win over the command line; here the command line wins.
@@ -223,6 +268,31 @@ def main(arguments: Sequence[str]) -> None:
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message)
         TrainingCLI(arguments)
+
+
+def _claimed(runs: Path) -> int:
+    """Makes the directory of a new run, which nobody else has, and returns its number.
+
+    Args:
+        runs: The directory of all runs.
+
+    Raises:
+        ConfigError: If it cannot be made.
+    """
+    number = max((int(path.name[8:]) for path in runs.glob("version_*") if path.name[8:].isdigit()), default=-1) + 1
+    while True:
+        try:
+            (runs / f"version_{number}").mkdir(parents=True)
+        except FileExistsError:
+            if (runs / f"version_{number}").is_dir():
+                number += 1
+                continue
+            raise ConfigError(f"no run can be written to {str(runs)!r}: a file is in the way") from None
+        except OSError as error:
+            raise ConfigError(
+                f"no run can be written to {str(runs)!r}: {error.strerror}; set trainer.default_root_dir"
+            ) from error
+        return number
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:

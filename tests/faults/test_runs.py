@@ -1,0 +1,165 @@
+"""Runs that are told to end, that start at the same moment, or that cannot write."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny_training import VIT
+
+from vimlight.cli import main
+from vimlight.commands.train import RunLogger
+from vimlight.errors import ConfigError
+from vimlight.files.atomic import check_writable, write_whole
+from vimlight.report.interruption import Interruption
+from vimlight.zoo import Zoo
+
+MODULE = {
+    "backbone": {"name": "vit_tiny_patch16_224", **VIT}, "plugin": {"kind": "convpass", "hidden": 2}, "name": "fresh",
+}  # fmt: skip
+SCENES = {"dataset": "scenes", "dataset_args": {"task": "shapes", "train": 60, "test": 8, "size": 32}, "batch_size": 8}
+TRAINER = {
+    "max_epochs": 2, "accelerator": "cpu", "devices": 1, "enable_progress_bar": False, "enable_model_summary": False,
+}  # fmt: skip
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A directory with the config `run.yaml`."""
+    monkeypatch.chdir(tmp_path)
+    config = {
+        "model": {"class_path": "MidstreamModule", "init_args": MODULE},
+        "data": {"class_path": "MidstreamDataModule", "init_args": SCENES},
+        "trainer": TRAINER,
+    }
+    Path("run.yaml").write_text(yaml.safe_dump(config))
+    return tmp_path
+
+
+def fit(*words):
+    main(["fit", "--config", "run.yaml", *words])
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_training_between_steps_and_it_goes_on_exactly(workplace, monkeypatch, number, code):
+    def send(self, trainer, *_):
+        if trainer.global_step == 3:
+            os.kill(os.getpid(), number)
+
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    with monkeypatch.context() as patched:
+        patched.setattr(Interruption, "on_train_batch_start", send, raising=False)
+        with pytest.raises(SystemExit) as stopped:
+            fit()
+    assert stopped.value.code == code
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+    saved = Path("runs/fit/version_0/checkpoints/interrupted.ckpt")
+    assert torch.load(saved, weights_only=True)["global_step"] == 4
+    assert Zoo("zoo").names() == []
+    fit("--ckpt_path", str(saved))
+    assert Zoo("zoo").names() == ["fresh"]
+    fit("--model.name", "whole")
+    one, two = (weights(f"runs/fit/version_{n}/checkpoints/last.ckpt") for n in (1, 2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_each_epoch_leaves_the_last_checkpoint(workplace, monkeypatch):
+    seen = []
+
+    def end(self, *_):
+        seen.append(sorted(path.name for path in Path("runs/fit/version_0/checkpoints").glob("*")))
+
+    monkeypatch.setattr(Interruption, "on_train_epoch_start", end, raising=False)
+    fit()
+    assert seen == [[], ["last.ckpt"]]
+    assert [path.name for path in Path("runs/fit/version_0/checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_runs_that_start_at_the_same_moment_have_directories_of_their_own(tmp_path):
+    loggers = [RunLogger(tmp_path, name="fit") for _ in range(8)]
+    barrier = threading.Barrier(8)
+
+    def ask(logger):
+        barrier.wait()
+        logger.version  # noqa: B018
+
+    threads = [threading.Thread(target=ask, args=(logger,)) for logger in loggers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(logger.version for logger in loggers) == list(range(8))
+    assert {Path(logger.log_dir).name for logger in loggers} == {path.name for path in (tmp_path / "fit").iterdir()}
+
+
+def test_two_runs_without_a_logger_in_one_directory(workplace):
+    for name in ("one", "two"):
+        fit("--trainer.logger", "false", "--trainer.fast_dev_run", "1", "--model.name", name)
+
+
+def refused(capsys, *words):
+    with pytest.raises(SystemExit) as stopped:
+        fit(*words)
+    assert stopped.value.code == 2
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vimlight: ")]
+    return said
+
+
+@pytest.mark.parametrize("words", [("--model.zoo", "file/zoo"), ("--trainer.default_root_dir", "file/runs")])
+def test_what_cannot_be_written_is_said_before_the_work(workplace, capsys, monkeypatch, words):
+    Path("file").write_text("")
+    monkeypatch.setattr("vimlight.training.midstream.MidstreamModule.training_step", None)
+    said = refused(capsys, *words)
+    assert "can be written to '" in said
+    assert "file" in said
+
+
+def test_a_taken_name_names_the_way_out(workplace, capsys, monkeypatch):
+    monkeypatch.setattr("vimlight.zoo.zoo.Zoo.names", lambda self: [])
+    Path("zoo").mkdir()
+    Path("zoo/fresh.safetensors").touch()
+    said = refused(capsys)
+    assert said.endswith(
+        "zoo 'zoo' has a module 'fresh' already; take another name, or replace it with overwrite=True "
+        "(--model.overwrite true)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda patch: patch.setattr("os.access", lambda *_: False), "is read-only"),
+        (lambda patch: patch.setattr("shutil.disk_usage", lambda _: _Full), "disk is full"),
+    ],
+    ids=["read-only", "full"],
+)
+def test_places_that_take_nothing(tmp_path, monkeypatch, spoil, text):
+    check_writable(tmp_path / "new" / "newer")
+    spoil(monkeypatch)
+    for call in (lambda: check_writable(tmp_path / "new"), lambda: write_whole(tmp_path / "a.txt", "text")):
+        with pytest.raises(ConfigError, match=f"nothing can be written to .*: .*{text}"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+class _Full:
+    free = 100
+
+
+def test_a_disk_that_fills_up_meanwhile(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(ConfigError, match=r"a.txt' cannot be written: No space left on device"):
+        write_whole(tmp_path / "a.txt", "text")
+    assert list(tmp_path.iterdir()) == []
