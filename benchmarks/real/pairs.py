@@ -38,7 +38,7 @@ from vimlight.commands.options import Parser
 from vimlight.errors import DataError
 from vimlight.transmiter import LogitCache, TextHead, write_cache
 from vimlight.transmiter.adapters.gap_ridge import NormalEquations
-from vimlight.transmiter.judging.pooling import fit_weights
+from vimlight.transmiter.judging.pooling import fit_weights, log_loss
 from vimlight.transmiter.models.vocabulary import draw_vocabulary
 
 __all__ = ["MODELS", "Projection", "fit_projection", "main"]
@@ -96,8 +96,8 @@ def fit_projection(features: Tensor, names: Tensor, kinds: Tensor, labels: Tenso
     for strength in STRENGTHS:
         tried = _solved(found, kept, strength)
         cosines = tried.images(features[out]) @ tried.texts(kinds).T
-        chosen.append((float((cosines.argmax(dim=1) == labels[out]).float().mean()), strength, cosines))
-    _, strength, cosines = max(chosen, key=lambda one: one[0])
+        chosen.append((log_loss(cosines, labels[out]), strength, cosines))
+    _, strength, cosines = min(chosen, key=lambda one: one[0])
     # With softmax(s * cosine), the best s is the temperature of the log-loss.
     scale = float(fit_weights(cosines.double()[None], labels[out])[0])
     return dataclasses.replace(_solved(found, _equations(found, features, names), strength), scale=scale)
@@ -175,7 +175,7 @@ def _taught(root: Path, model: str, rows: Sequence[Row]) -> Projection:
     features = encode_images(model, MODELS[model], [root / "tasks" / row.path for row in rows])[:, 0]
     kinds = sorted({row.label for row in rows})
     names = encode_texts([row.concept for row in rows])
-    words = encode_texts([kind.split("/")[-1].replace("-", " ").replace("_", " ") for kind in kinds])
+    words = encode_texts([_words(kind) for kind in kinds])
     labels = torch.tensor([kinds.index(row.label) for row in rows])
     out = torch.tensor([share(row.concept, "projection") < 0.2 for row in rows])
     return fit_projection(features, names, words, labels, out)
@@ -183,7 +183,7 @@ def _taught(root: Path, model: str, rows: Sequence[Row]) -> Projection:
 
 def _write(root: Path, model: str, projection: Projection, name: str, rows: Sequence[Row]) -> None:
     classes = sorted({row.label for row in rows})
-    words = [label.replace("_", " ").replace(" & ", " and ") for label in classes]
+    words = [_words(label) for label in classes]
     aux = draw_vocabulary(words, LOGITS - len(words))
     texts = encode_texts([PROMPTS.get(name, "{}").format(word) for word in words] + aux)
     head = TextHead(projection.texts(texts), projection.scale, 0.0)
@@ -202,6 +202,10 @@ def _write(root: Path, model: str, projection: Projection, name: str, rows: Sequ
             model=model,
             weights=f"efficientnet_{model} at {MODELS[model]} px",
         )
+
+
+def _words(label: str) -> str:
+    return label.replace("_", " ").replace(" & ", " and ")
 
 
 def zero_shot(folder: Path) -> float:
