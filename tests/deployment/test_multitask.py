@@ -16,7 +16,7 @@ from vimlight.plugins import create_plugin
 from vimlight.tasks import AffineHead
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2}
-TAKEN = ("best_single", "ens_moe", "none", "uniform")
+TAKEN = ("best_single", "ens_moe", "none", "select", "uniform")
 
 
 @pytest.fixture(scope="module")

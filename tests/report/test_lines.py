@@ -46,6 +46,8 @@ def test_a_run_that_breaks_off_ends_its_lines(trainer, capsys):
 def test_lines_stand_for_the_bar_where_there_is_no_terminal(monkeypatch, terminal):
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
     made = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    for name in ("_plugins", "_callbacks"):
+        monkeypatch.setattr(TrainingCLI, name, lambda self: [])
     monkeypatch.setattr(TrainingCLI, "_logging_trainer", lambda self, **_: made)
     found = TrainingCLI.instantiate_trainer(TrainingCLI.__new__(TrainingCLI))
     assert isinstance(found.progress_bar_callback, ProgressLines) != terminal

@@ -73,7 +73,8 @@ class Select(StaticGates):
 
     def _join_chosen(self) -> None:
         chosen = (self.gating.get_buffer("shares") > 0).tolist()
-        if chosen != self._joined:
+        # Without its zoo, as one task of several, it has gates alone.
+        if chosen != self._joined and self.modules_in_zoo:
             self._joined = chosen
             self.present.copy_(self.everywhere & self.present.new_tensor(chosen))
             self.join()

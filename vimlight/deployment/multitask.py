@@ -246,7 +246,7 @@ def _check(aggregates: Mapping[str, Aggregate]) -> None:
         if not isinstance(aggregate, (StaticGates, BestSingle, Bare)):
             raise PluginError(
                 f"task {name!r} is aggregated by {type(aggregate).__name__}, whose gates are not the same for every "
-                "image or need several passes; MultiTask takes ens_moe, uniform, best_single and none"
+                "image or need several passes; MultiTask takes ens_moe, uniform, select, best_single and none"
             )
         if aggregate.backbone.fingerprint != first.backbone.fingerprint:
             raise FingerprintError(

@@ -110,7 +110,7 @@ def test_test_labels_and_test_images_are_not_looked_at(root, tmp_path, monkeypat
 
 def test_an_epoch_that_is_worse_is_not_taken(root, tmp_path):
     data = cache_data(root)
-    model = refinement(data, str(root / "strong.safetensors"), optimizer=partial(SGD, lr=1e5))
+    model = refinement(data, str(root / "strong.safetensors"), optimizer=partial(AdamW, lr=0.3))
     start = learned(model)
     first = scores(model, data)
     trainer(tmp_path, epochs=3).fit(model, datamodule=data)
@@ -180,7 +180,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(root, tmp_path):
 @pytest.mark.parametrize("stage", ["validate", "test", "predict"])
 def test_a_checkpoint_is_measured_by_what_was_chosen(root, tmp_path, stage):
     data = cache_data(root)
-    wild = {"optimizer": partial(SGD, lr=1e5)}
+    wild = {"optimizer": partial(AdamW, lr=0.3)}
     model = refinement(data, str(root / "strong.safetensors"), **wild)
     keeping_checkpoints(tmp_path, epochs=4).fit(model, datamodule=data)
     assert model.choice.epoch < 4, "the last weights are not those that were chosen"
