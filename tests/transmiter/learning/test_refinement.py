@@ -110,7 +110,7 @@ def test_test_labels_and_test_images_are_not_looked_at(root, tmp_path, monkeypat
 
 def test_an_epoch_that_is_worse_is_not_taken(root, tmp_path):
     data = cache_data(root)
-    model = refinement(data, str(root / "strong.safetensors"), optimizer=partial(AdamW, lr=0.3))
+    model = refinement(data, str(root / "strong.safetensors"), optimizer=partial(SGD, lr=0.003, maximize=True))
     start = learned(model)
     first = scores(model, data)
     trainer(tmp_path, epochs=3).fit(model, datamodule=data)
