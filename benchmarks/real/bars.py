@@ -33,21 +33,16 @@ class Bar(NamedTuple):
     asked: float
 
 
-VIM = "select"
+# The zoo's two rows: gates that are learnt, and one of a few choices.
+ZOO = ("ens_moe", "select")
+AHEAD_OF = (
+    ("best_single", -0.3), ("uniform", 0.3), ("k_streams", 0.0), ("random", 2.0), ("shuffled", 2.0),
+)  # fmt: skip
 BARS = [
-    Bar(VIM, "none", 5, 3.0),
-    Bar(VIM, "none", 20, 2.0),
-    *(
-        Bar(VIM, theirs, shots, asked)
-        for theirs, asked in (
-            ("best_single", -0.3), ("uniform", 0.3), ("k_streams", 0.0), ("random", 2.0), ("shuffled", 2.0),
-        )
-        for shots in (5, 20)
-    ),
+    *(Bar(ours, "none", shots, asked) for ours in (*ZOO, "hindsight") for shots, asked in ((5, 3.0), (20, 2.0))),
+    *(Bar(ours, theirs, shots, asked) for ours in ZOO for theirs, asked in AHEAD_OF for shots in (5, 20)),
     Bar("select_and_fresh", "module_alone", 20, 1.0),
-    Bar("hindsight", "none", 5, 3.0),
-    Bar("hindsight", "none", 20, 2.0),
-]  # fmt: skip
+]
 
 
 def measured(table: Standings, bar: Bar) -> tuple[Statistic | None, tuple[str, float] | None]:
