@@ -10,7 +10,7 @@ from torch import nn
 
 from vimlight.backbone import Backbone
 from vimlight.errors import ConfigError
-from vimlight.plugins.base import choose_blocks
+from vimlight.plugins.blocks import choose_blocks
 from vimlight.prefix_cache import FrozenPart
 from vimlight.training.downstream import DownstreamModule
 

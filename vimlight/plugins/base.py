@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from vimlight.backbone import Backbone, Layout, Preprocessing, Site
 from vimlight.errors import PluginError, unknown_name
 from vimlight.files.tensor_file import sha256_of
+from vimlight.plugins.blocks import Blocks, choose_blocks
 from vimlight.registry import Registry
 
-__all__ = ["PLUGINS", "Blocks", "Plugin", "Tap", "Unit", "WideUnit", "create_plugin", "list_plugins", "widen"]
+__all__ = ["PLUGINS", "Plugin", "Tap", "Unit", "WideUnit", "create_plugin", "list_plugins", "widen"]
 
 Tap = Literal["input", "output", "residual"]
-Blocks = str | Sequence[int]
 
 
 class Unit(nn.Module):
@@ -366,31 +366,6 @@ class FixedGates(nn.Module):
         """Returns the gated sum of what the units make of `x`."""
         output: Tensor = self.wide(x, self.gates)
         return output
-
-
-def choose_blocks(blocks: Blocks, count: int) -> set[int]:
-    """Returns the indices of blocks.
-
-    Args:
-        blocks: `"all"`, `"last:n"` or `"first:n"`, or the indices.
-        count: How many blocks there are.
-
-    Raises:
-        PluginError: If there are no such blocks.
-    """
-    if blocks == "all":
-        return set(range(count))
-    if isinstance(blocks, str):
-        side, _, number = blocks.partition(":")
-        if side not in ("first", "last") or not number.isdigit() or not 0 < int(number) <= count:
-            raise PluginError(
-                f"blocks {blocks!r}: expected 'all', 'first:n' or 'last:n' with n from 1 to {count}, or a list"
-            )
-        return set(range(int(number))) if side == "first" else set(range(count - int(number), count))
-    outside = [index for index in blocks if not 0 <= index < count]
-    if outside:
-        raise PluginError(f"block {outside[0]} does not exist; the backbone's blocks are 0 to {count - 1}")
-    return set(blocks)
 
 
 def _complete(kind: str, unit_type: type[Unit], settings: dict[str, Any]) -> dict[str, Any]:
