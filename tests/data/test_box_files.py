@@ -195,7 +195,7 @@ def test_files_that_are_no_json_or_missing(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read_coco(tmp_path / "no.json", tmp_path)
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(DataError, match="is not JSON"):
+    with pytest.raises(DataError, match="is no JSON"):
         read_coco(tmp_path / "bad.json", tmp_path)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from vimlight import __version__
 from vimlight.errors import ConfigError
 from vimlight.files.atomic import write_whole
+from vimlight.files.json_text import json_object
 
 __all__ = ["Store", "key_of"]
 
@@ -55,10 +56,9 @@ class Store:
         if not path.is_file():
             return None
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            return json_object(path.read_bytes(), path.name, ConfigError)
+        except ConfigError as error:
             raise ConfigError(f"{path} is damaged; delete it, and the same command computes it anew") from error
-        return found
 
     def write(self, key: str, content: Mapping[str, Any]) -> None:
         """Writes a result.

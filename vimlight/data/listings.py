@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vimlight.errors import DataError, nearest
+from vimlight.files.json_text import json_of
 
 __all__ = ["check_files", "read_json", "read_lines"]
 
@@ -27,10 +27,7 @@ def read_json(file: Path) -> Any:
     Raises:
         DataError: If it is missing or malformed.
     """
-    try:
-        return json.loads(_text(file))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file} is no JSON: {error}") from error
+    return json_of(_text(file), str(file), DataError)
 
 
 def check_files(listing: Path, files: Sequence[Path], what: str = "images") -> None:

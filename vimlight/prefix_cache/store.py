@@ -25,6 +25,7 @@ from torch import Tensor
 from vimlight.errors import CacheError
 from vimlight.files.atomic import publish, temporary
 from vimlight.files.checksums import crc32_of
+from vimlight.files.json_text import json_object
 from vimlight.files.leftovers import hidden, sweep
 from vimlight.files.tensor_file import card_text, opened, pack
 
@@ -121,7 +122,7 @@ class Column:
 
     def _opened(self, path: Path, rows: int) -> dict[str, Tensor]:
         with opened(path, "a prefix cache", CacheError) as file:
-            card = json.loads(card_text(file, path, CacheError) or "{}")
+            card = json_object(card_text(file, path, CacheError) or "{}", path.name, CacheError)
             # Not copied: what is mapped is read from the disk when it is needed.
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         self._check(card, path, tensors)

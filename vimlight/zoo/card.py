@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from vimlight.errors import ZooError, nearest
+from vimlight.files.json_text import check_version, json_object
 
 if TYPE_CHECKING:
     from vimlight.plugins import Plugin
@@ -105,15 +106,8 @@ class Card:
         Raises:
             ZooError: If it is no such object, of a newer format, or has missing, unknown or mistyped keys.
         """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise ZooError(f"the card is no JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise ZooError(f"the card must be a JSON object, not {type(values).__name__}")
-        version = values.get("format_version", FORMAT_VERSION)
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise ZooError(f"format version {version} is newer than this vimlight reads ({FORMAT_VERSION}); update it")
+        values = json_object(text, "the card", ZooError)
+        check_version(values, FORMAT_VERSION, ZooError)
         missing = [name for name in _REQUIRED if name not in values]
         if missing:
             raise ZooError(f"the card lacks {', '.join(map(repr, missing))}")

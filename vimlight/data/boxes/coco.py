@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +9,7 @@ from typing import Any, cast
 from vimlight.data.boxes.targets import BoxAnnotations, RawBox, pack_boxes
 from vimlight.data.boxes.values import as_flag, as_id, as_number, image_size, stated_side
 from vimlight.errors import DataError
+from vimlight.files.json_text import json_of
 
 __all__ = ["read_coco"]
 
@@ -65,10 +65,7 @@ def read_coco(
 def _load(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise DataError(f"annotation file {file} does not exist")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"annotation file {file} is not JSON: {error}") from error
+    content = json_of(file.read_bytes(), f"annotation file {file}", DataError)
     for key in ("images", "annotations", "categories"):
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -22,6 +22,7 @@ from vimlight.aggregation import Aggregate
 from vimlight.backbone import Backbone, create_backbone
 from vimlight.errors import CheckpointError, FingerprintError, ZooError
 from vimlight.files.atomic import publish_directory, temporary_directory, write_whole
+from vimlight.files.json_text import json_object
 from vimlight.files.tensor_file import card_text, opened, pack, tensors_of
 from vimlight.interop.modelscope.heads import check_head, head_tensors
 from vimlight.interop.modelscope.layout import Checkpoint, Labels, TaskWeights, places
@@ -179,7 +180,7 @@ def _read_backbone(path: Path) -> tuple[Backbone, dict[str, Any], dict[str, Tens
         text = card_text(content, file, ZooError)
         tensors = tensors_of(content)
     try:
-        card = json.loads(text or "{}")
+        card = json_object(text or "{}", file.name, ZooError)
         with torch.random.fork_rng(devices=[]):
             return create_backbone(**card["arguments"], checkpoint=str(file)), {"arch": "", **card}, tensors
     except (ValueError, KeyError, TypeError) as error:
@@ -217,7 +218,7 @@ def _read_task(file: Path, modules: Mapping[str, Plugin], tower: Tower) -> tuple
         text = card_text(content, file, ZooError)
         tensors = tensors_of(content)
     try:
-        card = json.loads(text or "{}")
+        card = json_object(text or "{}", file.name, ZooError)
         position, name, owners, labels = (card[key] for key in ("position", "task", "modules", "labels"))
         if card["numbered"]:
             labels = {int(key): value for key, value in labels}

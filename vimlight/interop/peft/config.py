@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vimlight.errors import CheckpointError, nearest
+from vimlight.files.json_text import json_object
 
 __all__ = ["CONFIG", "WEIGHTS", "LoraSettings", "read_settings"]
 
@@ -133,13 +133,7 @@ def _read(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     if not file.is_file():
         raise CheckpointError(f"{str(folder)!r} holds no {CONFIG}, so it is no adapter of PEFT's")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{CONFIG} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{CONFIG} must hold a JSON object, not {type(content).__name__}")
-    return content
+    return json_object(file.read_bytes(), CONFIG, CheckpointError)
 
 
 def _refuse_others(content: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from vimlight.errors import AdapterError, nearest
 from vimlight.files.atomic import write_whole
 from vimlight.files.finite import check_finite
+from vimlight.files.json_text import check_version, json_of
 from vimlight.files.tensor_file import card_text, opened, pack, sha256_of, tensors_of
 
 __all__ = ["FORMAT_VERSION", "AdapterCard", "check_path", "read_adapter", "read_card", "write_adapter"]
@@ -81,17 +82,10 @@ class AdapterCard:
         Raises:
             AdapterError: If it is no such object, of a newer format, or has missing or unknown keys.
         """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise AdapterError(f"the card is no JSON: {error}") from error
+        values = json_of(text, "the card", AdapterError)
         if not isinstance(values, dict) or "fingerprint" in values:
             raise AdapterError("this is no adapter of logits; those are written by `vimlight fit` and `transfer`")
-        version = values.get("format_version", FORMAT_VERSION)
-        if version > FORMAT_VERSION:
-            raise AdapterError(
-                f"format version {version} is newer than this vimlight reads ({FORMAT_VERSION}); update it"
-            )
+        check_version(values, FORMAT_VERSION, AdapterError)
         known = [field.name for field in dataclasses.fields(cls)]
         missing = [name for name in ("kind", "settings") if name not in values]
         for key in (key for key in values if key not in known):

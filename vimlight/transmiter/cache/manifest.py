@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vimlight.errors import CacheError
+from vimlight.files.json_text import json_of
 
 __all__ = ["CHECKSUMS", "FORMAT", "MANIFEST", "FileEntry", "Manifest", "read_manifest"]
 
@@ -159,8 +160,8 @@ def _canonical(content: Mapping[str, Any]) -> bytes:
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = json_of(text, "its text", CacheError)
+    except CacheError as error:
         raise CacheError(f"is damaged: {error}") from error
     if not isinstance(content, dict):
         raise CacheError("is no manifest of a logit cache")

@@ -1,0 +1,60 @@
+"""JSON that others wrote, read with suspicion."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from vimlight.errors import VimlightError
+
+__all__ = ["check_version", "json_object", "json_of"]
+
+
+def json_of(text: str | bytes, what: str, error: type[VimlightError]) -> Any:
+    """Returns what a JSON text says.
+
+    Args:
+        text: The text, or its bytes in UTF-8.
+        what: What it is, as messages say it, such as `"the card"`.
+        error: What to raise.
+
+    Raises:
+        VimlightError: `error`, if it is no JSON, no UTF-8, or nested deeper than anything that is meant to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as deep:
+        raise error(f"{what} is damaged: its JSON is nested too deeply") from deep
+    except ValueError as reason:
+        raise error(f"{what} is no JSON: {reason}") from reason
+
+
+def json_object(text: str | bytes, what: str, error: type[VimlightError]) -> dict[str, Any]:
+    """Returns the keys and values of a JSON object; see `json_of`.
+
+    Raises:
+        VimlightError: `error`, as there, or if it is something else than an object.
+    """
+    content = json_of(text, what, error)
+    if not isinstance(content, dict):
+        raise error(f"{what} must be a JSON object, not {type(content).__name__}")
+    return content
+
+
+def check_version(content: dict[str, Any], known: int, error: type[VimlightError]) -> int:
+    """Returns the format version of a file, the known one where it names none.
+
+    Args:
+        content: What the file says of itself.
+        known: The newest version that is read.
+        error: What to raise.
+
+    Raises:
+        VimlightError: `error`, if the version is no whole number, or newer.
+    """
+    version = content.get("format_version", known)
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise error(f"format_version must be a whole number, not {version!r}")
+    if version > known:
+        raise error(f"format version {version} is newer than this vimlight reads ({known}); update it")
+    return version
