@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from vimlight.comparison.standings import Standings, differences, half_width, standings_of
+from vimlight.comparison.standings import Standings, half_width, standings_of
 from vimlight.report.tables import MISSING, Statistic, print_whole
 
 __all__ = ["BARS", "Bar", "main", "measured"]
@@ -52,17 +53,14 @@ def measured(table: Standings, bar: Bar) -> tuple[Statistic | None, tuple[str, f
         table: The standings with the bar's number of shots.
         bar: The bar.
     """
-    by_task: dict[str, Statistic] = {}
-    for task in table.averaged:
-        ours, theirs = table.cells.get((bar.ours, task)), table.cells.get((bar.theirs, task))
-        found = None if ours is None or theirs is None else differences(ours, theirs)
-        if found is None:
-            return None, None
-        by_task[task] = Statistic({seed: 100 * value for seed, value in found.seeds.items()})
-    shared = set.intersection(*(set(found.seeds) for found in by_task.values()))
-    mean = {seed: sum(found.seeds[seed] for found in by_task.values()) / len(by_task) for seed in sorted(shared)}
-    worst = min(by_task, key=lambda task: by_task[task].mean)
-    return Statistic(mean), (worst, by_task[worst].mean)
+    table = dataclasses.replace(table, reference=bar.theirs)
+    mean = table.average_against_reference(bar.ours)
+    if mean is None:
+        return None, None
+    found = {task: table.against_reference(bar.ours, task) for task in table.averaged}
+    by_task = {task: 100 * difference.mean for task, difference in found.items() if difference is not None}
+    worst = min(by_task, key=by_task.__getitem__)
+    return Statistic({seed: 100 * value for seed, value in mean.seeds.items()}), (worst, by_task[worst])
 
 
 def _table(name: str, tables: Sequence[Standings]) -> Table:
