@@ -12,6 +12,7 @@ from vimlight.comparison.bench import Bench
 from vimlight.comparison.catalogue import list_methods
 from vimlight.comparison.reading import read_plan
 from vimlight.errors import ConfigError
+from vimlight.training.downstream import DownstreamModule
 
 
 def results(folder):
@@ -220,3 +221,13 @@ def test_methods_may_stand_with_some_shots_and_seeds_alone(tmp_path, capsys):
         ("none", 2, 0), ("none", 2, 1), ("none", 3, 0), ("none", 3, 1), ("uniform", 3, 1),
     }  # fmt: skip
     assert "still to come" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("in_process")
+def test_steps_are_limited_whatever_the_number_of_images(tmp_path, monkeypatch):
+    taken = []
+    real = DownstreamModule.training_step
+    monkeypatch.setattr(DownstreamModule, "training_step", lambda self, *a: taken.append(1) or real(self, *a))
+    plan = write(tmp_path, methods=["none", {"ens_moe": {"epochs": 5, "steps": 2, "seeds": [0]}}])
+    cli.main(["compare", plan, "--out", str(tmp_path / "out")])
+    assert len(taken) == 2
