@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _TEXT = """Makes an adapter for one or more target models from cached logits of the same images. No model is loaded,
-no label is read, and nothing is trained: transmiter moves an adapter by a closed form, gap_ridge regresses what
-fine-tuning changed in the source on the target's logits."""
+no label is read, and nothing is trained: gap_ridge regresses what fine-tuning changed in the source on the target's
+features, transmiter moves an adapter that was learnt on the source by a closed form."""
+# Below this share of what fine-tuning changed, even noise may seem to be told: the strength is the best of several.
+_TELLS = 0.05
 _FACTS = {
     "transmiter": ("rows", "beta", "beta_per_sample", "agreement"),
     "gap_ridge": ("rows", "reads", "strength", "explained_left_out"),
@@ -38,6 +40,8 @@ def main(arguments: Sequence[str]) -> None:
         SystemExit: With 0 behind `--help`.
     """
     options = _parser().parse_args(arguments)
+    if options.method is None:
+        options.method = _method(options)
     if options.method not in _METHODS:
         raise unknown_name("transfer method", options.method, _METHODS)
     _check_options(options)
@@ -52,7 +56,8 @@ def main(arguments: Sequence[str]) -> None:
 def _parser() -> Parser:
     parser = Parser(prog="vimlight transfer", description=_TEXT)
     caches = {"metavar": "DIR", "required": True}
-    parser.add_argument("--method", default="transmiter", help="transmiter or gap_ridge (default: transmiter)")
+    text = "transmiter or gap_ridge (default: transmiter where --adapter is given, else gap_ridge)"
+    parser.add_argument("--method", help=text)
     parser.add_argument("--adapter", metavar="FILE", help="the source model's adapter, for transmiter")
     parser.add_argument("--source", **caches, help="cache of the source model's zero-shot logits")  # type: ignore[arg-type]
     parser.add_argument("--source-tuned", metavar="DIR", help="cache of the fine-tuned source, for gap_ridge")
@@ -65,10 +70,16 @@ def _parser() -> Parser:
         metavar="BETA",
         help="the same per image and view; 'auto' is what serves images best that are left out",
     )
-    parser.add_argument("--reads", default=None, help="what gap_ridge reads of the target: logits or features")
+    parser.add_argument("--reads", help="what gap_ridge reads of the target: features, the default if there are, or logits")
     parser.add_argument("--device", default="cpu", help="where transmiter sums the moments (default: cpu)")
     parser.add_argument("--overwrite", action="store_true", help="replace files of these names")
     return parser
+
+
+def _method(options: argparse.Namespace) -> str:
+    if options.adapter is None and options.source_tuned is None:
+        raise ConfigError("vimlight transfer needs --source-tuned, for a gap ridge, or --adapter, to move that")
+    return "gap_ridge" if options.adapter is None else "transmiter"
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -124,8 +135,9 @@ def _gap_ridge(options: argparse.Namespace) -> Sequence[Adapter]:
     from vimlight.transmiter.adapters.gap_ridge import fit_gap_ridge
 
     source, tuned = _open(options.source), _open(options.source_tuned)
-    reads = options.reads or "logits"
-    return [fit_gap_ridge(source, tuned, _open(path), reads=reads) for path in options.target]
+    targets = [_open(path) for path in options.target]
+    reads = [options.reads or ("logits" if target.width is None else "features") for target in targets]
+    return [fit_gap_ridge(source, tuned, target, reads=read) for target, read in zip(targets, reads, strict=True)]
 
 
 _METHODS: dict[str, Callable[[argparse.Namespace], Sequence[Adapter]]] = {
@@ -141,6 +153,10 @@ def _report(options: argparse.Namespace, adapters: Sequence[Adapter], files: Seq
         facts = [f"{name.replace('_', ' ')} {_value(step[name])}" for name in _FACTS[options.method] if name in step]
         rows.append((str(file), adapter.card.model, "; ".join(facts)))
     print_table(("adapter", "for", f"made in {seconds:.1f} s"), rows)
+    for adapter, file in zip(adapters, files, strict=True):
+        told = adapter.card.history[-1].get("explained_left_out", 1.0)
+        if told < _TELLS:
+            print(f"{file}: not expected to help: of images left out it tells {told:.1%} of what fine-tuning changed")
 
 
 def _value(value: Any) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_pair import AUX, CLASSES, adapter, images, logits, tuned, write_pair
+from torch.nn import functional as F
 
 from vimlight.cli import main
 from vimlight.transmiter import (
     GapRidge,
     LogitCache,
+    TextHead,
     TransMiter,
     align,
     choose_beta,
@@ -82,13 +84,41 @@ def test_several_targets_in_one_pass_and_a_chain(workplace):
     ]
 
 
-def test_a_gap_ridge_has_the_same_kind_of_file(workplace, capsys):
-    run(GAP)
+@pytest.mark.parametrize("method", ["--method gap_ridge ", ""], ids=["named", "left out"])
+def test_a_gap_ridge_has_the_same_kind_of_file(workplace, capsys, method):
+    run(GAP.replace("--method gap_ridge ", method))
     expected = fit_gap_ridge(*(LogitCache.open(name) for name in ("weak", "weak_tuned", "strong")))
     found = load_adapter("gap.safetensors")
     assert isinstance(found, GapRidge)
     assert torch.equal(found.weight, expected.weight)
     assert "strength" in capsys.readouterr().out
+
+
+def test_a_gap_ridge_reads_features_where_there_are(workplace):
+    names = ("weak", "weak_tuned", "strong")
+    generator = torch.Generator().manual_seed(0)
+    bare = LogitCache.open("strong")
+    values = F.normalize(torch.randn(len(bare), bare.num_views, 12, generator=generator), dim=2)
+    head = TextHead(F.normalize(torch.randn(bare.num_logits, 12, generator=generator), dim=1), 20.0, 0.0)
+    facts = {"class_names": bare.class_names, "aux_names": bare.aux_names, "ids": list(bare.ids)}
+    write_cache("seen", features=values, head=head, labels=bare.labels, split=bare.split, model="seen", **facts)
+    run(GAP.replace("--target strong", "--target seen"))
+    found = load_adapter("gap.safetensors")
+    expected = fit_gap_ridge(*map(LogitCache.open, (*names[:2], "seen")), reads="features")
+    assert found.reads == "features"
+    assert torch.equal(found.weight, expected.weight)
+
+
+def test_an_adapter_that_tells_nothing_is_said_to(workplace, capsys):
+    tuned = LogitCache.open("weak_tuned")
+    noise = torch.randn(len(tuned), tuned.num_views, tuned.num_logits, generator=torch.Generator().manual_seed(1))
+    facts = {"class_names": tuned.class_names, "aux_names": tuned.aux_names, "ids": list(tuned.ids)}
+    write_cache("noise", logits=100 * noise, labels=tuned.labels, split=tuned.split, model=tuned.model, **facts)
+    said = "gap.safetensors: not expected to help: of images left out it tells"
+    run(GAP)
+    assert said not in capsys.readouterr().out
+    run(GAP.replace("weak_tuned", "noise") + " --overwrite")
+    assert said in capsys.readouterr().out
 
 
 def test_no_labels_and_no_model_are_needed(workplace, monkeypatch):
@@ -105,7 +135,14 @@ def test_no_labels_and_no_model_are_needed(workplace, monkeypatch):
 MISTAKES = {
     "nothing": ("", "the following arguments are required: --source, --target, --out"),
     "method": (f"{MOVE} --method transmitr", "unknown transfer method 'transmitr'; did you mean 'transmiter'"),
-    "no adapter": ("--source weak --target strong --out a.safetensors", "--method transmiter needs --adapter"),
+    "neither": (
+        "--source weak --target strong --out a.safetensors",
+        "vimlight transfer needs --source-tuned, for a gap ridge, or --adapter, to move that",
+    ),
+    "no adapter": (
+        "--method transmiter --source weak --target strong --out a.safetensors",
+        "--method transmiter needs --adapter",
+    ),
     "no tuned": (
         "--method gap_ridge --source weak --target strong --out a.safetensors",
         "--method gap_ridge needs --source-tuned",

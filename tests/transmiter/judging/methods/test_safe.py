@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from vimlight.transmiter.judging.methods import (
+    METHODS,
     Candidates,
     Fit,
     Images,
@@ -16,7 +17,7 @@ from vimlight.transmiter.judging.methods import (
     create_method,
     prepare,
 )
-from vimlight.transmiter.judging.methods.safe import EXPERTS, PROMISED
+from vimlight.transmiter.judging.methods.safe import ADAPTED, EXPERTS, PROMISED
 
 CLASSES = tuple("abcdef")
 BASE, NOVEL = (0, 1, 2), (3, 4, 5)
@@ -129,10 +130,9 @@ def test_how_sure_an_expert_sounds_does_not_matter(factor):
 
 
 @pytest.mark.parametrize("groups", [APART, TOGETHER], ids=["apart", "together"])
-@pytest.mark.parametrize("labels_of_base", [True, False], ids=["validation", "no label"])
-def test_classes_without_labels_pool_all_experts_equally(groups, labels_of_base):
+def test_classes_without_labels_pool_all_experts_equally(groups):
     skill = {"target": 1.5, "source": 1.0, "source_tuned": (3.0, 1.5)}
-    method, scored = prepared(skill, groups, known=BASE, val=200 if labels_of_base else 0)
+    method, scored = prepared(skill, groups, known=BASE, val=0)
     images, labels = scored["novel"]
     refined, target = method(images), images["target"].log_softmax(dim=1)
     torch.testing.assert_close(refined.exp().sum(dim=1), torch.ones(len(labels)))
@@ -145,6 +145,38 @@ def test_classes_without_labels_pool_all_experts_equally(groups, labels_of_base)
     mine, better = scores(method, among, labels)
     # Experts that see different sides of the truth are better together than the best of them.
     assert mine > better + 0.02
+
+
+ENCODERS = {
+    "the target's is better": ({"target": 2.5, "source": 0.3, "source_tuned": (3.0, 0.3)}, (0.9, 1.0)),
+    "the source's is better": ({"target": 0.3, "source": 2.5, "source_tuned": (3.0, 2.5)}, (0.0, 0.1)),
+}
+
+
+@pytest.mark.parametrize("case", list(ENCODERS))
+def test_of_classes_without_labels_the_better_encoder_has_the_say(case):
+    skill, (least, most) = ENCODERS[case]
+    method, scored = prepared(skill, APART, known=BASE, experts=["source_tuned"])
+    block = method.choices()["blocks"][-1]
+    assert least <= block["weights"]["target_zero_shot"] <= most
+    assert "target's encoder the better one with probability" in block["chosen"]
+    mine, better = scores(method, *scored["novel"])
+    assert mine >= better - 0.016
+
+
+def test_by_default_both_models_speak_before_and_after_tuning_and_one_adapter(monkeypatch):
+    asked = []
+
+    class Told(_Helper):
+        def fit(self, data):
+            asked.append(type(self))
+
+    for name in ADAPTED[1:]:
+        monkeypatch.setitem(METHODS._entries, name, type(name, (Told,), {"title": name}))
+    method, _ = prepared(SKILLS["tuning helped"], ALL, experts=None)
+    # The first needs caches that are not there, the second speaks, and the third is not even fitted.
+    assert list(method.choices()["blocks"][0]["weights"]) == [*EXPERTS, ADAPTED[1]]
+    assert [kind.__name__ for kind in asked] == [ADAPTED[1]]
 
 
 def test_weights_fitted_on_tuned_classes_are_not_used_for_others():
@@ -198,8 +230,6 @@ class _Helper(Method):
 
     @classmethod
     def register(cls):
-        from vimlight.transmiter.judging.methods import METHODS
-
         METHODS.register("helper")(cls)
         return lambda: METHODS._entries.pop("helper")
 

@@ -10,8 +10,12 @@ lower by more than the standard error of the difference, lower too on images lef
 right no less often; else that model takes its place. Without labels the weights follow from how well the experts'
 votes agree, by the likelihood of Dawid and Skene's model; see `vimlight.transmiter.judging.pooling`.
 
-*No evidence.* Of the other classes there are no labels at all, and the prior is all that is left: equal weights.
-Weights fitted on tuned classes would not do, for an expert that fits these best may have forgotten the others.
+*Of the other classes* there are no labels at all, and weights fitted on tuned classes would not do: an expert that fits
+these best may have forgotten the others. But which of the two encoders is better before any tuning is a question about
+classes in general, and the tuned ones are a sample of them: the target's share of the weights is the probability, by a
+t-test of the zero-shot log-losses with a class as the unit, that it is the better one; without labels it is one half.
+Each encoder's share is dealt out equally among the experts that rest on it. These are the model before and after
+tuning, so that half of the change is taken, which other classes may gain from or lose by.
 
 *Between the two*, probability is shared out as the target's zero-shot logits do: the pools only decide how each share
 is split. So the rule is one and the same whether a protocol scores base and novel classes apart or together.
@@ -40,9 +44,11 @@ from vimlight.transmiter.judging.pooling import (
     pool,
 )
 
-__all__ = ["EXPERTS", "PROMISED", "Safe"]
+__all__ = ["ADAPTED", "EXPERTS", "PROMISED", "Safe"]
 
-EXPERTS = ("target_zero_shot", "source_tuned", "eft", "gap_ridge", "transmiter")
+EXPERTS = ("target_zero_shot", "source_zero_shot", "source_tuned")
+# What tuning makes of the target: all say much the same, so the first that can be had speaks for them.
+ADAPTED = ("gap_ridge_features", "gap_ridge", "transmiter")
 PROMISED = ("target_zero_shot", "source_tuned")
 # Own settings would be chosen on the labels that the pool's weights are chosen on.
 _FIXED: dict[str, dict[str, Any]] = {"eft": {"alpha": 1.0}}
@@ -68,10 +74,11 @@ class _Block:
 
 @METHODS.register("safe")
 class Safe(Method):
-    """Mixes target zero-shot, fine-tuned source, EFT, gap ridge and TransMiter, as far as they are there.
+    """Mixes both models before and after tuning, as far as they are there: the tuned target is what an adapter makes.
 
     Args:
-        experts: Names of the methods to mix; `target_zero_shot` is always among them.
+        experts: Names of the methods to mix, `target_zero_shot` always among them; by default those of `EXPERTS` and
+            the first of `ADAPTED` that can be had.
         prior: How many validation images' worth of belief there is in equal weights.
 
     Raises:
@@ -82,10 +89,12 @@ class Safe(Method):
     place = 60
     uses_labels = True
 
-    def __init__(self, experts: Sequence[str] = EXPERTS, prior: float = 1.0) -> None:
+    def __init__(self, experts: Sequence[str] | None = None, prior: float = 1.0) -> None:
         if prior < 0:
             raise ConfigError(f"prior of 'safe' must be at least 0, got {prior}")
-        names = ["target_zero_shot", *(name for name in experts if name != "target_zero_shot")]
+        self._instead = () if experts is not None else ADAPTED
+        chosen = (*EXPERTS, *ADAPTED) if experts is None else experts
+        names = ["target_zero_shot", *(name for name in chosen if name != "target_zero_shot")]
         if "safe" in names:
             raise ConfigError("'safe' cannot be one of its own experts")
         self._candidates = {name: create_method(name, _FIXED.get(name)) for name in dict.fromkeys(names)}
@@ -99,6 +108,8 @@ class Safe(Method):
         """
         self._experts: dict[str, Method] = {}
         for name, method in self._candidates.items():
+            if name in self._instead and set(self._experts) & set(self._instead):
+                continue
             try:
                 prepare(method, data)
             except Unsuitable:
@@ -157,11 +168,16 @@ class Safe(Method):
         return _Block(columns, weights * heat, self._shares(weights), criterion)
 
     def _level(self, block: tuple[int, ...], data: Fit) -> _Block:
-        """Returns equal weights for classes that the source was not tuned on."""
+        """Returns weights for classes that the source was not tuned on: equal ones within each encoder's share."""
         columns = torch.tensor(block)
         heat = _heat(self._sample(block, data)[:, :, columns].cpu())
-        weights = torch.full_like(heat, 1 / len(heat))
-        return _Block(columns, weights * heat, self._shares(weights), "no evidence: equal weights")
+        share = _target_share(data)
+        known = 0.5 if share is None else share
+        weights = _dealt(list(self._experts.values()), known)
+        criterion = "no evidence: equal weights"
+        if share is not None:
+            criterion = f"target's encoder the better one with probability {share:.2f}, by zero-shot on tuned classes"
+        return _Block(columns, weights * heat, self._shares(weights), criterion)
 
     def _labelled(self, block: tuple[int, ...], data: Fit) -> tuple[Tensor, Tensor] | None:
         """Returns the experts' logits `(K, n, B)` and the labels of validation images of these classes, if any."""
@@ -204,6 +220,33 @@ class Safe(Method):
 def _blocks(columns: Iterable[set[int]]) -> list[tuple[int, ...]]:
     """Returns the sets once each, in order; a class alone has nothing to be told from."""
     return list(dict.fromkeys(tuple(sorted(block)) for block in columns if len(block) > 1))
+
+
+def _target_share(data: Fit) -> float | None:
+    """Returns how probable it is that the target's encoder is better on classes that were not asked for, if known."""
+    from scipy.stats import t as student
+
+    val = data.validation(("target", "source"))
+    if val is None:
+        return None
+    columns, labels = list(val.classes), torch.searchsorted(torch.tensor(val.classes), val.labels.cpu())
+    losses = []
+    for role in ("target", "source"):
+        logits = val.read(role)[:, columns].double().cpu()
+        losses.append(_losses(logits * fit_weights(logits.log_softmax(dim=1)[None], labels), labels))
+    less = losses[1] - losses[0]
+    by_class = torch.stack([less[labels == place].mean() for place in range(len(columns))])
+    error = float(by_class.std()) / len(by_class) ** 0.5
+    return float(student.cdf(float(by_class.mean()) / error, len(by_class) - 1)) if error else 0.5
+
+
+def _dealt(experts: Sequence[Method], share: float) -> Tensor:
+    """Returns weights `(K,)`: the shares of target and source, each dealt out equally among those that rest on it."""
+    encoders = [{role.split("_")[0] for role in expert.reads} for expert in experts]
+    rests = torch.tensor([[name in found for name in ("target", "source")] for found in encoders]).double()
+    rests /= rests.sum(dim=1, keepdim=True)
+    weights = (rests / rests.sum(dim=0).clamp_min(1)) @ torch.tensor([share, 1 - share], dtype=torch.float64)
+    return weights / weights.sum()
 
 
 def _heat(logits: Tensor) -> Tensor:
