@@ -70,7 +70,7 @@ def _parser() -> Parser:
         metavar="BETA",
         help="the same per image and view; 'auto' is what serves images best that are left out",
     )
-    parser.add_argument("--reads", help="what gap_ridge reads of the target: features, the default if there are, or logits")
+    parser.add_argument("--reads", help="what gap_ridge reads of the target: features, if it has any, or logits")
     parser.add_argument("--device", default="cpu", help="where transmiter sums the moments (default: cpu)")
     parser.add_argument("--overwrite", action="store_true", help="replace files of these names")
     return parser
