@@ -105,6 +105,14 @@ def test_one_seed_has_no_interval_and_no_marks():
     assert table.wins_ties_losses("zoo") == (3, 0, 0)
 
 
+def test_with_all_labels_equal_seeds_are_one_fit_without_an_interval():
+    same = [{**record, "shots": "full", "value": VALUES[record["method"], record["task"]][0]} for record in records()]
+    alone = [{**record, "shots": "full"} for record in records(seeds=1)]
+    assert markdown(standings_of(same, "none")) == markdown(standings_of(alone, "none"))
+    drawn = [{**record, "shots": "full"} for record in records()]
+    assert "±" in markdown(standings_of(drawn, "none")).splitlines()[4]
+
+
 def test_what_is_missing_leaves_gaps():
     some = [record for record in records() if (record["method"], record["task"]) != ("zoo", "boxes")]
     table = standings_of(some, "none")[0]

@@ -189,6 +189,9 @@ def _standings(backbone: str, shots: Shots, records: Sequence[Record], reference
         seeds.setdefault((record["method"], record["task"]), {})[record["seed"]] = record["value"]
         flops = math.nan if record["flops"] is None else record["flops"]
         costs.setdefault(record["method"], []).append((record["parameters"], flops))
+    if shots == "full" and all(len(set(values.values())) == 1 for values in seeds.values()):
+        # With all labels and nothing drawn, the seeds are one fit, which has no interval.
+        seeds = {key: dict([next(iter(values.items()))]) for key, values in seeds.items()}
     return Standings(
         backbone,
         shots,
