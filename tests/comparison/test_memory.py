@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vimlight.backbone import Prefix
 from vimlight.comparison import data as comparison_data
 from vimlight.comparison import memory
 from vimlight.comparison.data import ComparisonData
 from vimlight.comparison.memory import FeatureMemory
 from vimlight.comparison.pulse import Pulse, parts_under_way
+from vimlight.prefix_cache import FrozenPart
 
 CPU = torch.device("cpu")
 
@@ -87,3 +89,29 @@ def test_jobs_tell_how_far_they_are(tmp_path):
     assert parts_under_way(tmp_path, ["one", "not begun"]) == pytest.approx(1.5 / 4)
     pulse.end()
     assert parts_under_way(tmp_path, ["one"]) == 0
+
+
+def test_what_models_begin_with_is_computed_once(data, vit, monkeypatch):
+    plain = features(FeatureMemory(mixed=False), vit, data[0])[1]
+    part = FrozenPart(vit, "last", tuned=2)
+    begun = []
+    prefix = vit.prefix
+    monkeypatch.setattr(vit, "prefix", lambda *args: begun.append(len(args[0])) or prefix(*args), raising=False)
+    kept = FeatureMemory(mixed=False)
+    for key in ("one", "other"):
+        seen = []
+
+        def model(images, seen=seen):
+            seen.append(type(images))
+            return vit(images)
+
+        rows = list(kept.rows(key, lambda model=model: model, data[0], "test", CPU, lambda: ("digits", part)))
+        assert torch.equal(torch.cat([found for _, found in rows]), plain)
+        assert set(seen) == {Prefix}
+    assert sum(begun) == len(plain)
+    # Other images, and what is too much to keep, are begun anew.
+    list(kept.rows("one", lambda: vit, data[0], "train", CPU, lambda: ("digits", part)))
+    assert sum(begun) > len(plain)
+    monkeypatch.setattr(memory, "_LIMIT", 8)
+    list(kept.rows("third", lambda: vit, data[0], "train", CPU, lambda: ("letters", part)))
+    assert not kept._begun

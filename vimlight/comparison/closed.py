@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from vimlight.aggregation import Aggregate, aggregate
 from vimlight.comparison.bench import Bench, Fitted
 from vimlight.comparison.catalogue import HINDSIGHT, Method
 from vimlight.comparison.memory import Rows
+from vimlight.prefix_cache import FrozenPart
 from vimlight.tasks import Examples
 
 __all__ = ["fit_closed"]
@@ -118,15 +120,29 @@ class _Probe:
     def _remembered(self, choice: _Choice, split: str) -> Iterator[tuple[list[int], Tensor]]:
         bench = self.bench
         make: Callable[[], nn.Module] = lambda: self._model(choice, self.readout)  # noqa: E731
-        for rows, features in bench.memory.rows(self._about(choice), make, bench.data, split, bench.device):
+        begin = partial(self._frozen, choice)
+        for rows, features in bench.memory.rows(self._about(choice), make, bench.data, split, bench.device, begin):
             yield rows, features if self.whole else features[:, : self.width]
+
+    def _frozen(self, choice: _Choice) -> tuple[Hashable, FrozenPart] | None:
+        """Returns what a choice's modules leave as it is, where a plan keeps that and there is something to keep."""
+        bench = self.bench
+        if bench.study.prefix_cache is None or not choice.modules:
+            return None
+        zoo = bench.zoo(self.method)
+        part = FrozenPart(bench.backbone, self.readout, [zoo.load(name, bench.backbone) for name in choice.modules])
+        return (self._images(), part) if part.refusal(bench.data.preprocessing.size) is None else None
+
+    def _images(self) -> tuple[Any, ...]:
+        """Returns all that the images of the task depend on but for which of them are meant."""
+        bench, task = self.bench, self.bench.group.task
+        source = (task.dataset, str(task.dataset_args), bench.study.data["downstream", task.name], task.background)
+        return (*source, str(bench.data.preprocessing))
 
     def _about(self, choice: _Choice) -> tuple[Any, ...]:
         """Returns all that features of a choice depend on but for which images they are of."""
-        bench, task = self.bench, self.bench.group.task
-        images = (task.dataset, str(task.dataset_args), bench.study.data["downstream", task.name], task.background)
-        modules = tuple((self.method.zoo, bench.hashes[self.method.zoo][name]) for name in choice.modules)
-        return (*images, str(task.task), str(bench.data.preprocessing), choice.how, self.readout, modules)
+        modules = tuple((self.method.zoo, self.bench.hashes[self.method.zoo][name]) for name in choice.modules)
+        return (*self._images(), str(self.bench.group.task.task), choice.how, self.readout, modules)
 
     def _model(self, choice: _Choice, readout: str | None = None) -> Aggregate:
         backbone, zoo = self.bench.backbone, self.bench.zoo(self.method)

@@ -52,6 +52,23 @@ class FrozenPart:
         depths = [depth_of(site, self.backbone) for plugin in self.plugins for site in plugin.sites]
         return min([*depths, len(self.backbone.blocks) if self.tuned is None else self.tuned])
 
+    def refusal(self, size: Sequence[int]) -> str | None:
+        """Returns why there is nothing to keep before the first plug-in, if so.
+
+        Args:
+            size: Height and width of the images.
+        """
+        if self.depth == 0:
+            return "a plug-in sits in the first block or outside the blocks; give plug-ins blocks such as last:3"
+        if self.depth < len(self.backbone.blocks):
+            if tuple(size) != tuple(self.backbone.preprocessing.size):
+                return f"the images have another size, {tuple(size)}, than the backbone's own"
+            try:
+                self.backbone.route(self.depth)
+            except BackboneError as error:
+                return str(error)
+        return None
+
 
 class _Model(Protocol):
     """What is asked of a model: a Lightning module over a backbone."""
@@ -152,7 +169,7 @@ class _Keeper:
     def _look(self) -> None:
         """Looks at the model as it is now: a checkpoint may have brought other modules."""
         self.part: FrozenPart = self._model.frozen_part()
-        self._why_not = _refusal(self.part, self.size)
+        self._why_not = self.part.refusal(self.size)
 
     def keeps(self, split: str, augmented: bool) -> bool:
         self._look()
@@ -342,17 +359,3 @@ def _prefix_of(tensors: Mapping[str, Tensor], part: FrozenPart) -> Prefix:
 def _as_computed(tensor: Tensor) -> Tensor:
     """Gives maps the order in memory in which backbones compute them."""
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
-
-
-def _refusal(part: FrozenPart, size: tuple[int, int]) -> str | None:
-    """Returns why there is nothing to keep before the first plug-in, if so."""
-    if part.depth == 0:
-        return "a plug-in sits in the first block or outside the blocks; give plug-ins blocks such as last:3"
-    if part.depth < len(part.backbone.blocks):
-        if tuple(size) != tuple(part.backbone.preprocessing.size):
-            return f"the images have another size, {size}, than the backbone's own"
-        try:
-            part.backbone.route(part.depth)
-        except BackboneError as error:
-            return str(error)
-    return None
