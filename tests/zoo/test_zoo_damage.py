@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from vimlight.backbone import create_backbone
 from vimlight.errors import FingerprintError, ZooError
+from vimlight.plugins import list_plugins
 from vimlight.zoo import Zoo
 from vimlight.zoo.files import pack_module, read_module, sha256_of
 
@@ -256,3 +257,26 @@ def test_tensors_that_are_not_finite_neither_come_nor_go(zoo, backbone, file, re
     assert "are NaN or infinite" in _message(lambda: zoo.load("letters", backbone))
     assert "are NaN or infinite" in _message(lambda: Zoo(zoo.path.parent / "other").add_file(file))
     assert "are NaN or infinite" in zoo.verify()[-1].text
+
+
+@pytest.mark.parametrize("kind", list_plugins())
+def test_forged_settings_are_refused_before_memory_is_taken(zoo, backbone, make_module, kind):
+    module = make_module(kind)
+    zoo.add("forged", module)
+    file = zoo.path / "forged.safetensors"
+    card, tensors = read_module(file)
+    sizes = [key for key in ("hidden", "rank", "groups") if key in card.settings]
+    forged = [{key: value} for key in sizes for value in (10**9, 10**12, 10**30, 1e9, -1, "8", [8], {})]
+    forged += [{key: float("nan")} for key, value in card.settings.items() if isinstance(value, float)]
+    forged += [{"dropout": 2.0}, {"dropout": "x"}] if "dropout" in card.settings else []
+    for changes in forged:
+        changed = dataclasses.replace(card, settings={**card.settings, **changes})
+        file.write_bytes(pack_module(changed, tensors))
+        assert _message(lambda: zoo.load("forged", backbone)).startswith("module 'forged'")
+    file.write_bytes(pack_module(card, tensors))
+    assert zoo.load("forged", backbone).identity() == module.identity()
+
+
+def test_a_site_that_is_named_twice(zoo, backbone, rewrite):
+    rewrite(sites=("blocks.0.attn",) * 9)
+    assert _message(lambda: zoo.load("letters", backbone)) == "module 'letters': the card names a site twice"

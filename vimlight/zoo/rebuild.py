@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from vimlight.backbone import Backbone
 from vimlight.backbone.weights import why_other
 from vimlight.errors import FingerprintError, PluginError, UnknownNameError, ZooError, unknown_name
+from vimlight.files.outline import check_shapes, outline
 from vimlight.plugins import Plugin
 from vimlight.zoo.card import Card
 
@@ -34,7 +36,13 @@ def rebuild(name: str, card: Card, tensors: Mapping[str, Tensor], backbone: Back
         ZooError: If its plug-in type or a setting is unknown here, or the tensors are not those of the type.
     """
     _check_backbone(name, card, backbone)
-    plugin = _empty_plugin(name, card, backbone)
+    _check_settings(name, card)
+    # What the settings make of one site tells whether they are those of the tensors, before memory is taken for all.
+    first = outline(lambda: _empty_plugin(name, card, backbone, card.sites[:1]), f"module {name!r}", ZooError)
+    check_shapes(tensors, first.state_dict(), f"module {name!r}", ZooError)
+    # The initial values are thrown away, so they must not move the global random state.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        plugin = _empty_plugin(name, card, backbone, card.sites)
     _check_tensors(name, plugin, tensors)
     # Assigned, not copied, so that the dtype is the file's too.
     plugin.load_state_dict(tensors, assign=True)
@@ -56,24 +64,30 @@ def _check_backbone(name: str, card: Card, backbone: Backbone) -> None:
     )
 
 
-def _empty_plugin(name: str, card: Card, backbone: Backbone) -> Plugin:
+def _check_settings(name: str, card: Card) -> None:
+    for key, value in card.settings.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ZooError(f"module {name!r}: setting {key!r} must be a finite number, not {value!r}")
+    if len(set(card.sites)) != len(card.sites):
+        raise ZooError(f"module {name!r}: the card names a site twice")
+
+
+def _empty_plugin(name: str, card: Card, backbone: Backbone, names: Sequence[str]) -> Plugin:
     sites = {site.name: site for site in backbone.all_sites}
-    missing = [site for site in card.sites if site not in sites]
+    missing = [site for site in names if site not in sites]
     if missing:
         raise ZooError(f"module {name!r}: {unknown_name(f'site of {backbone.name!r}', missing[0], sites)}")
     try:
-        # The initial values are thrown away, so they must not move the global random state.
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            return Plugin(
-                card.kind,
-                [sites[site] for site in card.sites],
-                card.settings,
-                card.fingerprint,
-                backbone.name,
-                backbone.preprocessing,
-                len(backbone.blocks),
-            )
-    except (UnknownNameError, PluginError, TypeError) as error:
+        return Plugin(
+            card.kind,
+            [sites[site] for site in names],
+            card.settings,
+            card.fingerprint,
+            backbone.name,
+            backbone.preprocessing,
+            len(backbone.blocks),
+        )
+    except (UnknownNameError, PluginError) as error:
         raise ZooError(f"module {name!r}: {error}") from error
 
 
@@ -84,7 +98,4 @@ def _check_tensors(name: str, plugin: Plugin, tensors: Mapping[str, Tensor]) -> 
         parts = [f"lacks {len(missing)} tensors, such as {missing[0]!r}"] if missing else []
         parts += [f"has {len(extra)} tensors too many, such as {extra[0]!r}"] if extra else []
         raise ZooError(f"module {name!r} {' and '.join(parts)}, for a plug-in of type {plugin.kind!r}")
-    for key, tensor in expected.items():
-        found, wanted = tuple(tensors[key].shape), tuple(tensor.shape)
-        if found != wanted:
-            raise ZooError(f"module {name!r}: tensor {key!r} has shape {found}, but {wanted} is expected")
+    check_shapes(tensors, expected, f"module {name!r}", ZooError)

@@ -149,9 +149,13 @@ def rewrite(file):
         ({"modell": "x"}, "a.safetensors: unknown card key 'modell'; did you mean 'model'?"),
         ({"settings": None}, "a.safetensors: the card lacks 'settings'"),
         ({"kind": "transmitr"}, "unknown kind of adapter 'transmitr'; did you mean 'transmiter'?"),
-        ({"kind": "gap_ridge"}, "settings and tensors do not make a 'gap_ridge' adapter"),
-        ({"settings": {"num_logits": 20, "num_classes": 4, "basis": "identity"}}, "do not make a 'transmiter' adapter"),
-        ({"settings": {"num_logits": 16, "num_classes": 4, "basis": "fixed", "width": 3}}, "do not make a"),
+        ({"kind": "gap_ridge"}, "the 'gap_ridge' adapter cannot be made by its settings"),
+        ({"settings": {"num_logits": 20, "num_classes": 4, "basis": "identity"}}, "shape (16,), but (20,) is"),
+        ({"settings": {"num_logits": 16, "num_classes": 4, "basis": "fixed", "width": 3}}, "cannot be made by"),
+        ({"settings": [16, 4]}, "card key 'settings' must be a mapping, not [16, 4]"),
+        ({"class_names": 5}, "card key 'class_names' must be a list, not 5"),
+        ({"history": "x"}, "card key 'history' must be a list, not 'x'"),
+        ({"kind": {}}, "card key 'kind' must be a text, not {}"),
     ],
 )
 def test_cards_that_cannot_be_used(file, rewrite, changes, text):
@@ -179,3 +183,29 @@ def test_numbers_that_are_not_finite_neither_come_nor_go(tmp_path, name):
     next(iter(tensors.values())).view(-1)[0] = float("inf")
     path.write_bytes(pack(dataclasses.replace(card, sha256=sha256_of(tensors)).to_json(), tensors))
     assert "are NaN or infinite, as after a training that diverged" in message(lambda: load_adapter(path))
+
+
+@pytest.mark.parametrize("basis", list(BASES))
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"num_logits": 10**9}, {"num_logits": 10**12}, {"num_logits": 10**30}, {"num_logits": 16.5},
+        {"hidden_ratio": 1e9}, {"hidden_ratio": 1e300}, {"hidden_ratio": float("nan")}, {"hidden_ratio": "4"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_forged_sizes_are_refused_before_memory_is_taken(file, rewrite, basis, forged):
+    rewrite(settings={"num_logits": 16, "num_classes": 4, "basis": basis, "hidden_ratio": 4, "seed": 0} | forged)
+    said = message(lambda: load_adapter(file))
+    assert "is expected" in said or "cannot be made by its settings" in said
+
+
+@pytest.mark.parametrize("size", [10**9, 10**12, 10**30])
+def test_forged_sizes_of_a_gap_ridge(tmp_path, size):
+    made = gap_ridge()
+    made.save(tmp_path / "a.safetensors")
+    card, tensors = read_adapter(tmp_path / "a.safetensors")
+    content = json.dumps({**vars(card), "settings": {**card.settings, "num_logits": size, "num_classes": 4}})
+    (tmp_path / "a.safetensors").write_bytes(pack(content, tensors))
+    said = message(lambda: load_adapter(tmp_path / "a.safetensors"))
+    assert "is expected" in said or "cannot be made by its settings" in said

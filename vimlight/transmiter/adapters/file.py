@@ -23,6 +23,11 @@ __all__ = ["FORMAT_VERSION", "AdapterCard", "check_path", "read_adapter", "read_
 
 FORMAT_VERSION = 1
 _READER = "vimlight"
+# What JSON has for the fields of a card.
+_KINDS: dict[str, type] = {
+    "kind": str, "settings": dict, "class_names": list, "aux_names": list, "model": str, "history": list, "sha256": str,
+}  # fmt: skip
+_WORDS = {"dict": "mapping", "list": "list", "str": "text"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +98,9 @@ class AdapterCard:
             raise AdapterError(f"unknown card key {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
         if missing:
             raise AdapterError(f"the card lacks {', '.join(map(repr, missing))}")
+        for key, kind in _KINDS.items():
+            if not isinstance(values.get(key, kind()), kind):
+                raise AdapterError(f"card key {key!r} must be a {_WORDS[kind.__name__]}, not {values[key]!r:.80}")
         tuples = {key: tuple(values[key]) for key in ("class_names", "aux_names", "history") if key in values}
         return cls(**values | tuples)
 

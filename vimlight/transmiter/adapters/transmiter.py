@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vimlight.errors import AdapterError, ConfigError
+from vimlight.files.outline import check_shapes, outline
 from vimlight.registry import Registry
 from vimlight.transmiter.adapters.basis import BASES, Basis, FixedBasis
 from vimlight.transmiter.adapters.file import AdapterCard, read_adapter, write_adapter
@@ -123,6 +124,9 @@ class Adapter(nn.Module):
         Raises:
             AdapterError: If settings or tensors are not those of this kind.
         """
+        what = f"the {cls.kind!r} adapter"
+        form = outline(lambda: cls(**card.settings), what, AdapterError)
+        check_shapes(tensors, form.state_dict(), what, AdapterError)
         try:
             adapter = cls(**{**card.settings, **cls.given_tensors(card.settings, tensors)})
             adapter.load_state_dict(tensors)
