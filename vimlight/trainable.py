@@ -262,6 +262,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             vimlight's.
     """
     file, name = Path(path), str(path)
+    if file.is_dir():
+        inside = max(file.rglob("*.ckpt"), key=lambda found: found.stat().st_mtime, default=None)
+        hint = f"; did you mean {str(inside)!r}?" if inside else ""
+        raise CheckpointError(f"checkpoint {name!r} is a directory, not a file{hint}")
     if not file.is_file():
         close = nearest(file.name, [sibling.name for sibling in file.parent.glob("*")], 1)
         raise CheckpointError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import warnings
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from vimlight.errors import CacheError, CheckpointError, VimlightError
 from vimlight.files.checkpoint_files import CheckpointFiles
+from vimlight.files.weight_file import read_weights
 from vimlight.prefix_cache.store import CHUNK, Store
 from vimlight.trainable import read_checkpoint
 from vimlight.transmiter import LogitCache, TextHead, TransMiter, load_adapter, write_cache
@@ -218,3 +220,47 @@ def test_files_without_checksums_are_read(tmp_path):
         file = tmp_path / "prefix" / name
         file.write_bytes(pack(json.dumps({"types": {"tokens": "float32"}}), load_file(file)))
     assert same(read(), expected)
+
+
+@pytest.mark.parametrize("label", [77, 3, -1, 2**40])
+def test_labels_of_no_class_are_refused(tmp_path, label):
+    """In a cache whose checksums are right, as somebody else may have written it."""
+    from vimlight.transmiter.cache.manifest import CHECKSUMS, FileEntry, read_manifest
+
+    logit_cache(tmp_path)
+    path, labels = tmp_path / "cache", np.arange(20) % 3
+    labels[7] = label
+    np.save(path / "labels.npy", labels)
+    manifest, content = read_manifest(path), (path / "labels.npy").read_bytes()
+    files = {name: entry for name, entry in manifest.files.items() if name != CHECKSUMS}
+    files["labels.npy"] = FileEntry(len(content), hashlib.sha256(content).hexdigest())
+    (path / "manifest.json").write_text(manifest.replace(files=files).to_json())
+    (path / CHECKSUMS).unlink()
+    with pytest.raises(CacheError, match=rf"labels.npy has label {label} in row 7, which is not among the 3 task"):
+        LogitCache.open(path).labels  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: read_checkpoint(path),
+        lambda path: read_weights(path),
+        lambda path: read_module(path),
+        lambda path: load_adapter(path),
+    ],
+    ids=["checkpoint", "weights", "module", "adapter"],
+)
+def test_a_directory_is_no_file(tmp_path, read):
+    place = tmp_path / "a.safetensors"
+    place.mkdir()
+    with pytest.raises(VimlightError, match=r"a.safetensors' is a directory, not a file$"):
+        read(place)
+    (place / "last.ckpt").touch()
+    with pytest.raises(VimlightError, match="is a directory, not a file"):
+        read(place)
+
+
+def test_a_directory_of_checkpoints_names_one(tmp_path):
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(CheckpointError, match=r"is a directory, not a file; did you mean '.*last.ckpt'\?"):
+        read_checkpoint(tmp_path)

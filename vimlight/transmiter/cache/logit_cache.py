@@ -131,11 +131,23 @@ class LogitCache:
 
     @cached_property
     def labels(self) -> Tensor | None:
-        """Class indices `(N,)` int64, or none if the images are not labelled."""
+        """Class indices `(N,)` int64, or none if the images are not labelled.
+
+        Raises:
+            CacheError: If one is of no class, or the file was altered.
+        """
         if "labels.npy" not in self.manifest.files:
             return None
         self._check_whole("labels.npy")
-        return torch.from_numpy(np.array(_mapped(self.path / "labels.npy", (len(self),), "int64")))
+        labels = torch.from_numpy(np.array(_mapped(self.path / "labels.npy", (len(self),), "int64")))
+        outside = ((labels < 0) | (labels >= self.num_classes)).nonzero().flatten()
+        if len(outside):
+            row = int(outside[0])
+            raise CacheError(
+                f"{self.path / 'labels.npy'} has label {int(labels[row])} in row {row}, which is not among the "
+                f"{self.num_classes} task classes; build or import the cache again"
+            )
+        return labels
 
     @cached_property
     def head(self) -> TextHead | None:
