@@ -16,7 +16,7 @@ from vimlight.data.sources.image_folder import existing_folder
 from vimlight.data.tables import ItemTable, Source
 from vimlight.data.tar_samples import Sample, read_samples
 from vimlight.errors import DataError
-from vimlight.files.arrays import ARRAY_FAULTS
+from vimlight.files.arrays import ARRAY_FAULTS, load_array
 
 __all__ = ["webdataset"]
 
@@ -106,7 +106,7 @@ def _label(sample: Sample, count: int) -> Tensor:
 
 def _flags(sample: Sample, count: int) -> Tensor:
     try:
-        flags = np.load(sample.read(["npy"]), allow_pickle=False)
+        flags = load_array(sample.read(["npy"]))
     except ARRAY_FAULTS as error:
         raise DataError(f"{sample.file}: label of {sample.key!r} is no array of numpy: {error}") from error
     if flags.shape != (count,) or not np.isin(flags, (0, 1)).all():

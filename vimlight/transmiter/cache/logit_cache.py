@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vimlight.errors import CacheError, DataError, nearest
-from vimlight.files.arrays import ARRAY_FAULTS
+from vimlight.files.arrays import ARRAY_FAULTS, load_array
 from vimlight.files.checksums import BLOCK, CheckedFile
 from vimlight.files.leftovers import recover
 from vimlight.transmiter.cache.manifest import CHECKSUMS, MANIFEST, Manifest, read_manifest
@@ -330,7 +330,7 @@ def _check_size(path: Path, size: int) -> None:
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap[Any, Any]:
     try:
-        array: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.memmap[Any, Any] = load_array(path, "r")
     except ARRAY_FAULTS as error:
         raise CacheError(f"{path} is damaged or cannot be read: {' '.join(str(error).split())}") from error
     if array.shape != shape or array.dtype != np.dtype(dtype):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vimlight.errors import CacheError
-from vimlight.files.arrays import ARRAY_FAULTS
+from vimlight.files.arrays import ARRAY_FAULTS, load_array
 from vimlight.files.checksums import CheckedFile
 
 __all__ = ["STARTS", "TEXT", "StoredNames", "encode_names"]
@@ -34,7 +34,7 @@ class StoredNames(Sequence[str]):
         self._checked = {} if checked is None else checked
         try:
             self._text = np.memmap(directory / TEXT, dtype=np.uint8, mode="r")
-            self._starts: np.memmap[Any, Any] = np.load(directory / STARTS, mmap_mode="r", allow_pickle=False)
+            self._starts: np.memmap[Any, Any] = load_array(directory / STARTS, "r")
         except ARRAY_FAULTS as error:
             raise CacheError(f"the ids of {str(directory)!r} are damaged or cannot be read: {error}") from error
 

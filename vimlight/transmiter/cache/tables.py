@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vimlight.errors import ConfigError, DataError, nearest
-from vimlight.files.arrays import ARRAY_FAULTS
+from vimlight.files.arrays import ARRAY_FAULTS, load_array
 from vimlight.transmiter.cache.spreadsheets import (
     NamedColumns,
     from_csv,
@@ -127,7 +127,7 @@ def _existing(file: Path) -> Path:
 def _arrays(file: Path, key: str | None) -> Any:
     if file.suffix == ".npy":
         # A private mapping: nothing is read before it is used, and nothing written back.
-        return np.load(file, mmap_mode="c", allow_pickle=False)
+        return load_array(file, "c")
     if file.suffix == ".npz":
         with np.load(file, allow_pickle=False) as arrays:
             return arrays[_chosen(file, key, list(arrays.keys()))]
