@@ -224,7 +224,7 @@ def test_a_missing_file_is_answered_with_the_nearest(tmp_path, state):
         create_backbone(NAME, checkpoint=str(tmp_path / "weigths.safetensors"), **TINY)
     with pytest.raises(BackboneError, match="does not exist"):
         create_backbone(NAME, checkpoint=str(tmp_path / "nowhere" / "weights.safetensors"), **TINY)
-    with pytest.raises(BackboneError, match="does not exist"):
+    with pytest.raises(BackboneError, match="is a directory, not a file"):
         create_backbone(NAME, checkpoint=str(tmp_path), **TINY)
 
 
