@@ -111,6 +111,11 @@ def test_with_all_labels_equal_seeds_are_one_fit_without_an_interval():
     assert markdown(standings_of(same, "none")) == markdown(standings_of(alone, "none"))
     drawn = [{**record, "shots": "full"} for record in records()]
     assert "±" in markdown(standings_of(drawn, "none")).splitlines()[4]
+    # A task whose heads are learnt keeps its spread; an average with tasks of one fit has none.
+    mixed = [a if a["task"] == "birds" else b for a, b in zip(drawn, same, strict=True)]
+    [table] = standings_of(mixed, "none")
+    assert len(table.cells["zoo", "birds"].seeds) == 3
+    assert len(table.cells["zoo", "boxes"].seeds) == len(table.average("zoo").seeds) == 1
 
 
 def test_what_is_missing_leaves_gaps():

@@ -19,6 +19,7 @@ __all__ = ["Record", "Standings", "differences", "half_width", "standings_of"]
 Record = Mapping[str, Any]
 """One result, flat: backbone, task, method, shots, seed, metric, mode, value, and costs."""
 CONFIDENCE = 0.95
+_Values = dict[tuple[str, str], dict[int, float]]
 
 
 def half_width(values: Statistic) -> float:
@@ -183,15 +184,14 @@ def standings_of(records: Iterable[Record], reference: str) -> list[Standings]:
 
 
 def _standings(backbone: str, shots: Shots, records: Sequence[Record], reference: str) -> Standings:
-    seeds: dict[tuple[str, str], dict[int, float]] = {}
+    seeds: _Values = {}
     costs: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         seeds.setdefault((record["method"], record["task"]), {})[record["seed"]] = record["value"]
         flops = math.nan if record["flops"] is None else record["flops"]
         costs.setdefault(record["method"], []).append((record["parameters"], flops))
-    if shots == "full" and all(len(set(values.values())) == 1 for values in seeds.values()):
-        # With all labels and nothing drawn, the seeds are one fit, which has no interval.
-        seeds = {key: dict([next(iter(values.items()))]) for key, values in seeds.items()}
+    if shots == "full":
+        seeds = _without_repeated_fits(seeds)
     return Standings(
         backbone,
         shots,
@@ -203,3 +203,12 @@ def _standings(backbone: str, shots: Shots, records: Sequence[Record], reference
         reference,
         {record["task"]: record.get("group", "") for record in records},
     )
+
+
+def _without_repeated_fits(seeds: _Values) -> _Values:
+    """Keeps one seed of the tasks where all methods give all seeds the same: one fit each, which has no interval."""
+    varied = {task for (_, task), values in seeds.items() if len(set(values.values())) > 1}
+    return {
+        (method, task): values if task in varied else dict([next(iter(values.items()))])
+        for (method, task), values in seeds.items()
+    }
