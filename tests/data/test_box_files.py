@@ -225,7 +225,7 @@ def test_broken_voc_folders_are_named(tmp_path):
     root = write_voc(tmp_path, {"train": [[voc_object("dgo", (1, 1, 9, 9))]], "empty": []})
     with pytest.raises(UnknownNameError, match=r"class of object 1 in .*train_0\.xml: 'dgo'; did you mean 'dog'"):
         read_voc(root, "train")
-    with pytest.raises(DataError, match=r"list of images .*val\.txt does not exist"):
+    with pytest.raises(DataError, match=r"val\.txt does not exist; did you mean train.txt"):
         read_voc(root, "val")
     with pytest.raises(DataError, match="is empty"):
         read_voc(root, "empty")

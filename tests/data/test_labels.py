@@ -188,7 +188,7 @@ def test_folders_that_differ_in_spelling_alone_are_pointed_out(tmp_path, recwarn
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"path,label\n0.png,caf\xe9\n", r"all.csv is damaged or no .csv file: .*utf-8"),
+        (b"path,label\n0.png,caf\xe9\n", r"all.csv, line 2 is no UTF-8 \(byte 0xe9\); save"),
         (b"path,label,label\n0.png,a,b\n", r"all.csv: column 'label' occurs twice"),
         (b"PAR1", r"all.parquet is damaged or no .parquet file"),
     ],

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from vimlight.errors import DataError, nearest
+from vimlight.files import text
 from vimlight.files.json_text import json_of
 
-__all__ = ["check_files", "read_json", "read_lines"]
+__all__ = ["check_files", "label_of", "read_json", "read_lines"]
+
+_DIGITS = 19
 
 
 def read_lines(file: Path) -> list[str]:
@@ -18,7 +21,7 @@ def read_lines(file: Path) -> list[str]:
     Raises:
         DataError: If it is missing or no text.
     """
-    return [line.strip() for line in _text(file).rstrip().splitlines()]
+    return text.read_lines(_existing(file), DataError)
 
 
 def read_json(file: Path) -> Any:
@@ -27,7 +30,17 @@ def read_json(file: Path) -> Any:
     Raises:
         DataError: If it is missing or malformed.
     """
-    return json_of(_text(file), str(file), DataError)
+    try:
+        return json_of(_existing(file).read_bytes(), str(file), DataError)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def label_of(cell: str, count: int) -> int | None:
+    """Returns the class number that a text says, nothing if it is none below `count`."""
+    # More digits than these are no number of Python's.
+    known = cell.isdecimal() and len(cell) < _DIGITS and int(cell) < count
+    return int(cell) if known else None
 
 
 def check_files(listing: Path, files: Sequence[Path], what: str = "images") -> None:
@@ -41,18 +54,14 @@ def check_files(listing: Path, files: Sequence[Path], what: str = "images") -> N
     Raises:
         DataError: If some do not; the text counts them and names the first.
     """
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not text.is_file(file)]
     if missing:
         raise DataError(f"{listing}: {len(missing)} of {len(files)} {what} do not exist; the first: {missing[0]}")
 
 
-def _text(file: Path) -> str:
-    if not file.is_file():
-        beside = [path.name for path in file.parent.iterdir() if path.is_file()] if file.parent.is_dir() else []
-        close = nearest(file.name, beside, 1)
-        raise DataError(f"{file} does not exist" + (f"; did you mean {close[0]}?" if close else ""))
-    try:
-        # Spreadsheets and editors mark UTF-8 by three bytes in front.
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {file}: {error}") from error
+def _existing(file: Path) -> Path:
+    if text.is_file(file):
+        return file
+    beside = [path.name for path in file.parent.iterdir() if path.is_file()] if file.parent.is_dir() else []
+    close = nearest(file.name, beside, 1)
+    raise DataError(f"{file} does not exist" + (f"; did you mean {close[0]}?" if close else ""))

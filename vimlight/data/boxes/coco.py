@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from vimlight.data.boxes.targets import BoxAnnotations, RawBox, pack_boxes
 from vimlight.data.boxes.values import as_flag, as_id, as_number, image_size, stated_side
+from vimlight.data.listings import check_files, read_json
 from vimlight.errors import DataError
-from vimlight.files.json_text import json_of
 
 __all__ = ["read_coco"]
 
@@ -52,9 +52,7 @@ def read_coco(
             )
         found[image].append(_box(annotations, what, annotation, label_of, names))
     files = [images / str(entry.get("file_name")) for entry in entries.values()]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise DataError(f"{annotations}: {len(missing)} of {len(files)} images do not exist; the first: {missing[0]}")
+    check_files(annotations, files)
     sizes = [_size(annotations, entry, file) for entry, file in zip(entries.values(), files, strict=True)]
     targets = pack_boxes(
         list(found.values()), sizes, list(map(str, files)), category_ids=tuple(names), skip_degenerate=skip_degenerate
@@ -63,9 +61,7 @@ def read_coco(
 
 
 def _load(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise DataError(f"annotation file {file} does not exist")
-    content = json_of(file.read_bytes(), f"annotation file {file}", DataError)
+    content = read_json(file)
     for key in ("images", "annotations", "categories"):
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from vimlight.data.boxes.targets import BoxAnnotations, RawBox, pack_boxes
 from vimlight.data.boxes.values import as_flag, as_number, image_size, stated_side
+from vimlight.data.listings import check_files, read_lines
 from vimlight.errors import DataError, unknown_name
 
 __all__ = ["VOC_CLASSES", "object_names", "read_voc"]
@@ -43,9 +44,7 @@ def read_voc(
         stated.append([stated_side(tree.findtext(key), f"{file}: <{key}>") for key in ("size/height", "size/width")])
         objects.append([_object(file, number, found, classes) for number, found in enumerate(tree.iter("object"), 1)])
         files.append(root / "JPEGImages" / (tree.findtext("filename") or f"{name}.jpg"))
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise DataError(f"{listing}: {len(missing)} of {len(files)} images do not exist; the first: {missing[0]}")
+    check_files(listing, files)
     sizes = [image_size(sides, file) for sides, file in zip(stated, files, strict=True)]
     targets = pack_boxes(objects, sizes, [str(file) for file in files], skip_degenerate=skip_degenerate)
     return BoxAnnotations(tuple(files), tuple(names), targets, tuple(classes))
@@ -59,9 +58,7 @@ def object_names(root: Path, splits: Iterable[str]) -> set[str]:
 
 def _listed(root: Path, split: str) -> tuple[Path, list[str]]:
     listing = root / "ImageSets" / "Main" / f"{split}.txt"
-    if not listing.is_file():
-        raise DataError(f"list of images {listing} does not exist")
-    names = [line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.split()[0] for line in read_lines(listing) if line]
     if not names:
         raise DataError(f"list of images {listing} is empty")
     return listing, names

@@ -69,8 +69,6 @@ def manifest(
     for column in (path_column, *(number_columns or [label_column])):
         if column not in rows:
             raise unknown_name(f"column of {file}", column, rows)
-    if not rows[path_column]:
-        raise DataError(f"{file} has no rows")
     kind = _kind(kind, number_columns, rows.get(label_column, ()), separator)
     if number_columns:
         names, targets = tuple(number_columns), _numbers(file, rows, number_columns)
@@ -110,7 +108,7 @@ def _numbers(file: Path, rows: Mapping[str, Sequence[Any]], columns: Sequence[st
         for row, cell in enumerate(rows[column]):
             try:
                 targets[row, place] = float(cell)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 targets[row, place] = torch.nan
             if not targets[row, place].isfinite():
                 raise DataError(f"{file}, row {row + 1}: column {column!r} needs a number, got {cell!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vimlight.data.classes import Classes, choose_classes
+from vimlight.data.listings import read_lines
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
 from vimlight.data.tables import FileTable, Source
@@ -64,12 +65,12 @@ def class_names(folder: Path) -> tuple[str, ...]:
     """Returns the names of the classes by number, which are the lines of `classes.txt`; none without that file.
 
     Raises:
-        DataError: If a line between them is empty, so that the numbers are in doubt.
+        DataError: If it is no text, or a line between them is empty, so that the numbers are in doubt.
     """
     file = folder / NAMES
     if not file.is_file():
         return ()
-    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+    lines = read_lines(file)
     if "" in lines:
         raise DataError(f"{file}, line {lines.index('') + 1} is empty; expected the name of class {lines.index('')}")
     return tuple(lines)

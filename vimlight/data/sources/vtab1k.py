@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vimlight.data.listings import check_files, read_lines
+from vimlight.data.listings import check_files, label_of, read_lines
 from vimlight.data.members import MEMBERS, Member
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
@@ -97,12 +97,12 @@ def _table(folder: Path, name: str, count: int) -> FileTable:
     for number, line in enumerate(read_lines(listing), start=1):
         # A path may have spaces in it, a label has none.
         path, _, label = line.rpartition(" ")
-        if not path or not label.isdecimal() or int(label) >= count:
+        if not path or (known := label_of(label, count)) is None:
             raise DataError(
                 f"{listing}, line {number}: expected the path of an image, a space and a label from 0 to {count - 1}; "
                 f"got {line!r}"
             )
         paths.append(folder / path)
-        labels.append(int(label))
+        labels.append(known)
     check_files(listing, paths)
     return FileTable(paths, torch.tensor(labels, dtype=torch.long), folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vimlight.data.listings import read_lines
+from vimlight.data.listings import label_of, read_lines
 from vimlight.data.pictures import open_picture
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
@@ -17,6 +19,7 @@ from vimlight.data.tables import ItemTable, Source
 from vimlight.data.tar_samples import Sample, read_samples
 from vimlight.errors import DataError
 from vimlight.files.arrays import ARRAY_FAULTS, load_array
+from vimlight.files.text import read_text
 
 __all__ = ["webdataset"]
 
@@ -64,8 +67,7 @@ def _kind(folder: Path) -> str:
 def _lines(file: Path) -> list[str]:
     if not file.is_file():
         raise DataError(f"{file} does not exist; expected the name of a class in each line")
-    text = file.read_text(encoding="utf-8-sig")
-    return [line.strip() for line in text.removesuffix("\n").split("\n")]
+    return [line.strip() for line in read_text(file, DataError).removesuffix("\n").split("\n")]
 
 
 def _table(folder: Path, kind: str, count: int) -> ItemTable:
@@ -86,22 +88,24 @@ def _table(folder: Path, kind: str, count: int) -> ItemTable:
     return ItemTable(samples, _picture, targets, ids)
 
 
-def _shards(folder: Path) -> list[Path]:
+def _shards(folder: Path) -> Iterator[Path]:
     file = folder / "nshards.txt"
     lines = read_lines(file)
-    if len(lines) != 1 or not lines[0].isdecimal():
+    count = label_of(lines[0], sys.maxsize) if len(lines) == 1 else None
+    if count is None:
         raise DataError(f"{file}: expected the number of shards, got {' '.join(lines)!r}")
-    return [folder / f"{number}.tar" for number in range(int(lines[0]))]
+    # One after the other: a number that is wrong may be large.
+    return (folder / f"{number}.tar" for number in range(count))
 
 
 def _label(sample: Sample, count: int) -> Tensor:
     content = sample.read(["cls"]).getvalue()
     text = content.decode("utf-8", errors="replace").strip()
-    if not text.isdecimal() or int(text) >= count:
+    if (label := label_of(text, count)) is None:
         raise DataError(
             f"{sample.file}: label of {sample.key!r}: expected a number from 0 to {count - 1}, got {text!r}"
         )
-    return torch.tensor(int(text))
+    return torch.tensor(label)
 
 
 def _flags(sample: Sample, count: int) -> Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -16,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vimlight.errors import ConfigError, DataError, unknown_name
+from vimlight.files.parquet import opened_parquet
+from vimlight.files.text import check_header, csv_rows
 
 __all__ = ["NamedColumns", "from_csv", "from_parquet", "labels_from_csv", "labels_from_parquet"]
 
@@ -51,21 +51,20 @@ def from_csv(file: Path, expected: Collection[str] = ()) -> NamedColumns:
         expected: Names that tell a header from a row of numbers, for classes that are called by numbers.
 
     Raises:
-        DataError: If a cell is no number or a row has too few or too many; the text names both.
+        DataError: If it is no text, a cell is no number or a row has too few or too many; the text names both.
     """
-    with _csv_rows(file) as rows:
-        first = next(rows)
-        cells = [cell.strip() for cell in first]
-        header = cells if set(cells) == set(expected) or not all(map(_is_number, cells)) else None
-        special, plain = _split(file, header) if header else ({}, list(range(len(first))))
-        texts: dict[str, list[str]] = {name: [] for name in special}
-        numbers = []
-        for number, row in enumerate(rows if header else chain([first], rows)):
-            if len(row) != len(first):
-                raise DataError(f"{file}, row {number} has {len(row)} columns, expected {len(first)}")
-            numbers.append(_parsed(file, number, [row[column] for column in plain], header and _named(header, plain)))
-            for name, column in special.items():
-                texts[name].append(row[column].strip())
+    rows = csv_rows(file, DataError)
+    first = next(rows)
+    cells = [cell.strip() for cell in first]
+    header = cells if set(cells) == set(expected) or not all(map(_is_number, cells)) else None
+    special, plain = _split(file, header) if header else ({}, list(range(len(first))))
+    texts: dict[str, list[str]] = {name: [] for name in special}
+    numbers = []
+    for number, row in enumerate(rows if header else chain([first], rows)):
+        _check_width(file, number, row, first)
+        numbers.append(_parsed(file, number, [row[column] for column in plain], header and _named(header, plain)))
+        for name, column in special.items():
+            texts[name].append(row[column].strip())
     if not numbers:
         raise DataError(f"{file} has a header but no rows")
     names = tuple(_named(header, plain)) if header else None
@@ -77,14 +76,15 @@ def labels_from_csv(file: Path) -> list[str]:
 
     Raises:
         ConfigError: If there are several columns, but none of that name.
+        DataError: If it is no text, or a row has too few or too many cells.
     """
-    with _csv_rows(file) as stream:
-        rows = [[cell.strip() for cell in row] for row in stream]
-    if _LABEL in rows[0]:
-        column = rows[0].index(_LABEL)
-        return [row[column] if column < len(row) else "" for row in rows[1:]]
-    if all(len(row) == 1 for row in rows):
-        return [row[0] for row in rows]
+    header, *rows = [[cell.strip() for cell in row] for row in csv_rows(file, DataError)]
+    for number, row in enumerate(rows):
+        _check_width(file, number, row, header)
+    if _LABEL in header:
+        return [row[header.index(_LABEL)] for row in rows]
+    if len(header) == 1:
+        return [row[0] for row in (header, *rows)]
     raise ConfigError(f"{file} has no column {_LABEL!r}")
 
 
@@ -95,17 +95,15 @@ def from_parquet(file: Path) -> NamedColumns:
         ConfigError: If the extra is not installed.
         DataError: If a column holds something else, or lists of different lengths.
     """
-    table = _parquet_table(file)
-    special, plain = _split(file, table.column_names)
-    if not plain:
-        raise DataError(f"{file} has no column of numbers")
-    texts = {name: _texts(table.column(column)) for name, column in special.items()}
-    names, columns = _named(table.column_names, plain), [table.column(column) for column in plain]
-    if len(columns) == 1 and columns[0].type.num_fields:
-        return NamedColumns(_stacked(file, names[0], columns[0]), None, texts.get(_ID), texts.get(_LABEL))
-    arrays = [_column(file, name, column) for name, column in zip(names, columns, strict=True)]
-    values = torch.from_numpy(np.stack(arrays, axis=1))
-    return NamedColumns(values, tuple(names), texts.get(_ID), texts.get(_LABEL))
+    with opened_parquet(file, DataError) as table:
+        special, plain = _split(file, table.column_names)
+        texts = {name: _texts(table.column(column)) for name, column in special.items()}
+        names, columns = _named(table.column_names, plain), [table.column(column) for column in plain]
+        if len(columns) == 1 and columns[0].type.num_fields:
+            return NamedColumns(_stacked(file, names[0], columns[0]), None, texts.get(_ID), texts.get(_LABEL))
+        arrays = [_column(file, name, column) for name, column in zip(names, columns, strict=True)]
+        values = torch.from_numpy(np.stack(arrays, axis=1))
+        return NamedColumns(values, tuple(names), texts.get(_ID), texts.get(_LABEL))
 
 
 def labels_from_parquet(file: Path) -> list[str]:
@@ -115,35 +113,29 @@ def labels_from_parquet(file: Path) -> list[str]:
         ConfigError: If the extra is not installed.
         UnknownNameError: If there are several columns, but none of that name.
     """
-    table = _parquet_table(file)
-    if _LABEL not in table.column_names and len(table.column_names) != 1:
-        raise unknown_name(f"column of {file}", _LABEL, table.column_names)
-    return _texts(table.column(_LABEL if _LABEL in table.column_names else 0))
+    with opened_parquet(file, DataError) as table:
+        if _LABEL not in table.column_names and len(table.column_names) != 1:
+            raise unknown_name(f"column of {file}", _LABEL, table.column_names)
+        return _texts(table.column(_LABEL if _LABEL in table.column_names else 0))
 
 
-@contextmanager
-def _csv_rows(file: Path) -> Iterator[Iterator[list[str]]]:
-    """Opens a table; empty lines are left out.
-
-    Raises:
-        DataError: If there is no other.
-    """
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        rows = (row for row in csv.reader(stream) if row)
-        first = next(rows, None)
-        if first is None:
-            raise DataError(f"{file} is empty")
-        yield chain([first], rows)
+def _check_width(file: Path, number: int, row: Sequence[str], first: Sequence[str]) -> None:
+    if len(row) != len(first):
+        raise DataError(f"{file}, row {number} has {len(row)} columns, expected {len(first)}")
 
 
 def _split(file: Path, header: Sequence[str]) -> tuple[dict[str, int], list[int]]:
-    """Returns where the columns `id` and `label` are, and where all others."""
-    seen: dict[str, int] = {}
-    for column, name in enumerate(header):
-        if seen.setdefault(name, column) != column:
-            raise DataError(f"{file}: column {name!r} occurs twice, in columns {seen[name]} and {column}")
-    special = {name: seen[name] for name in (_ID, _LABEL) if name in seen}
-    return special, [column for column in range(len(header)) if column not in special.values()]
+    """Returns where the columns `id` and `label` are, and where all others.
+
+    Raises:
+        DataError: If a name occurs twice, or there are no others.
+    """
+    check_header(file, header, DataError)
+    special = {name: header.index(name) for name in (_ID, _LABEL) if name in header}
+    plain = [column for column in range(len(header)) if column not in special.values()]
+    if not plain:
+        raise DataError(f"{file} has no column of numbers")
+    return special, plain
 
 
 def _named(header: Sequence[str], columns: Sequence[int]) -> list[str]:
@@ -165,14 +157,6 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _parquet_table(file: Path) -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ConfigError("parquet files need an extra: pip install 'vimlight[parquet]'") from error
-    return pyarrow.parquet.read_table(file)
 
 
 def _texts(column: Any) -> list[str]:

@@ -12,8 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vimlight.errors import ConfigError, DataError, nearest
+from vimlight.errors import ConfigError, DataError, VimlightError, nearest
 from vimlight.files.arrays import ARRAY_FAULTS, load_array
+from vimlight.files.text import read_lines
 from vimlight.transmiter.cache.spreadsheets import (
     NamedColumns,
     from_csv,
@@ -64,8 +65,7 @@ def read_names(path: str | Path) -> list[str]:
         DataError: If the file is missing or empty, or a line in between is; the text gives its number.
     """
     file = _existing(Path(path).expanduser())
-    with _readable(file):
-        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+    names = read_lines(file, DataError)
     for number, name in enumerate(names, start=1):
         if not name:
             raise DataError(f"{file}, line {number} is empty; expected one name a line")
@@ -101,6 +101,9 @@ def _readable(file: Path) -> Iterator[None]:
     """Says of a file that a library cannot read what file it is."""
     try:
         yield
+    except VimlightError:
+        # Some of them are of the kinds below too.
+        raise
     except (*ARRAY_FAULTS, SafetensorError) as error:
         raise DataError(f"{file} is damaged or no {file.suffix} file: {' '.join(str(error).split())}") from error
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vimlight.errors import ConfigError, DataError, nearest
+from vimlight.files.text import read_lines
 from vimlight.registry import Registry
 
 __all__ = ["STRATEGIES", "WORDS", "draw_vocabulary", "eligible", "normal_form", "word_list"]
@@ -123,7 +124,7 @@ def word_list(words: str | Path = WORDS) -> list[tuple[str, ...]]:
         words: `"imagenet21k"`, or a text file with one entry a line, synonyms separated by commas.
 
     Raises:
-        DataError: If there is no such list, or it is empty.
+        DataError: If there is no such list, or it is empty or no text.
     """
     if words == WORDS:
         return list(_imagenet21k())
@@ -135,7 +136,7 @@ def word_list(words: str | Path = WORDS) -> list[tuple[str, ...]]:
             f"word list {str(words)!r} does not exist; "
             + (f"did you mean {close[0]!r}?" if close else f"give {WORDS!r} or a text file with one name a line")
         )
-    entries = _entries(path.read_text(encoding="utf-8").splitlines())
+    entries = _entries(read_lines(path, DataError))
     if not entries:
         raise DataError(f"word list {path} is empty; it should have one name a line")
     return entries
