@@ -7,6 +7,7 @@ and leaves with its `exit_code`. A message names the thing, then the expectation
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 __all__ = [
@@ -25,8 +26,14 @@ __all__ = [
     "VimlightError",
     "ZooError",
     "nearest",
+    "shown",
     "unknown_name",
 ]
+
+# What a message has room for; a value that is nested without end has no whole text.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+_SHORT.maxlevel = 3
 
 
 class VimlightError(Exception):
@@ -101,6 +108,11 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
     """
     by_folded = {choice.casefold(): choice for choice in choices}
     return [by_folded[match] for match in difflib.get_close_matches(name.casefold(), by_folded, count, cutoff=0.5)]
+
+
+def shown(value: object) -> str:
+    """Returns a value of a file as messages show it, cut where it is long or deeply nested."""
+    return _SHORT.repr(value)
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UnknownNameError:

@@ -162,6 +162,13 @@ def test_a_box_without_area_is_named_or_left_out(tmp_path, box):
     assert len(found.targets[1]["boxes"]) == 1
 
 
+def nested(depth):
+    found = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
 BROKEN = {
     "no list": ({"images": 3}, "lacks a list of objects under 'images'"),
     "lost image": ({"annotations": [annotation(5, 99, 3, [0, 0, 1, 1])]}, "annotation 5 belongs to image 99"),
@@ -179,6 +186,35 @@ BROKEN = {
     "no id": ({"images": [{"file_name": "0.png"}]}, "image has no id"),
     "one name": ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "two categories have one name"),
     "no file": ({"images": [{"id": 1, "file_name": "no.png"}], "annotations": []}, r"1 of 1 images do not.*no\.png"),
+    "no file name": ({"images": [{"id": 1}], "annotations": []}, "image 1 needs a text for 'file_name', got None"),
+    "list of names": (
+        {"images": [{"id": 1, "file_name": ["0.png"]}], "annotations": []}, r"file_name', got \['0.png'\]"
+    ),
+    "long name": ({"images": [{"id": 1, "file_name": "a" * 300}], "annotations": []}, "1 of 1 images do not exist"),
+    "list as id": ({"images": [{"id": [1], "file_name": "0.png"}]}, r"image has no id that is a number or a text"),
+    "list as image": ({"annotations": [annotation(5, [10], 3, [0, 0, 1, 1])]}, r"5 belongs to image \[10\]"),
+    "mapping as image": ({"annotations": [annotation(5, {"a": 1}, 3, [0, 0, 1, 1])]}, r"5 belongs to image \{'a': 1\}"),
+    "no image": ({"annotations": [{"id": 5, "category_id": 3, "bbox": [0, 0, 1, 1]}]}, "5 belongs to image None"),
+    "list as category": ({"annotations": [annotation(5, 10, [3], [0, 0, 1, 1])]}, r"5 has the unknown category \[3\]"),
+    "no category": ({"annotations": [{"id": 5, "image_id": 10, "bbox": [0, 0, 1, 1]}]}, "unknown category None"),
+    "list as flag": ({"annotations": [annotation(5, 10, 3, [0, 0, 1, 1], iscrowd=[1])]}, r"'iscrowd', got \[1\]"),
+    "mapping as box": ({"annotations": [annotation(5, 10, 3, {"x": 1})]}, r"'bbox' of four numbers .* got \{'x': 1\}"),
+    "none as box": ({"annotations": [annotation(5, 10, 3, None)]}, "'bbox' of four numbers .* got None"),
+    "endless number": (
+        {"annotations": [annotation(5, 10, 3, [0, 0, 10**400, 1])]}, r"box \(0, 0, inf, 1\) has no area"
+    ),
+    "minus infinity": (
+        {"annotations": [annotation(5, 10, 3, [-(10**400), 0, 1, 1])]}, r"\(-inf, 0, -inf, 1\) has no area"
+    ),
+    "endless side": (
+        {"images": [{"id": 1, "file_name": "0.png", "width": 10**30}], "annotations": []}, "whole number of"
+    ),
+    "list as name": ({"categories": [{"id": 1, "name": ["a"]}]}, r"category 1 needs a text for 'name', got \['a'\]"),
+    "deep": (
+        {"annotations": [annotation(nested(400), 10, 9, [])]},
+        r"annotation \[\[\[\[...\]\]\]\] has the unknown category 9"
+    ),
+    "long": ({"annotations": [annotation(5, "x" * 9999, 3, [])]}, r"belongs to image '.{20,80}', which is not there"),
 }  # fmt: skip
 
 
@@ -188,7 +224,14 @@ def test_a_broken_coco_file_is_named(tmp_path, case):
     path = write_coco(tmp_path, **changes)
     with pytest.raises(DataError, match=message) as caught:
         read_coco(path, tmp_path / "train")
-    assert str(path) in str(caught.value)
+    assert str(path) in str(caught.value) or "0.png: the box" in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("shape", [None, 3, "text", [[1, 2]], {"counts": [1], "size": "large"}, [], nested(300)])
+def test_shapes_of_objects_do_not_matter(tmp_path, shape):
+    path = write_coco(tmp_path, annotations=[annotation(5, 10, 3, [0, 0, 4, 2], segmentation=shape, area=shape)])
+    assert len(read_coco(path, tmp_path / "train").targets[0]["boxes"]) == 1
 
 
 def test_files_that_are_no_json_or_missing(tmp_path):
@@ -225,7 +268,7 @@ def test_broken_voc_folders_are_named(tmp_path):
     root = write_voc(tmp_path, {"train": [[voc_object("dgo", (1, 1, 9, 9))]], "empty": []})
     with pytest.raises(UnknownNameError, match=r"class of object 1 in .*train_0\.xml: 'dgo'; did you mean 'dog'"):
         read_voc(root, "train")
-    with pytest.raises(DataError, match=r"val\.txt does not exist; did you mean train.txt"):
+    with pytest.raises(DataError, match=r"val\.txt does not exist"):
         read_voc(root, "val")
     with pytest.raises(DataError, match="is empty"):
         read_voc(root, "empty")
@@ -239,6 +282,51 @@ def test_broken_voc_folders_are_named(tmp_path):
     xml.unlink()
     with pytest.raises(DataError, match=r"annotation file .*train_0\.xml does not exist"):
         read_voc(root, "train")
+
+
+OBJECT = voc_object("dog", (1, 1, 9, 9))
+BROKEN_XML = {
+    "bomb": (
+        '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>', "declares the entity 'b'"
+    ),
+    "file": (
+        '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/hosts">]><annotation>&b;</annotation>', "declares the entity 'b'"
+    ),
+    "other entity": ("<annotation>&b;</annotation>", "is not XML: undefined entity"),
+    "no encoding": ('<?xml version="1.0" encoding="none"?><annotation/>', "is not XML: unknown encoding"),
+    "empty": ("", "is not XML: no element found"),
+    "two": ("<annotation/><annotation/>", "is not XML: junk after document element"),
+    "no name": (f"<annotation>{OBJECT.replace('<name>dog</name>', '')}</annotation>", "object 1 has no <name>"),
+    "no box": (
+        "<annotation><object><name>dog</name></object></annotation>", "needs a number in <bndbox/xmin>, got None"
+    ),
+    "no side": (
+        f"<annotation>{OBJECT.replace('xmax', 'max')}</annotation>", "needs a number in <bndbox/xmax>, got None"
+    ),
+    "endless": (f"<annotation>{voc_object('dog', (1, 1, '9' * 400, 9))}</annotation>", "has no area"),
+    "endless side": (
+        "<annotation><size><height>1e30</height></size></annotation>", "<size/height> needs a whole number"
+    ),
+    "long name": (f"<annotation><filename>{'a' * 300}</filename></annotation>", "1 of 1 images do not exist"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN_XML)
+def test_a_broken_voc_file_is_named(tmp_path, case):
+    content, message = BROKEN_XML[case]
+    root = write_voc(tmp_path, {"train": [[]]})
+    (root / "Annotations" / "train_0.xml").write_text(content)
+    with pytest.raises(DataError, match=message) as caught:
+        read_voc(root, "train")
+    assert "train" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_annotation_of_many_levels_is_read(tmp_path):
+    root = write_voc(tmp_path, {"train": [[]]})
+    deep = f"<annotation>{'<a>' * 5000}{OBJECT}{'</a>' * 5000}</annotation>"
+    (root / "Annotations" / "train_0.xml").write_text(deep)
+    assert len(read_voc(root, "train").targets[0]["boxes"]) == 1
 
 
 def test_a_missing_voc_image_and_a_flat_box_are_named(tmp_path):

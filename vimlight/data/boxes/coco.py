@@ -9,7 +9,7 @@ from typing import Any, cast
 from vimlight.data.boxes.targets import BoxAnnotations, RawBox, pack_boxes
 from vimlight.data.boxes.values import as_flag, as_id, as_number, image_size, stated_side
 from vimlight.data.listings import check_files, read_json
-from vimlight.errors import DataError
+from vimlight.errors import DataError, shown
 
 __all__ = ["read_coco"]
 
@@ -44,14 +44,13 @@ def read_coco(
     entries = _by_id(annotations, "image", content["images"])
     found: dict[Any, list[RawBox]] = {number: [] for number in entries}
     for annotation in content["annotations"]:
-        what = f"annotation {annotation.get('id', '?')}"
+        what = f"annotation {shown(annotation.get('id', '?'))}"
         image = as_id(annotation.get("image_id"))
         if image not in found:
-            raise DataError(
-                f"{annotations}: {what} belongs to image {annotation.get('image_id')!r}, which is not there"
-            )
+            given = shown(annotation.get("image_id"))
+            raise DataError(f"{annotations}: {what} belongs to image {given}, which is not there")
         found[image].append(_box(annotations, what, annotation, label_of, names))
-    files = [images / str(entry.get("file_name")) for entry in entries.values()]
+    files = [images / _file_name(annotations, entry) for entry in entries.values()]
     check_files(annotations, files)
     sizes = [_size(annotations, entry, file) for entry, file in zip(entries.values(), files, strict=True)]
     targets = pack_boxes(
@@ -74,7 +73,7 @@ def _by_id(file: Path, what: str, rows: Sequence[Mapping[str, Any]]) -> dict[Any
     for row in rows:
         number = as_id(row.get("id"))
         if number is None:
-            raise DataError(f"{file}: an {what} has no id: {_shortened(row)}")
+            raise DataError(f"{file}: an {what} has no id that is a number or a text: {shown(row)}")
         if number in entries:
             raise DataError(f"{file}: {what} id {number!r} occurs twice")
         entries[number] = row
@@ -88,9 +87,9 @@ def _categories(
     texts = [number for number in entries if isinstance(number, str)]
     if texts:
         raise DataError(f"{file}: category id {texts[0]!r} is no whole number")
-    names = {number: _name(entries[number], number) for number in sorted(entries)}
+    names = {number: _name(file, entries[number], number) for number in sorted(entries)}
     if len(set(names.values())) < len(names):
-        raise DataError(f"{file}: two categories have one name: {_shortened(names)}")
+        raise DataError(f"{file}: two categories have one name: {shown(names)}")
     if expected is None:
         return names
     for number, name in names.items():
@@ -100,9 +99,18 @@ def _categories(
     return dict(expected)
 
 
-def _name(category: Mapping[str, Any], number: int) -> str:
+def _name(file: Path, category: Mapping[str, Any], number: int) -> str:
     name = category.get("name")
+    if not isinstance(name, str | int | float | None):
+        raise DataError(f"{file}: category {number} needs a text for 'name', got {shown(name)}")
     return str(number if name is None else name)
+
+
+def _file_name(file: Path, image: Mapping[str, Any]) -> str:
+    name = image.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise DataError(f"{file}: image {image['id']!r} needs a text for 'file_name', got {shown(name)}")
+    return name
 
 
 def _box(
@@ -110,10 +118,10 @@ def _box(
 ) -> RawBox:
     category, crowd = as_id(annotation.get("category_id")), as_flag(annotation.get("iscrowd"))
     if category not in label_of:
-        given = f"{annotation.get('category_id')!r}; known: {_shortened(names)}"
-        raise DataError(f"{file}: {what} has the unknown category {given}")
+        given = shown(annotation.get("category_id"))
+        raise DataError(f"{file}: {what} has the unknown category {given}; known: {shown(names)}")
     if crowd is None:
-        raise DataError(f"{file}: {what} needs 0 or 1 for 'iscrowd', got {annotation['iscrowd']!r}")
+        raise DataError(f"{file}: {what} needs 0 or 1 for 'iscrowd', got {shown(annotation['iscrowd'])}")
     return RawBox(what, _corners(file, what, annotation), label_of[cast(int, category)], crowd)
 
 
@@ -121,7 +129,7 @@ def _corners(file: Path, what: str, annotation: Mapping[str, Any]) -> tuple[floa
     box = annotation.get("bbox")
     numbers = [as_number(value) for value in box] if isinstance(box, list) else []
     if len(numbers) != 4 or None in numbers:
-        raise DataError(f"{file}: {what} needs a 'bbox' of four numbers [left, top, width, height], got {box!r}")
+        raise DataError(f"{file}: {what} needs a 'bbox' of four numbers [left, top, width, height], got {shown(box)}")
     left, top, width, height = cast(list[float], numbers)
     return left, top, left + width, top + height
 
@@ -130,8 +138,3 @@ def _size(annotations: Path, entry: Mapping[str, Any], file: Path) -> tuple[int,
     """Returns height and width in pixels."""
     sides = [stated_side(entry.get(key), f"{annotations}: {key!r} of image {entry['id']}") for key in _SIDES]
     return image_size(sides, file)
-
-
-def _shortened(value: Mapping[Any, Any]) -> str:
-    text = str(dict(value))
-    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vimlight.data.pictures import UNREADABLE, peek
-from vimlight.errors import DataError
+from vimlight.errors import DataError, shown
 
 __all__ = ["as_flag", "as_id", "as_number", "image_size", "stated_side"]
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+# More than any format of images has.
+_LONGEST = 1 << 32
+_BITS = sys.float_info.max_exp
 _FLAGS = {"": False, "false": False, "true": True}
 
 
 def as_number(value: Any) -> float | None:
     """Returns a number, also one that is written as text; nothing if it is none, as `true` is none."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        # JSON has whole numbers of any length; as text they would be infinite.
+        return float(value) if isinstance(value, float) or value.bit_length() < _BITS else float(str(value))
     return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value.strip()) else None
 
 
@@ -62,8 +67,8 @@ def stated_side(value: Any, what: str) -> int | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     side = as_whole(value)
-    if side is None or side < 0:
-        raise DataError(f"{what} needs a whole number of pixels, got {value!r}")
+    if side is None or not 0 <= side <= _LONGEST:
+        raise DataError(f"{what} needs a whole number of pixels, got {shown(value)}")
     return side or None
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, NoReturn
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 from vimlight.data.boxes.targets import BoxAnnotations, RawBox, pack_boxes
 from vimlight.data.boxes.values import as_flag, as_number, image_size, stated_side
 from vimlight.data.listings import check_files, read_lines
 from vimlight.errors import DataError, unknown_name
+from vimlight.files.text import is_file
 
 __all__ = ["VOC_CLASSES", "object_names", "read_voc"]
 
@@ -33,7 +37,8 @@ def read_voc(
         skip_degenerate: Whether boxes without area are left out; see `pack_boxes`.
 
     Raises:
-        DataError: If a list, an annotation or an image is missing or malformed, or a box has no area.
+        DataError: If a list, an annotation or an image is missing or malformed, an annotation declares entities, or a
+            box has no area.
         UnknownNameError: If an object is of another class.
     """
     listing, names = _listed(root, split)
@@ -69,16 +74,28 @@ def _name(found: ElementTree.Element) -> str:
 
 
 def _parse(file: Path) -> ElementTree.Element:
-    if not file.is_file():
+    if not is_file(file):
         raise DataError(f"annotation file {file} does not exist")
+    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
+    parser.CharacterDataHandler, parser.EntityDeclHandler = builder.data, partial(_refuse_entity, file)
     try:
-        return ElementTree.parse(file).getroot()
-    except ElementTree.ParseError as error:
+        parser.Parse(file.read_bytes(), True)
+    except (expat.ExpatError, OSError, ValueError, LookupError) as error:
         raise DataError(f"annotation file {file} is not XML: {error}") from error
+    return builder.close()
+
+
+def _refuse_entity(file: Path, name: str, *_: Any) -> NoReturn:
+    # A few of them, one inside the other, are a text of any length.
+    raise DataError(f"annotation file {file} declares the entity {name!r}, which no annotation needs; take it out")
 
 
 def _object(file: Path, number: int, found: ElementTree.Element, classes: Sequence[str]) -> RawBox:
     name = _name(found)
+    if not name:
+        raise DataError(f"{file}: object {number} has no <name>")
     if name not in classes:
         raise unknown_name(f"class of object {number} in {file}:", name, classes)
     left, top, right, bottom = (_side(file, number, found, key) for key in ("xmin", "ymin", "xmax", "ymax"))
