@@ -132,7 +132,8 @@ def transfer(folder: Path, seed: int) -> None:
     adapter, moved = folder / "weak.safetensors", folder / "strong.safetensors"
     vimlight([
         "fit", "--config", str(CONFIGS / "extract.yaml"), *weak, f"--data.tuned={folder}/tuned/train",
-        f"--model.out={adapter}", *QUIET, f"--trainer.default_root_dir={folder}/extraction",
+        f"--data.val={folder}/weak/val", f"--data.val_tuned={folder}/tuned/val", f"--model.out={adapter}", *QUIET,
+        f"--trainer.default_root_dir={folder}/extraction",
     ])  # fmt: skip
     vimlight([
         "transfer", "--adapter", str(adapter), "--source", f"{folder}/weak/train", "--target", f"{folder}/strong/train",

@@ -34,12 +34,9 @@ COMMANDS = [
     # The released checkpoint has a test of its own.
     if line.startswith("vimlight") and not re.search("modelscope|released", line)
 ]
-# What makes a command quick without changing what it does.
+# What makes a command quick without changing what it does. That of TransMiter runs as it stands: it has a promise.
 QUICK = {
     "configs/midstream": "--data.dataset_args.train 64 --data.dataset_args.test 8 --trainer.max_epochs 1",
-    "transmiter/cache": "--data.test_limit 60",
-    "transmiter/source": "--trainer.max_epochs 2",
-    "transmiter/extract": "--trainer.max_epochs 1",
     "configs/downstream": "--trainer.max_epochs 1 --trainer.check_val_every_n_epoch 1 --data.test_limit 8",
 }
 
@@ -102,6 +99,13 @@ def ask_the_closed_model():
             table.writerows([name, *row] for name, row in zip(asked, cache.logits().tolist(), strict=True))
 
 
+def assert_not_below_zero_shot(evaluation):
+    """Checks what the recipe is for: nothing that carries the tuning over makes the strong model worse."""
+    found = {row["method"]: row["mean"] for row in evaluation["summary"] if row["metric"] == "harmonic"}
+    for method in ("transmiter", "safe"):
+        assert found[method] >= found["target_zero_shot"] - 0.005, found
+
+
 @pytest.mark.slow
 def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -117,7 +121,9 @@ def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
         extra = next((options for folder, options in QUICK.items() if folder in command), "")
         main([*words, *extra.split()])
     assert TransMiter.load("closed.safetensors").card.model == "closed"
-    assert json.loads(Path("results.json").read_text())["protocol"] == "base_to_novel"
+    evaluation = json.loads(Path("results.json").read_text())
+    assert evaluation["protocol"] == "base_to_novel"
+    assert_not_below_zero_shot(evaluation)
     capsys.readouterr()
     for block in DEPLOYED:
         exec(block, {})

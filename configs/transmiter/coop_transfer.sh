@@ -35,7 +35,8 @@ for data in $DATASETS; do
       --data.train "$here/weak/train" --data.val "$here/weak/val" --data.also "[$here/weak/test]" \
       --data.out "$here/tuned/{split}" --model.seed "$seed"
     [ -e "$here/weak.safetensors" ] || vimlight fit --config "$configs/extract.yaml" \
-      --data.train "$here/weak/train" --data.tuned "$here/tuned/train" --model.out "$here/weak.safetensors"
+      --data.train "$here/weak/train" --data.tuned "$here/tuned/train" --data.val "$here/weak/val" \
+      --data.val_tuned "$here/tuned/val" --model.out "$here/weak.safetensors"
     vimlight transfer --adapter "$here/weak.safetensors" --source "$here/weak/train" --target "$here/strong/train" \
       --out "$here/strong.safetensors"
   done

@@ -154,9 +154,20 @@ def _report(options: argparse.Namespace, adapters: Sequence[Adapter], files: Seq
         rows.append((str(file), adapter.card.model, "; ".join(facts)))
     print_table(("adapter", "for", f"made in {seconds:.1f} s"), rows)
     for adapter, file in zip(adapters, files, strict=True):
-        told = adapter.card.history[-1].get("explained_left_out", 1.0)
-        if told < _TELLS:
-            print(f"{file}: not expected to help: of images left out it tells {told:.1%} of what fine-tuning changed")
+        doubt = _doubt(adapter)
+        if doubt:
+            print(f"{file}: not expected to help: of images left out {doubt}")
+
+
+def _doubt(adapter: Adapter) -> str:
+    """Returns why an adapter is not expected to help, by what was noted when it was made, or nothing."""
+    noted = {key: value for step in adapter.card.history for key, value in step.items()}
+    told, agreement = noted.get("explained_left_out", 1.0), noted.get("agreement_left_out")
+    if told < _TELLS:
+        return f"it tells {told:.1%} of what fine-tuning changed"
+    if agreement and agreement["adapter"] <= agreement["zero_shot"]:
+        return "it agreed with the fine-tuned model no more than the zero-shot model did"
+    return ""
 
 
 def _value(value: Any) -> str:

@@ -165,7 +165,7 @@ def _notes(runs: Sequence[Run], source_gmac: float | None) -> dict[str, dict[str
     kept = promise(run.evaluation for run in runs)
     return {
         "encoders": {name: _encoders(result.encoders) for name, result in results},
-        "added GMAC": {name: _gmac(result.added_flops, result.encoders, source_gmac) for name, result in results},
+        "added MFLOP": {name: _mflop(result.added_flops, result.encoders, source_gmac) for name, result in results},
         "µs/image": {name: f"{1e6 * statistics.median(values):.1f}" for name, values in seconds.items()},
         "labels": {name: "yes" if result.labels else "no" for name, result in results},
         "promise": {
@@ -181,17 +181,17 @@ def _encoders(roles: Sequence[str]) -> str:
     return " + ".join(short[role] for role in roles)
 
 
-def _gmac(flops: float, encoders: Sequence[str], source_gmac: float | None) -> str:
+def _mflop(flops: float, encoders: Sequence[str], source_gmac: float | None) -> str:
     extra = sum(role in ("source", "source_tuned") for role in encoders)
     if source_gmac is not None:
-        return f"{flops / 2e9 + extra * source_gmac:.4f}"
-    return f"{flops / 2e9:.4f}" + (f" + {extra} source" if extra else "")
+        return f"{flops / 1e6 + extra * source_gmac * 2e3:.3f}"
+    return f"{flops / 1e6:.3f}" + (f" + {extra} source" if extra else "")
 
 
 def _remarks(runs: Sequence[Run]) -> list[str]:
     remarks = [
-        "encoders that run for an image: t target, s source, * fine-tuned; added GMAC: billions of multiply-adds "
-        "beside the target's encoder",
+        "encoders that run for an image: t target, s source, * fine-tuned; added MFLOP: millions of operations, two "
+        "for a multiply-add, beside the target's encoder",
     ]
     if any(set(PROMISED) <= set(run.evaluation.results) for run in runs):
         remarks.append("promise: how often not below the better of target zero-shot and source fine-tuned, all columns")

@@ -202,8 +202,8 @@ def test_the_sources_cost_is_added_where_it_is_known(world, here, capsys):
         "--source-gmac=4.1",
     )
     eft, gap = (line for line in Path("r.md").read_text().splitlines() if line.startswith(("| EFT", "| gap")))
-    assert "| 8.2000 |" in eft
-    assert "| 0.0000 |" in gap
+    assert "| 16400.000 |" in eft
+    assert "| 0.000 |" in gap
 
 
 def test_files_are_replaced_only_when_asked(world, here, capsys):

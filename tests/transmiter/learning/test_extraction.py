@@ -13,9 +13,9 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from vimlight.errors import AdapterError, CheckpointError, ConfigError, UnknownNameError
-from vimlight.transmiter import LogitCache, TransMiter
+from vimlight.transmiter import LogitCache, TransMiter, write_cache
 from vimlight.transmiter.cache.data_module import CacheDataModule
-from vimlight.transmiter.learning.extraction import ExtractionModule, distillation_loss, regression_loss
+from vimlight.transmiter.learning.extraction import ExtractionModule, _expected, distillation_loss, regression_loss
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +217,40 @@ def test_precision(root, tmp_path, precision):
     assert card.history[0]["training"]["precision"] == precision
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_images_left_out_tell_whether_it_is_expected_to_help(root, tmp_path, caplog, labelled):
+    left_out = tmp_path / "left_out"
+    write_pair(left_out, count=24, unlabelled=not labelled)
+    # A fine-tuning that teaches something: whoever is as before is wrong.
+    for folder, name in ((root, "train"), (left_out, "val")):
+        turned = LogitCache.open(folder / "weak").logits()[:, :4].flip(1)
+        views = turned[:, None].expand(-1, 2, -1)
+        write_cache(tmp_path / name, logits=views, class_names=CLASSES, model="turned", split="train")
+    tuned = {"tuned": str(tmp_path / "train"), "val_tuned": str(tmp_path / "val")}
+    data = cache_data(root, val=str(left_out / "weak"), **tuned)
+    model = extraction(data, out=str(tmp_path / "a.safetensors"), optimizer=partial(AdamW, lr=0.01))
+    fit = trainer(tmp_path, epochs=10)
+    with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
+        fit.fit(model, datamodule=data)
+    weak, tuned = LogitCache.open(left_out / "weak").logits(), LogitCache.open(tmp_path / "val").logits()
+    made = TransMiter.load(tmp_path / "a.safetensors")
+    expected = {
+        "zero_shot": (weak[:, :4].argmax(1) == tuned.argmax(1)).float().mean().item(),
+        "adapter": (made(weak)[:, :4].argmax(1) == tuned.argmax(1)).float().mean().item(),
+    }
+    assert expected["adapter"] > expected["zero_shot"]
+    assert made.card.history[-1]["agreement_left_out"] == pytest.approx(expected)
+    assert fit.callback_metrics["val/agreement_adapter"] == pytest.approx(expected["adapter"])
+    assert ("val/accuracy" in fit.callback_metrics) == labelled
+    said = f"says for {expected['adapter']:.1%}, the zero-shot model for {expected['zero_shot']:.1%}: it is expected to"
+    assert said in caplog.text
+
+
+def test_an_adapter_that_learns_nothing_is_not_expected_to_help():
+    text = _expected({"zero_shot": 0.5, "adapter": 0.5})
+    assert text.endswith("for 50.0%, the zero-shot model for 50.0%: it is not expected to help")
+
+
 def test_what_would_fail_at_the_end_fails_at_the_start(root, tmp_path):
     data, out = cache_data(root), tmp_path / "a.safetensors"
     adapter().save(out)
@@ -253,6 +287,8 @@ def test_mistakes(root, tmp_path):
     data = CacheDataModule(str(root / "weak"))
     with pytest.raises(ConfigError, match=r"extraction learns from a fine-tuned model: set data.tuned"):
         trainer(tmp_path).fit(extraction(data), datamodule=data)
+    with pytest.raises(ConfigError, match=r"'val_tuned' goes with 'tuned' and 'val': set 'val' too"):
+        cache_data(root, val_tuned=str(root / "weak_tuned"))
     for options, error, text in (
         ({"temperature": 0}, ConfigError, "temperatures must be above 0, got 0 and 0.5"),
         ({"noise": -1}, ConfigError, "noise must be at least 0"),

@@ -121,6 +121,16 @@ def test_an_adapter_that_tells_nothing_is_said_to(workplace, capsys):
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("agreement", "doubted"), [(0.6, True), (0.7, True), (0.8, False)])
+def test_an_adapter_that_its_extraction_doubted_is_doubted_when_it_is_moved(workplace, capsys, agreement, doubted):
+    made = TransMiter.load("weak.safetensors")
+    noted = made.card.after("extraction", agreement_left_out={"zero_shot": 0.7, "adapter": agreement})
+    made.describe(class_names=CLASSES, aux_names=AUX, model="weak", history=noted).save("learnt.safetensors")
+    run("--adapter learnt.safetensors --source weak --target strong --out moved.safetensors")
+    said = "moved.safetensors: not expected to help: of images left out it agreed with the fine-tuned model no more"
+    assert (said in capsys.readouterr().out) == doubted
+
+
 def test_no_labels_and_no_model_are_needed(workplace, monkeypatch):
     write_pair(workplace / "unlabelled", unlabelled=True)
     import sys

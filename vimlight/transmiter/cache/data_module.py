@@ -38,6 +38,8 @@ class CacheDataModule(CertainProperties, pl.LightningDataModule):
         tuned: Directory, or directories, of caches of fine-tuned models on the same images.
         combine: `"mean"` or `"confidence"`: how the logits of several fine-tuned models become one.
         val: Directory of a labelled cache to validate on; without one, labelled training images are lent.
+        val_tuned: As `tuned`, of the images of `val`, which need no labels then: they tell how much of what fine-tuning
+            changed is learnt.
         test: Directory of a labelled cache to test on, or of any cache to predict.
         shots: Labelled images of each class to train on; all of them if left out.
         val_shots: Labelled images of each class to validate on, if there is no `val`: by default as many as `shots`, or
@@ -60,6 +62,7 @@ class CacheDataModule(CertainProperties, pl.LightningDataModule):
         tuned: str | list[str] | None = None,
         combine: str = "mean",
         val: str | None = None,
+        val_tuned: str | list[str] | None = None,
         test: str | None = None,
         shots: int | None = None,
         val_shots: int | None = None,
@@ -77,8 +80,12 @@ class CacheDataModule(CertainProperties, pl.LightningDataModule):
         given = [name for name, value in labelled.items() if value is not None]
         if tuned is not None and given:
             raise ConfigError(f"{given[0]!r} needs labels, but none are read where 'tuned' is given; leave one out")
+        if val_tuned is not None and (tuned is None or val is None):
+            missing = "tuned" if tuned is None else "val"
+            raise ConfigError(f"'val_tuned' goes with 'tuned' and 'val': set {missing!r} too, or leave it out")
         self.paths = {"train": train, "val": val, "test": test}
         self.tuned_paths = [tuned] if isinstance(tuned, str) else list(tuned or [])
+        self.val_tuned_paths = [val_tuned] if isinstance(val_tuned, str) else list(val_tuned or [])
         self.combine = combine
         self.shots = shots
         self.val_shots = val_shots
@@ -110,10 +117,16 @@ class CacheDataModule(CertainProperties, pl.LightningDataModule):
         Raises:
             CacheError: If one is missing or does not show the training images.
         """
-        found = [LogitCache.open(path) for path in self.tuned_paths]
-        for cache in found:
-            check_paired(self.caches["train"], cache, task_only=True)
-        return found
+        return self._paired("train", self.tuned_paths)
+
+    @cached_property
+    def val_tuned(self) -> list[LogitCache]:
+        """The caches of the fine-tuned models for the validation images.
+
+        Raises:
+            CacheError: If one is missing or does not show the validation images.
+        """
+        return self._paired("val", self.val_tuned_paths)
 
     @property
     def kind(self) -> str:
@@ -167,6 +180,8 @@ class CacheDataModule(CertainProperties, pl.LightningDataModule):
             train, lent = torch.arange(len(self.caches["train"])), torch.arange(0)
         else:
             train, lent = self._sample()
+        if self.val_tuned_paths and self.caches["val"].labels is None:
+            return {"train": train, "val": torch.arange(len(self.caches["val"]))}
         return {"train": train, "val": self._labelled("val") if "val" in self.caches else lent}
 
     def split_ids(self) -> dict[str, list[str]]:
@@ -182,7 +197,7 @@ class CacheDataModule(CertainProperties, pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Opens and pairs the caches and draws the sample, so that mistakes show before the first epoch."""
-        _ = self.tuned, self.class_indices
+        _ = self.tuned, self.val_tuned, self.class_indices
         if stage == "test":
             self._labelled("test")
         elif stage == "predict":
@@ -236,6 +251,12 @@ class CacheDataModule(CertainProperties, pl.LightningDataModule):
         raise_worker_error(batch)
         return batch
 
+    def _paired(self, split: str, paths: list[str]) -> list[LogitCache]:
+        found = [LogitCache.open(path) for path in paths]
+        for cache in found:
+            check_paired(self.caches[split], cache, task_only=True)
+        return found
+
     def _sample(self) -> tuple[Tensor, Tensor]:
         """Returns the training rows, and those lent to validation."""
         rows = self._labelled("train")
@@ -278,8 +299,9 @@ class CacheDataModule(CertainProperties, pl.LightningDataModule):
         return self.caches.get(split, self.caches["train"])
 
     def _dataset(self, split: str, rows: Tensor) -> CacheRows:
-        tuned = self.tuned if split == "train" else []
-        return CacheRows(self._cache(split), rows, tuned, COMBINATIONS[self.combine], with_labels=not tuned)
+        tuned = {"train": self.tuned, "val": self.val_tuned}.get(split, [])
+        with_labels = split != "train" or not tuned
+        return CacheRows(self._cache(split), rows, tuned, COMBINATIONS[self.combine], with_labels=with_labels)
 
     def _dealt(self, dataset: Any) -> DataLoader[Batch]:
         """Loads this process's share of the images in order."""

@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW
+from torchmetrics import MeanMetric
 
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.trainable import OptimizerFactory
@@ -24,6 +26,9 @@ _LOSSES = ("divergence", "regression")
 
 class ExtractionModule(AdapterModule):
     """Trains an adapter to turn zero-shot logits into those of the fine-tuned model; no label is read.
+
+    Where the data bring the fine-tuned model's logits of validation images too, it is told how often the adapter says
+    what that model says of images that were left out, beside how often the zero-shot model does.
 
     Args:
         class_names: Names of the C task classes; the command line takes them from the data.
@@ -93,6 +98,8 @@ class ExtractionModule(AdapterModule):
         self.temperatures = (temperature, tuned_temperature)
         self.noise = noise
         self.noise_probability = noise_probability
+        self.agreements = nn.ModuleDict({"zero_shot": MeanMetric(), "adapter": MeanMetric()})
+        self.agreement: dict[str, float] = {}
 
     def check_data(self, data: pl.LightningDataModule | None) -> None:
         """Checks that the data bring a fine-tuned model's logits.
@@ -113,6 +120,34 @@ class ExtractionModule(AdapterModule):
         self.log("train/agreement", same, on_step=False, on_epoch=True, batch_size=size)
         return loss
 
+    def validation_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
+        """Updates the validation metrics: by labels and by what the fine-tuned model says, where these are there."""
+        if "target" in batch:
+            super().validation_step(batch, batch_index)
+        if "tuned" in batch:
+            said = batch["tuned"].argmax(dim=1)
+            tasks = slice(0, batch["tuned"].shape[1])
+            ours = {"zero_shot": batch["logits"][:, tasks], "adapter": self(batch["logits"])}
+            for name, logits in ours.items():
+                same = (logits.argmax(dim=1) == said).float()
+                self.agreements[name].update(same, weight=0.0 if batch.get("spare") else 1.0)  # type: ignore[operator]
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the scores."""
+        super().on_validation_epoch_end()
+        if not self.of_data("val_tuned_paths", []):
+            return
+        for name, metric in self.agreements.items():
+            self.agreement[name] = float(metric.compute())  # type: ignore[operator]
+            self.log(f"val/agreement_{name}", self.agreement[name], sync_dist=True)
+            metric.reset()  # type: ignore[operator]
+
+    def on_fit_end(self) -> None:
+        """Stores the adapter, and says whether it is expected to help."""
+        super().on_fit_end()
+        if self.agreement:
+            rank_zero_info(_expected(self.agreement))
+
     def describe_adapter(self) -> None:
         """Notes model, classes, caches and settings on the adapter's card."""
         facts = {
@@ -122,6 +157,7 @@ class ExtractionModule(AdapterModule):
             "noise_probability": self.noise_probability,
             "seed": self.seed,
             "combine": self.of_data("combine", "mean"),
+            **({"agreement_left_out": self.agreement} if self.agreement else {}),
             "training": self.training_facts(),
             "caches": self.of_data("provenance", {}),
         }
@@ -146,6 +182,15 @@ class ExtractionModule(AdapterModule):
         chosen = torch.rand((), generator=generator, device=logits.device) < self.noise_probability
         noise = torch.randn(logits.shape, generator=generator, device=logits.device, dtype=logits.dtype)
         return logits + chosen * self.noise * logits.std(dim=1, keepdim=True) * noise
+
+
+def _expected(agreement: Mapping[str, float]) -> str:
+    before, after = agreement["zero_shot"], agreement["adapter"]
+    verdict = "it is expected to help" if after > before else "it is not expected to help"
+    return (
+        f"of images left out the adapter says what the fine-tuned model says for {after:.1%}, the zero-shot model for "
+        f"{before:.1%}: {verdict}"
+    )
 
 
 def distillation_loss(refined: Tensor, tuned: Tensor, temperature: float, tuned_temperature: float) -> Tensor:
