@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, distributed
 
+from vimlight.errors import CheckpointError
+
 __all__ = ["random_states", "restore_random_states"]
 
 
@@ -34,11 +36,17 @@ def restore_random_states(states: Sequence[dict[str, Tensor]], device: torch.dev
     Args:
         states: What `random_states` returned.
         device: Where this process trains.
+
+    Raises:
+        CheckpointError: If they are no states.
     """
     together = distributed.is_initialized()
     world, rank = (distributed.get_world_size(), distributed.get_rank()) if together else (1, 0)
     if len(states) != world:
         return
-    torch.set_rng_state(states[rank]["cpu"].cpu())
-    if device.type == "cuda" and "cuda" in states[rank]:
-        torch.cuda.set_rng_state(states[rank]["cuda"].cpu(), device)
+    try:
+        torch.set_rng_state(states[rank]["cpu"].cpu())
+        if device.type == "cuda" and "cuda" in states[rank]:
+            torch.cuda.set_rng_state(states[rank]["cuda"].cpu(), device)
+    except (RuntimeError, TypeError, LookupError, AttributeError) as error:
+        raise CheckpointError("the checkpoint's 'random' holds no states of generators; it was altered") from error

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from vimlight.divergence import DivergenceWatch, kept_checkpoint
 from vimlight.errors import CheckpointError, ConfigError, TrainingError, nearest, unknown_name
+from vimlight.files.checkpoint_facts import stated, tensors_in
 from vimlight.files.checkpoint_files import load_checkpoint_file
 from vimlight.files.finite import check_finite
 from vimlight.random_states import random_states, restore_random_states
@@ -151,7 +152,7 @@ class TrainableModule(pl.LightningModule):
         Raises:
             CheckpointError: If they do not, or a number is not finite.
         """
-        own = self.state_dict()
+        own, state_dict = self.state_dict(), tensors_in(state_dict, "state_dict")
         missing, extra = sorted(set(own) - set(state_dict)), sorted(set(state_dict) - set(own))
         if missing or extra:
             close = nearest(missing[0], extra, 1) if missing and extra else []
@@ -163,6 +164,8 @@ class TrainableModule(pl.LightningModule):
             if value.shape != own[key].shape:
                 shapes = f"{tuple(value.shape)} in the checkpoint, {tuple(own[key].shape)} here"
                 raise CheckpointError(f"tensor {key!r} has the shape {shapes}; were the classes or settings changed?")
+            if value.is_floating_point() != own[key].is_floating_point():
+                raise CheckpointError(f"tensor {key!r} holds {value.dtype} in the checkpoint, {own[key].dtype} here")
         check_finite(state_dict, "the checkpoint", CheckpointError)
         result = super().load_state_dict(state_dict, strict=False, assign=assign)
         self.trained = True
@@ -182,13 +185,10 @@ class TrainableModule(pl.LightningModule):
         """Takes up the optimiser's settings.
 
         Raises:
-            CheckpointError: If the checkpoint is none of vimlight's.
+            CheckpointError: If the checkpoint is none of vimlight's, or an entry makes no sense.
         """
-        about = checkpoint.get("vimlight")
-        if about is None:
-            raise CheckpointError("the checkpoint was not written by vimlight: it does not say what it belongs to")
-        self._saved_settings = about.get("optimizer", {})
-        self._saved_random = about.get("random", [])
+        self._saved_settings = stated(checkpoint, "optimizer", dict, {})
+        self._saved_random = stated(checkpoint, "random", list, [])
 
     def on_train_start(self) -> None:
         """Lets the optimiser's settings win over those that came with its state from a checkpoint.

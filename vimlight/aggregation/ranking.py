@@ -81,3 +81,16 @@ class Ranking:
     def as_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Ranking:
+        """Returns what `as_dict` was made of.
+
+        Raises:
+            TypeError: If it was made of nothing of the kind.
+        """
+        made = cls(**fields)
+        errors = [made.bare, *made.modules.values(), made.aggregated or 0]
+        if not all(isinstance(each, int | float) for each in (made.images, *errors)) or not isinstance(made.how, str):
+            raise TypeError("errors must be numbers, and the aggregator a name")
+        return made

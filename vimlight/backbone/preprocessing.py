@@ -80,9 +80,19 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Preprocessing:
-        """Returns what `as_dict` was made of, also behind JSON, which knows no tuples."""
+        """Returns what `as_dict` was made of, also behind JSON, which knows no tuples.
+
+        Raises:
+            TypeError: If it was made of nothing of the kind.
+            UnknownNameError: If there is no such interpolation or crop mode.
+        """
         plain: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in fields.items()}
-        return cls(**plain)
+        made = cls(**plain)
+        whole = all(type(side) is int and side > 0 for side in made.size)
+        real = all(isinstance(number, int | float) for number in (*made.mean, *made.std))
+        if not (whole and real) or (len(made.size), len(made.mean), len(made.std)) != (2, 3, 3):
+            raise TypeError("size must be two whole numbers, mean and std three numbers each")
+        return made
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields as plain values, for cards."""

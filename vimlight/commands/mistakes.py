@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lightning.pytorch import callbacks, loggers
+from lightning.pytorch.trainer.connectors import checkpoint_connector
 from torch import optim
 from torch.optim import lr_scheduler
 
 from vimlight.errors import VimlightError, nearest
 
-__all__ = ["cause", "explain"]
+__all__ = ["cause", "explain", "while_restoring"]
 
 _TOP = ("model", "data", "trainer", "predictions", "report", "ckpt_path", "seed_everything", "config")
 _IN_EVERY_CLASS = ("class_path", "init_args")
@@ -49,6 +51,17 @@ def cause(error: BaseException) -> VimlightError | None:
             return seen
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def while_restoring(error: BaseException) -> bool:
+    """Tells whether an error was raised while Lightning took up a checkpoint.
+
+    Args:
+        error: What was caught.
+    """
+    codes = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
+    names = (code.co_name for code in codes if code.co_filename == checkpoint_connector.__file__)
+    return any(name.strip("_").startswith(("restore", "resume")) for name in names)
 
 
 def explain(message: str, classes: Iterable[type], top: Sequence[str] = _TOP) -> str:

@@ -20,11 +20,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vimlight import __version__
-from vimlight.commands.mistakes import cause, explain
+from vimlight.commands.mistakes import cause, explain, while_restoring
 from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
-from vimlight.errors import CheckpointError, ConfigError
+from vimlight.errors import CheckpointError, ConfigError, VimlightError
 from vimlight.files.atomic import check_writable
+from vimlight.files.checkpoint_facts import stated_texts
 from vimlight.files.checkpoint_files import CheckpointFiles
+from vimlight.files.weight_file import first_line
 from vimlight.report.callbacks import RunReport
 from vimlight.report.interruption import Interruption
 from vimlight.report.lines import ProgressLines
@@ -169,7 +171,7 @@ class TrainingCLI(LightningCLI):
             if self.subcommand != "fit":
                 raise CheckpointError(f"{self.subcommand} needs trained weights; name them with --ckpt_path FILE")
             return
-        modules = read_checkpoint(path)["vimlight"].get("modules")
+        modules = stated_texts(read_checkpoint(path), "modules")
         # Modules that were added to the zoo since are not even looked at.
         if modules is not None and settings.get("model.init_args.modules", 0) is None:
             settings["model.init_args.modules"] = list(modules)
@@ -241,6 +243,17 @@ class TrainingCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except MisconfigurationException as error:
             raise ConfigError(explain(str(error), _CLASSES)) from error
+        except VimlightError:
+            raise
+        except Exception as error:
+            # What Lightning keeps of a run is its own, and is taken up unchecked.
+            if not while_restoring(error):
+                raise
+            path = str(self.config[subcommand].get("ckpt_path"))
+            raise CheckpointError(
+                f"checkpoint {path!r} cannot be taken up, since it was altered or keeps weights alone "
+                f"({type(error).__name__}: {first_line(error)})"
+            ) from error
         except SystemExit as error:
             # Lightning leaves with 0 and 1: a scheduler would take the first for success.
             if isinstance(error, SIGTERMException):

@@ -9,7 +9,10 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader
 
-from vimlight.errors import ConfigError
+from vimlight.errors import ConfigError, shown
+from vimlight.files.checkpoint_facts import stated, stated_names, stated_texts
+from vimlight.files.text import read_text
+from vimlight.files.weight_file import first_line
 from vimlight.trainable import read_checkpoint
 from vimlight.training.base import SupervisedModule
 
@@ -38,13 +41,13 @@ def load_run(
     """
     content = read_checkpoint(checkpoint)
     settings = _model_settings(_config_file(Path(checkpoint), config))
-    about = content["vimlight"]
     arguments = {key: value for key, value in settings["init_args"].items() if key not in _OF_TRAINING}
-    arguments["class_names"] = list(about["class_names"])
-    arguments["kind"] = about["task"]
-    if about.get("modules") is not None:
+    arguments["class_names"] = stated_names(content, "class_names")
+    arguments["kind"] = stated(content, "task", str)
+    modules = stated_texts(content, "modules")
+    if modules is not None:
         # Modules that were added to the zoo since are not even looked at.
-        arguments["modules"] = list(about["modules"])
+        arguments["modules"] = list(modules)
     if zoo is not None:
         arguments["zoo"] = str(zoo)
     model = _build(settings["class_path"], arguments)
@@ -67,24 +70,27 @@ def _config_file(checkpoint: Path, config: str | Path | None) -> Path:
 
 def _model_settings(file: Path) -> dict[str, Any]:
     try:
-        content = get_loader("yaml")(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = get_loader("yaml")(read_text(file, ConfigError))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{str(file)!r} is no valid YAML") from error
     settings = content.get("model") if isinstance(content, dict) else None
     if not isinstance(settings, dict) or not isinstance(settings.get("class_path"), str):
         raise ConfigError(f"{str(file)!r} is the config of no run: it lacks model.class_path")
-    return {"init_args": {}, **settings}
+    settings = {"init_args": {}, **settings}
+    if not isinstance(settings["init_args"], dict):
+        raise ConfigError(f"{str(file)!r}: model.init_args must be a mapping, got {shown(settings['init_args'])}")
+    return settings
 
 
 def _build(class_path: str, arguments: dict[str, Any]) -> SupervisedModule:
     module, _, name = class_path.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module or "vimlight"), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"the run's model {class_path!r} cannot be imported; name it with --import") from error
     if not (isinstance(kind, type) and issubclass(kind, SupervisedModule)):
         raise ConfigError(f"the run trained {name!r}; only models of images with a head can be exported")
     try:
         return kind(**arguments)
-    except TypeError as error:
-        raise ConfigError(f"the run's config does not fit {name}: {str(error).splitlines()[0]}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"the run's config does not fit {name}: {first_line(error)}") from error

@@ -14,6 +14,7 @@ from vimlight.backbone.readout import MAPS
 from vimlight.backbone.weights import why_other
 from vimlight.data import ImageDataModule
 from vimlight.errors import CheckpointError, ConfigError, FingerprintError
+from vimlight.files.checkpoint_facts import made_of, stated, stated_names
 from vimlight.prefix_cache import FrozenPart, PrefixCache
 from vimlight.tasks import TASKS, Examples, Task, create_task
 from vimlight.tasks.scoring import ScoredModule
@@ -146,22 +147,24 @@ class SupervisedModule(ScoredModule):
 
         Raises:
             FingerprintError: If it was trained on another backbone.
-            CheckpointError: If it is none of vimlight's or its classes are others.
+            CheckpointError: If it is none of vimlight's, its classes are others, or an entry makes no sense.
         """
         super().on_load_checkpoint(checkpoint)
-        about = checkpoint["vimlight"]
-        if about.get("fingerprint") != self.backbone.fingerprint:
+        fingerprint = stated(checkpoint, "fingerprint", str)
+        if fingerprint != self.backbone.fingerprint:
             raise FingerprintError(
-                f"the checkpoint was trained on the backbone with fingerprint {about.get('fingerprint', 'none')[:12]}"
-                f"..., but {self.backbone.name!r} has {self.backbone.fingerprint[:12]}..."
-                + why_other(about.get("fingerprint", ""), self.backbone.model, self.backbone.preprocessing)
+                f"the checkpoint was trained on the backbone with fingerprint {fingerprint[:12]}..., but "
+                f"{self.backbone.name!r} has {self.backbone.fingerprint[:12]}..."
+                + why_other(fingerprint, self.backbone.model, self.backbone.preprocessing)
             )
-        if about.get("task", self.task.kind) != self.task.kind:
-            raise CheckpointError(f"the checkpoint is of the task {about['task']!r}, the model's is {self.task.kind!r}")
-        check_class_names(about["class_names"], self.task.class_names)
-        if "preprocessing" in about:
-            self.prepared = Preprocessing.from_dict(about["preprocessing"])
-            self.background = about.get("background")
+        kind = stated(checkpoint, "task", str, self.task.kind)
+        if kind != self.task.kind:
+            raise CheckpointError(f"the checkpoint is of the task {kind!r}, the model's is {self.task.kind!r}")
+        check_class_names(stated_names(checkpoint, "class_names"), self.task.class_names)
+        prepared = stated(checkpoint, "preprocessing", dict, None)
+        if prepared is not None:
+            self.prepared = made_of(Preprocessing.from_dict, "preprocessing", prepared)
+            self.background = stated(checkpoint, "background", str | None, None)
 
     def on_train_epoch_end(self) -> None:
         """Logs the training scores; of several processes, images that were repeated count as often as they were."""

@@ -17,6 +17,7 @@ from vimlight.aggregation.best_single import BestSingle
 from vimlight.aggregation.ranking import BARE, Ranking
 from vimlight.backbone import Backbone, Features, KeptImages
 from vimlight.errors import CheckpointError, ConfigError, ZooError, unknown_name
+from vimlight.files.checkpoint_facts import made_of, stated, stated_texts
 from vimlight.prefix_cache import FrozenPart
 from vimlight.tasks import SOLVERS, EnsembleHead, Examples
 from vimlight.training.base import (
@@ -265,10 +266,10 @@ class DownstreamModule(SupervisedModule):
         """Takes up the checkpoint's modules.
 
         Raises:
-            CheckpointError: If one of them has changed since, or others were asked for.
+            CheckpointError: If one of them has changed since, others were asked for, or an entry makes no sense.
         """
         super().on_load_checkpoint(checkpoint)
-        modules: dict[str, str] = checkpoint["vimlight"].get("modules", {})
+        modules = stated_texts(checkpoint, "modules") or {}
         if self.modules_asked is not None and list(modules) != list(self.modules_asked):
             raise CheckpointError(
                 f"the checkpoint aggregates {list(modules)}, but modules={list(self.modules_asked)} was asked"
@@ -280,8 +281,9 @@ class DownstreamModule(SupervisedModule):
                 )
         if list(modules) != self.module_names:
             self.build(list(modules))
-        if "ranking" in checkpoint["vimlight"]:
-            self.ranking = Ranking(**checkpoint["vimlight"]["ranking"])
+        ranking = stated(checkpoint, "ranking", dict, None)
+        if ranking is not None:
+            self.ranking = made_of(Ranking.from_dict, "ranking", ranking)
 
     def _refresh_head(self, final: bool = False) -> None:
         final = final and self._has_final()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vimlight.errors import ConfigError
 from vimlight.files.atomic import refuse_existing
+from vimlight.files.checkpoint_facts import stated_names
 from vimlight.tasks import create_task
 from vimlight.tasks.scoring import ScoredModule
 from vimlight.trainable import check_class_names
@@ -112,9 +113,8 @@ class AdapterModule(ScoredModule):
             CheckpointError: If it is none of vimlight's or its classes are others.
         """
         super().on_load_checkpoint(checkpoint)
-        about = checkpoint["vimlight"]
-        check_class_names(about["class_names"], self.task.class_names)
-        check_class_names(about.get("aux_names", ()), self.aux_names)
+        check_class_names(stated_names(checkpoint, "class_names"), self.task.class_names)
+        check_class_names(stated_names(checkpoint, "aux_names", []), self.aux_names)
 
     def on_fit_end(self) -> None:
         """Stores the adapter."""

@@ -16,6 +16,7 @@ from torch.optim import AdamW
 from torchmetrics import Metric
 
 from vimlight.errors import AdapterError, ConfigError
+from vimlight.files.checkpoint_facts import made_of, stated_numbers, stated_tensors
 from vimlight.trainable import OptimizerFactory
 from vimlight.transmiter.adapters.transmiter import TransMiter
 from vimlight.transmiter.cache.rows import difference
@@ -234,11 +235,15 @@ class RefinementModule(AdapterModule):
         checkpoint["vimlight"]["best"] = self._best
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up what was chosen so far."""
+        """Takes up what was chosen so far.
+
+        Raises:
+            CheckpointError: If that is of another model, or makes no sense.
+        """
         super().on_load_checkpoint(checkpoint)
-        choice = checkpoint["vimlight"].get("choice")
-        self.choice = None if choice is None else Choice(*choice)
-        self._best = checkpoint["vimlight"].get("best", {})
+        choice = stated_numbers(checkpoint, "choice")
+        self.choice = None if choice is None else made_of(lambda numbers: Choice(*numbers), "choice", choice)
+        self._best = stated_tensors(checkpoint, "best", self.adapter.state_dict())
 
     def on_fit_end(self) -> None:
         """Takes what was chosen, and stores it."""

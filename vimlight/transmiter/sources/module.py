@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vimlight.errors import ConfigError
+from vimlight.files.checkpoint_facts import made_of, stated_names, stated_numbers, stated_tensors
 from vimlight.tasks import create_task
 from vimlight.tasks.scoring import ScoredModule
 from vimlight.trainable import OptimizerFactory, check_class_names
@@ -188,10 +189,10 @@ class SourceModule(ScoredModule):
             CheckpointError: If the checkpoint is none of vimlight's or its classes are others.
         """
         super().on_load_checkpoint(checkpoint)
-        about = checkpoint["vimlight"]
-        check_class_names(about["class_names"], self.task.class_names)
-        self.best = None if about.get("best") is None else TunedEpoch(*about["best"])
-        self._best_state = about.get("best_state", {})
+        check_class_names(stated_names(checkpoint, "class_names"), self.task.class_names)
+        best = stated_numbers(checkpoint, "best")
+        self.best = None if best is None else made_of(lambda numbers: TunedEpoch(*numbers), "best", best)
+        self._best_state = stated_tensors(checkpoint, "best_state", self.tuning.learned.state_dict())
 
     def on_fit_end(self) -> None:
         """Takes the best epoch and writes the caches."""
