@@ -21,7 +21,6 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,6 @@ def main() -> None:
     parser.add_argument("--out", default="real_transmiter", help="folder for caches and results")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them (default: 0)")
-    parser.add_argument("--published", action="store_true", help="extract as published: divergence, learning rate 1e-3")
     parser.add_argument("--overwrite", action="store_true", help="replace results.json")
     options = parser.parse_args(sys.argv[1:])
     folder, seeds = Path(options.out), range(options.first_seed, options.first_seed + options.seeds)
@@ -69,8 +67,6 @@ def main() -> None:
         method={"name": "clip_adapter", "alpha": 0.5}, lr=1e-3, epochs=100, few_epochs=40, extraction_epochs=60,
         extraction_batch=32, extraction_loss="regression", extraction_lr=1e-4, refinement_lr=1e-4,
     )  # fmt: skip
-    if options.published:
-        adapted = replace(adapted, extraction_batch=128, extraction_loss="divergence", extraction_lr=1e-3)
     plan = TransferPlan((), weak=WEAK, strong=STRONG, num_logits=1024, adapted=adapted, precision="32-true")
     jobs = [
         (f"{name} classes, seed {seed}", partial(one_run, plan, pools, base, name, seed, folder))

@@ -67,7 +67,7 @@ def _of(suffix, rows):
 
 def _adapters(folder):
     paths = {}
-    for seed, role in enumerate(("adapter", "adapter_unmoved", "adapter_plus")):
+    for seed, role in enumerate(("adapter", "adapter_unmoved", "adapter_plus", "adapter_published")):
         adapter = trained(TransMiter(len(CLASSES + AUX), len(CLASSES), seed=seed), seed)
         adapter.describe(class_names=CLASSES, aux_names=AUX, model="target").save(folder / f"{role}.safetensors")
         paths[role] = folder / f"{role}.safetensors"

@@ -39,6 +39,7 @@ _ADAPTERS = {
     "gap_ridge": "a gap ridge for the target, besides --adapter",
     "adapter_unmoved": "the adapter before its transfer, to see what the basis change is worth",
     "adapter_no_aux": "an adapter learnt and moved without auxiliary classes",
+    "adapter_published": "an adapter learnt and moved with the published settings",
     "adapter_plus": "TransMiter+: the adapter tuned further on a few labels",
 }
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")

@@ -22,7 +22,7 @@ __all__ = ["ADAPTER_ROLES", "CACHE_ROLES", "MODELS", "Inputs"]
 
 MODELS = ("target", "source", "source_tuned", "target_tuned")
 CACHE_ROLES = (*MODELS, *(f"{model}_{split}" for split in ("train", "val") for model in MODELS[:3]))
-ADAPTER_ROLES = ("adapter", "gap_ridge", "adapter_unmoved", "adapter_no_aux", "adapter_plus")
+ADAPTER_ROLES = ("adapter", "gap_ridge", "adapter_unmoved", "adapter_no_aux", "adapter_published", "adapter_plus")
 
 
 @dataclass(frozen=True)

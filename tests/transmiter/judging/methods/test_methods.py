@@ -172,11 +172,12 @@ def test_gap_ridge_reads_logits_or_features(open_world, reads):
     assert found.results["gap_ridge"].parameters == COUNT * width + COUNT
 
 
-@pytest.mark.parametrize("role", ["adapter", "adapter_unmoved", "adapter_plus"])
+@pytest.mark.parametrize("role", ["adapter", "adapter_unmoved", "adapter_published", "adapter_plus"])
 def test_transmiter_is_its_adapter_on_all_columns(open_world, world, role):
     names = {
         "adapter": "transmiter",
         "adapter_unmoved": "transmiter_no_basis_change",
+        "adapter_published": "transmiter_published",
         "adapter_plus": "transmiter_plus",
     }
     method = create_method(names[role])

@@ -240,5 +240,6 @@ OPTIONS = {
     "adapter": "--adapter",
     "adapter_unmoved": "--adapter-unmoved",
     "adapter_no_aux": "--adapter-no-aux",
+    "adapter_published": "--adapter-published",
     "adapter_plus": "--adapter-plus",
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 from vimlight.transmiter.judging.methods import METHODS, Fit, Images, Method
 from vimlight.transmiter.judging.methods.columns import Columns
 
-__all__ = ["Refined", "RefinedFurther", "WithoutAuxiliary", "WithoutBasisChange"]
+__all__ = ["Published", "Refined", "RefinedFurther", "WithoutAuxiliary", "WithoutBasisChange"]
 
 
 class _Adapted(Method):
@@ -53,6 +53,16 @@ class WithoutBasisChange(_Adapted):
     place = 41
     role = "adapter_unmoved"
     needs = ("adapter_unmoved",)
+
+
+@METHODS.register("transmiter_published")
+class Published(_Adapted):
+    """The adapter learnt by divergence and moved with the published pull, where `transmiter` was made otherwise."""
+
+    title = "TransMiter, as published"
+    place = 41
+    role = "adapter_published"
+    needs = ("adapter_published",)
 
 
 @METHODS.register("transmiter")
