@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
@@ -114,6 +115,12 @@ def test_a_validation_part_of_the_data_set_is_used(flowers):
     assert len(ids["val"]) == 6
     assert all(name.startswith("val/") for name in ids["val"])
     assert all(name.startswith("val/") for name in MidstreamDataModule("image_folder", root).split_ids()["val"])
+    for options, text in (
+        ({"shots": 2, "val_shots": 5}, "class 'aster' has 4 images for validation, but 5 are needed (1 more such); s"),
+        ({"shots": 5, "val_shots": 2}, "class 'aster' has 3 images, but 5 are needed (1 more such); lower shots"),
+    ):
+        with pytest.raises(DataError, match=re.escape(text)):
+            DownstreamDataModule("image_folder", root, **options).split_ids()
 
 
 def test_batches_in_a_trainer(tmp_path):

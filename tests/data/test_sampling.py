@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from vimlight.data import few_shot, random_subset, set_apart
+from vimlight.data.sampling import few_images
 from vimlight.errors import DataError
 
 TARGETS = torch.arange(300) % 5
@@ -38,6 +41,21 @@ def test_few_shot_names_the_class_that_is_too_small():
         few_shot(targets, 3, 0, 2, val_shots=2, class_names=["aster", "rose"])
     with pytest.raises(DataError, match=r"class '2' has 0 images, but 4 are needed \(1 more such\)"):
         few_shot(targets, 4, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "part", "text"),
+    [
+        (2, "train", "2 images, but 3 are needed; lower shots"),
+        (1, "val", "1 images for validation, but 3 are needed; set val_shots to at most 1 (left out, it is as many as"),
+        (0, "val", "0 images for validation, but 3 are needed; add some, or leave that part out to lend some for it"),
+    ],
+)
+def test_what_lacks_is_said_of_the_part_that_lacks_it(size, part, text):
+    with pytest.raises(DataError, match=re.escape(f"class 'aster' has {text}")):
+        few_shot(torch.tensor([0] * size + [1] * 9), 3, 0, 2, part=part, class_names=["aster", "rose"])
+    with pytest.raises(DataError, match=re.escape(f"there are {text}")):
+        few_images(size, 3, 0, part=part)
 
 
 @pytest.mark.parametrize(("shots", "val_shots"), [(0, 1), (-2, 0), (1, -1)])

@@ -90,16 +90,17 @@ class DownstreamDataModule(ImageDataModule):
         drawn = self._draw(train, self.shots, val_shots if val is None else 0)
         if val is None:
             return train.subset(drawn.train), train.subset(drawn.val)
-        return train.subset(drawn.train), val.subset(self._draw(val, val_shots).train)
+        return train.subset(drawn.train), val.subset(self._draw(val, val_shots, part="val").train)
 
-    def _draw(self, table: Table, shots: int, val_shots: int = 0) -> FewShot:
+    def _draw(self, table: Table, shots: int, val_shots: int = 0, part: str = "train") -> FewShot:
         names, layout = self.source.class_names, self.layout
         targets = layout.classes(table.targets, len(names))
         if targets is None:
-            return few_images(len(table), shots, self.seed, val_shots=val_shots)
+            return few_images(len(table), shots, self.seed, val_shots=val_shots, part=part)
         return few_shot(
-            targets, shots, self.seed, len(names), val_shots=val_shots, class_names=names, strict=not layout.spatial
-        )
+            targets, shots, self.seed, len(names), val_shots=val_shots, class_names=names, strict=not layout.spatial,
+            part=part,
+        )  # fmt: skip
 
     @property
     def predict_table(self) -> Table:

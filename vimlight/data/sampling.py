@@ -32,6 +32,7 @@ def few_shot(
     val_shots: int = 0,
     class_names: Sequence[str] | None = None,
     strict: bool = True,
+    part: str = "train",
 ) -> FewShot:
     """Draws the same number of images of every class.
 
@@ -48,6 +49,7 @@ def few_shot(
         class_names: C names for the error message.
         strict: Whether a class of too few images is an error. If not, which is for several labels per image alone, the
             training sample gets what there is of it, and that for validation what is left.
+        part: Part of a data set that the images are of, `"train"` or `"val"`, for the error message.
 
     Raises:
         DataError: If `shots` is below one, or a class has fewer images than are asked for; the text names the class.
@@ -57,7 +59,7 @@ def few_shot(
     names = class_names or [str(label) for label in range(num_classes)]
     pools = [_shuffled_class(targets, label, seed) for label in range(num_classes)]
     if strict:
-        _check_pools([len(pool) for pool in pools], shots, val_shots, names)
+        _check_pools([len(pool) for pool in pools], shots, val_shots, names, part)
     if targets.ndim == 2:
         return _few_shot_multilabel(targets, pools, shots, val_shots, names if strict else None)
     train = [pool[:shots] for pool in pools]
@@ -66,7 +68,7 @@ def few_shot(
     return FewShot(torch.cat(train).sort().values, torch.cat(val).sort().values)
 
 
-def few_images(size: int, shots: int, seed: int, *, val_shots: int = 0) -> FewShot:
+def few_images(size: int, shots: int, seed: int, *, val_shots: int = 0, part: str = "train") -> FewShot:
     """Draws images where there are no classes to balance them by.
 
     As with `few_shot`, larger samples hold smaller ones, and the validation sample does not depend on `shots`.
@@ -76,15 +78,13 @@ def few_images(size: int, shots: int, seed: int, *, val_shots: int = 0) -> FewSh
         shots: Images for training, in all.
         seed: Seed of the draw.
         val_shots: Images for validation, in all, disjoint from those for training.
+        part: Part of a data set that the images are of, `"train"` or `"val"`, for the error message.
 
     Raises:
         DataError: If there are fewer images than are asked for.
     """
     if size < shots + val_shots:
-        raise DataError(
-            f"there are {size} images, but {shots + val_shots} are needed: {shots} shots for training + {val_shots} "
-            "for validation; lower shots or val_shots"
-        )
+        raise DataError(f"there are {_lack(size, shots, val_shots, part)}")
     order = shuffled(size, seed)
     return FewShot(order[:shots].sort().values, order[size - val_shots :].sort().values)
 
@@ -159,16 +159,25 @@ def _apart_multilabel(flags: Tensor, fraction: float, seed: int) -> Tensor:
     return apart
 
 
-def _check_pools(sizes: list[int], shots: int, val_shots: int, names: Sequence[str]) -> None:
-    needed = shots + val_shots
-    short = [label for label, size in enumerate(sizes) if size < needed]
+def _check_pools(sizes: list[int], shots: int, val_shots: int, names: Sequence[str], part: str) -> None:
+    short = [label for label, size in enumerate(sizes) if size < shots + val_shots]
     if not short:
         return
     first = min(short, key=lambda label: sizes[label])
     more = f" ({len(short) - 1} more such)" if len(short) > 1 else ""
-    raise DataError(
-        f"class {names[first]!r} has {sizes[first]} images, but {needed} are needed{more}: "
-        f"{shots} shots for training + {val_shots} for validation; lower shots or val_shots"
+    raise DataError(f"class {names[first]!r} has {_lack(sizes[first], shots, val_shots, part, more)}")
+
+
+def _lack(size: int, shots: int, val_shots: int, part: str, more: str = "") -> str:
+    """Says how many images there are, how many are needed for what, and which setting helps."""
+    if part == "val":
+        cure = f"set val_shots to at most {size}" if size else "add some, or leave that part out to lend some for it"
+        return f"{size} images for validation, but {shots} are needed{more}; {cure} (left out, it is as many as shots)"
+    if not val_shots:
+        return f"{size} images, but {shots} are needed{more}; lower shots"
+    return (
+        f"{size} images, but {shots + val_shots} are needed{more}: {shots} shots for training + {val_shots} for "
+        "validation; lower shots or val_shots"
     )
 
 
