@@ -108,12 +108,13 @@ MISTAKES = {
     "schedule class": (["--model.lr_scheduler=StepLRR"], "unknown class 'StepLRR'; did you mean 'StepLR'"),
     "callback class": (["--trainer.callbacks=ModelCheckpont"], "unknown class 'ModelCheckpont'; did you mean"),
     "logger class": (["--trainer.logger=WandbLoger"], "unknown class 'WandbLoger'; did you mean 'WandbLogger'"),
-    "model key": (["--model.nme=x"], "unknown key 'nme'; did you mean 'name'"),
-    "data key": (["--data.batchsize=3"], "unknown key 'batchsize'; did you mean 'batch_size'"),
-    "trainer key": (["--trainer.max_epoxs=3"], "unknown key 'trainer.max_epoxs'; did you mean 'max_epochs'"),
-    "top key": (["--trainr.max_epochs=3"], "unknown key 'trainr'; did you mean 'trainer'"),
+    "model key": (["--model.nme=x"], "unknown key 'model.nme'; did you mean 'model.init_args.name'?"),
+    "data key": (["--data.batchsize=3"], "unknown key 'data.batchsize'; did you mean 'data.init_args.batch_size'?"),
+    "trainer key": (["--trainer.max_epoxs=3"], "unknown key 'trainer.max_epoxs'; did you mean 'trainer.max_epochs'?"),
+    "top key": (["--trainr.max_epochs=3"], "unknown key 'trainr.max_epochs'; did you mean 'trainer.max_epochs'?"),
     "optimiser key": (
-        ["--model.optimizer=torch.optim.SGD", "--model.optimizer.init_args.lrr=1"], "lrr'; did you mean 'lr'",
+        ["--model.optimizer=torch.optim.SGD", "--model.optimizer.init_args.lrr=1"],
+        "lrr'; did you mean 'model.init_args.optimizer.init_args.lr'?",
     ),
     "plug-in key": (["--model.plugin={kind: convpass, hiden: 3}"], "'hiden'; did you mean 'hidden'"),
     "backbone key": (["--model.backbone={nam: test_vit}"], "lack 'name'; did you mean it by 'nam'"),
@@ -135,6 +136,16 @@ MISTAKES = {
     ),
     "range": (["--data.batch_size=0"], "batch_size must be at least 1, got 0"),
     "accelerator": (["--trainer.accelerator=tpuu"], "invalid accelerator name"),
+    "key of a data set": (["--data.root=x"], "'data.root'; did you mean 'data.init_args.dataset_args.root'?"),
+    "key of an optimiser without its class": (["--model.optimizer.lr=1"], "must be named too, by model.optimizer.clas"),
+    "key of another model": (["--model.aggregator.topk=2"], "; did you mean 'model.init_args.aggregator.topk' of Down"),
+    "key of the trainer": (["--max_epochs=3"], "unknown key 'max_epochs'; did you mean 'trainer.max_epochs'?"),
+    "folder for a config": (["--config=zoo"], "config: 'zoo' is a directory, not a file"),
+    "config file below": (["--config=zoo/one.yaml"], "config: file 'zoo/one.yaml' does not exist"),
+    "words of a class": (
+        ["--trainer.logger={class_path: WandbLogger, init_args: {log_model: true, offline: true}}"],
+        "Providing log_model=True and offline=True is an invalid configuration",
+    ),
     "stray word": (["letters"], "unexpected argument 'letters'"),
     "missing folder": (
         ["--data.dataset=image_folder", "--data.dataset_args={root: nowhere}"],
@@ -218,8 +229,8 @@ def test_a_bad_config_file_is_named(workplace, capsys):
     cases = {
         "model: [1,\n": "no valid YAML",
         "- a\n": "must hold keys with values",
-        "modle:\n  class_path: MidstreamModule\n": "unknown key 'modle'; did you mean 'model'",
-        "model:\n  class_pth: MidstreamModule\n": "unknown key 'class_pth'; did you mean 'class_path'",
+        "modle:\n  class_path: MidstreamModule\n": "unknown key 'modle.class_path'; did you mean 'model'?",
+        "model:\n  class_pth: MidstreamModule\n": "unknown key 'model.class_pth'; did you mean 'model.class_path'",
     }
     for number, (text, message) in enumerate(cases.items()):
         Path(f"{number}.yaml").write_text(text)
@@ -310,6 +321,7 @@ def test_a_checkpoint_that_is_none_is_refused(workplace, capsys):
     assert "'garbage.ckpt' is damaged or was not written by torch.save" in refused(capsys, *command, "garbage.ckpt")
     assert "'foreign.ckpt' was not written by vimlight" in refused(capsys, *command, "foreign.ckpt")
     assert "'code.ckpt' is damaged, or holds more than tensors" in refused(capsys, *command, "code.ckpt")
+    Path("garbag").mkdir()
     assert "did you mean 'garbage.ckpt'" in refused(capsys, *command, "garbag.ckpt")
 
 

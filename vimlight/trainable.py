@@ -267,7 +267,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         hint = f"; did you mean {str(inside)!r}?" if inside else ""
         raise CheckpointError(f"checkpoint {name!r} is a directory, not a file{hint}")
     if not file.is_file():
-        close = nearest(file.name, [sibling.name for sibling in file.parent.glob("*")], 1)
+        close = nearest(file.name, [each.name for each in file.parent.glob("*") if _may_be(each)], 1)
         raise CheckpointError(
             f"checkpoint {name!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else "")
         )
@@ -276,6 +276,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(about, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise CheckpointError(f"checkpoint {name!r} was not written by vimlight; it does not say what it belongs to")
     return checkpoint
+
+
+def _may_be(path: Path) -> bool:
+    """Tells whether a path names a checkpoint, or a directory that holds one."""
+    return path.is_file() or next(path.rglob("*.ckpt"), None) is not None
 
 
 def warmup_cosine(steps: int, warmup: float) -> Callable[[int], float]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from vimlight.commands.mistakes import cause, explain
+from vimlight.commands.catalogue import with_data
+from vimlight.commands.keys import Keys, arguments_of, typed_keys
+from vimlight.commands.mistakes import Mistake, cause, explain
 from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
 from vimlight.errors import ConfigError
 from vimlight.transmiter.cache.build import CacheSettings, build_cache
@@ -40,18 +42,16 @@ class Model:
 
 
 class BuildParser(ArgumentParser):
-    """A parser whose errors are one or two lines that name the key, the value and the nearest valid name."""
+    """A parser whose errors are raised, to be shortened."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Raises the mistake as a `ConfigError`.
+        """Raises the mistake.
 
         Raises:
-            ConfigError: Always.
+            Mistake: Always, unless an error of the package is behind it.
         """
         own = cause(ex) if ex is not None else None
-        classes = (Model, CacheSettings, Vocabulary, DownstreamDataModule, MidstreamDataModule, Run)
-        keys = ("config", "model", "data", *(entry.name for kind in (Run, CacheSettings) for entry in fields(kind)))
-        raise own or ConfigError(explain(message, classes, keys)) from ex
+        raise own or Mistake(message) from ex
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,19 @@ def main(arguments: Sequence[str]) -> None:
         SystemExit: With 0 behind `--help`.
     """
     parser = _parser()
-    config = parser.parse_args(list(arguments))
+    try:
+        config = parser.parse_args(list(arguments))
+    except Mistake as mistake:
+        raise ConfigError(explain(str(mistake), _keys(), typed_keys(arguments))) from mistake
     with process_group():
         _run(config, parser.instantiate_classes(config))
+
+
+def _keys() -> Keys:
+    top = arguments_of(Run, CacheSettings)
+    named = {"": {"": ["config", "model", "data"], **top}, "model": arguments_of(Model)}
+    keys = Keys({**named, "vocabulary": arguments_of(Vocabulary)})
+    return with_data(keys, (DownstreamDataModule, MidstreamDataModule))
 
 
 def _parser() -> BuildParser:

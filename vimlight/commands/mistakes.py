@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.trainer.connectors import checkpoint_connector
-from torch import optim
-from torch.optim import lr_scheduler
 
-from vimlight.errors import VimlightError, nearest
+from vimlight.commands.keys import Keys, Typed
+from vimlight.errors import ConfigError, VimlightError, nearest
 
-__all__ = ["cause", "explain", "while_restoring"]
+__all__ = ["Mistake", "cause", "explain", "while_restoring"]
 
-_TOP = ("model", "data", "trainer", "predictions", "report", "ckpt_path", "seed_everything", "config")
-_IN_EVERY_CLASS = ("class_path", "init_args")
 _UNKNOWN_KEY = (
     r"Option '([\w.]+)' is not accepted",
     r"Key '([\w.]+)' is not expected",
@@ -37,6 +32,10 @@ _VALUE = re.compile(r"(?:Given value|Got value): (.*)")
 _EXPECTED = re.compile(r"Expected an? (?:<class '(?:[\w]+\.)*(\w+)'>|typing\.Literal\[(.+)\])")
 _NOISE = re.compile(r"Parser key|Does not validate|Subtypes:|Errors:|Given value|<class 'NoneType'>|not accessible")
 _PLAIN = {"Sequence": "list", "Iterable": "list", "Mapping": "dict"}
+
+
+class Mistake(ConfigError):
+    """What a config parser complains of, at its own length; see `explain`."""
 
 
 def cause(error: BaseException) -> VimlightError | None:
@@ -64,19 +63,19 @@ def while_restoring(error: BaseException) -> bool:
     return any(name.strip("_").startswith(("restore", "resume")) for name in names)
 
 
-def explain(message: str, classes: Iterable[type], top: Sequence[str] = _TOP) -> str:
+def explain(message: str, keys: Keys, typed: Typed = ()) -> str:
     """Shortens a parser's message to the key, the value, what was expected and the nearest valid name.
 
     Args:
         message: The parser's message, of many lines.
-        classes: The classes whose names and arguments may have been misspelt.
-        top: The outermost keys.
+        keys: The keys that there are.
+        typed: Those that were typed.
     """
-    known = list(classes)
     return (
-        _unknown_key(message, known, top)
-        or _missing_file(message)
-        or _unknown_class(message, known)
+        _unknown_key(message, keys, typed)
+        or _bad_path(message)
+        or _unknown_class(message, keys)
+        or _own_words(message)
         or _wrong_type(message)
         or _missing_key(message)
         or _no_config(message)
@@ -84,37 +83,51 @@ def explain(message: str, classes: Iterable[type], top: Sequence[str] = _TOP) ->
     )
 
 
-def _unknown_key(message: str, classes: Sequence[type], outermost: Sequence[str]) -> str | None:
+def _unknown_key(message: str, keys: Keys, typed: Typed) -> str | None:
     key = _first_match(_UNKNOWN_KEY, message)
-    if key is None:
-        stray = re.search(r"unrecognized arguments: (\S+)", message)
-        return f"unexpected argument {stray[1]!r}" if stray else None
-    top, _, _ = key.partition(".")
-    if top not in outermost and re.search("Subcommand|unrecognized", message):
-        return f"unknown key {top!r}{_hint(top, outermost)}"
-    name = key.rpartition(".")[2]
-    return f"unknown key {key!r}{_hint(name, _arguments(classes)) or _hint(name, _arguments(_optimisation()))}"
+    if key is not None:
+        return keys.explain(key, typed)
+    stray = re.search(r"unrecognized arguments: (\S+)", message)
+    return f"unexpected argument {stray[1]!r}" if stray else None
 
 
-def _missing_file(message: str) -> str | None:
+def _bad_path(message: str) -> str | None:
+    no_file = re.search(r"Path is not a file: '?([^'\n]+)", message)
+    if no_file:
+        return f"{_where(message)}{_near_here(no_file[1])!r} is a directory, not a file"
     found = re.search(r"File does not exist: '?([^'\n]+)", message)
     if not found:
         return None
     path = Path(found[1])
-    siblings = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
-    return f"{_where(message)}file {path.name!r} does not exist{_hint(path.name, siblings)}"
+    siblings = [file.name for file in path.parent.glob("*") if file.is_file()] if path.parent.is_dir() else []
+    return f"{_where(message)}file {_near_here(path)!r} does not exist{_hint(path.name, siblings)}"
 
 
-def _unknown_class(message: str, classes: Sequence[type]) -> str | None:
+def _near_here(path: str | Path) -> str:
+    """Returns a path from the current directory on, where it lies within."""
+    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else str(path)
+
+
+def _unknown_class(message: str, keys: Keys) -> str | None:
     # A number may also be given as a tensor, by the path of a function that makes it; nobody means that.
     path = None if "torch.Tensor" in message else _first_match(_UNKNOWN_CLASS, message)
     if path is None:
         return None
-    names = [kind.__name__ for kind in [*classes, *_optimisation()]] + [*callbacks.__all__, *loggers.__all__]
+    where = _where(message)
     given = _given(message) or path
     if given.startswith("{"):
         given = path
-    return f"{_where(message)}unknown class {given!r}{_hint(given.rpartition('.')[2], names)}"
+    return f"{where}unknown class {given!r}{_hint(given.rpartition('.')[2], keys.classes(where.removesuffix(': ')))}"
+
+
+def _own_words(message: str) -> str | None:
+    """Returns what a class itself says of its arguments, which a parser lists among the types that do not fit."""
+    if "Given value: Namespace(" not in message:
+        return None
+    errors = message.partition("Errors:")[2].partition("Given value")[0]
+    said = [" ".join(part.split()) for part in re.split(r"\n\s*- ", errors)]
+    said = [text for text in said if text and not re.match("Expected an?|Does not validate", text)]
+    return f"{_where(message)}{said[0]}" if said else None
 
 
 def _wrong_type(message: str) -> str | None:
@@ -168,16 +181,3 @@ def _given(message: str) -> str | None:
 def _hint(name: str, valid: Iterable[str]) -> str:
     close = nearest(name, sorted(set(valid)), 1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _arguments(classes: Iterable[type]) -> list[str]:
-    """Lists the arguments of the classes, those that they pass on to their bases included."""
-    bases = {base for known in classes for base in known.__mro__ if "__init__" in vars(base) and base is not object}
-    return [*_IN_EVERY_CLASS, *_TOP, *(name for base in bases for name in inspect.signature(base).parameters)]
-
-
-def _optimisation() -> list[type]:
-    """Lists torch's optimisers and schedules."""
-    found = [*vars(optim).values(), *vars(lr_scheduler).values()]
-    bases = (optim.Optimizer, lr_scheduler.LRScheduler)
-    return [kind for kind in found if inspect.isclass(kind) and issubclass(kind, bases)]

@@ -20,7 +20,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vimlight import __version__
-from vimlight.commands.mistakes import cause, explain, while_restoring
+from vimlight.commands.catalogue import training_keys
+from vimlight.commands.keys import typed_keys
+from vimlight.commands.mistakes import Mistake, cause, explain, while_restoring
 from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
 from vimlight.errors import CheckpointError, ConfigError, VimlightError
 from vimlight.files.atomic import check_writable
@@ -45,21 +47,9 @@ from vimlight.transmiter.sources.module import SourceModule
 
 __all__ = ["TrainingCLI", "main"]
 
-_CLASSES = (
-    MidstreamModule,
-    DownstreamModule,
-    ExtractionModule,
-    RefinementModule,
-    SourceModule,
-    MidstreamDataModule,
-    DownstreamDataModule,
-    CacheDataModule,
-    SourceDataModule,
-    pl.Trainer,
-    PredictionWriter,
-    RunReport,
-    WaitMeter,
-)
+_MODELS = (MidstreamModule, DownstreamModule, ExtractionModule, RefinementModule, SourceModule)
+_DATA = (MidstreamDataModule, DownstreamDataModule, CacheDataModule, SourceDataModule)
+_BESIDE = {"predictions": PredictionWriter, "report": RunReport, "waiting": WaitMeter}
 
 
 # What each family of modules learns from, and the data modules that bring none.
@@ -107,16 +97,16 @@ class RunLogger(CSVLogger):
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose errors are one or two lines that name the key, the value and the nearest valid name."""
+    """A parser whose errors are raised, for `TrainingCLI` to shorten."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Raises the mistake as a `ConfigError`.
+        """Raises the mistake.
 
         Raises:
-            ConfigError: Always.
+            Mistake: Always, unless an error of the package is behind it.
         """
         own = cause(ex) if ex is not None else None
-        raise own or ConfigError(explain(message, _CLASSES)) from ex
+        raise own or Mistake(message) from ex
 
 
 class TrainingCLI(LightningCLI):
@@ -124,6 +114,7 @@ class TrainingCLI(LightningCLI):
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._asked = arguments[0]
+        self._words = list(arguments)
         super().__init__(
             TrainableModule,
             pl.LightningDataModule,
@@ -156,8 +147,15 @@ class TrainingCLI(LightningCLI):
         parser.add_lightning_class_args(WaitMeter, "waiting")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses the arguments, which come from `vimlight.cli` rather than from `sys.argv`."""
-        self.config = parser.parse_args(args)
+        """Parses the arguments, which come from `vimlight.cli` rather than from `sys.argv`.
+
+        Raises:
+            ConfigError: If one is wrong.
+        """
+        try:
+            self.config = parser.parse_args(args)
+        except Mistake as mistake:
+            raise self._explained(mistake) from mistake
 
     def before_instantiate_classes(self) -> None:
         """Refuses what would run on weights that were never trained, and takes up a checkpoint's modules.
@@ -184,8 +182,8 @@ class TrainingCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, MisconfigurationException) as error:
-            raise cause(error) or ConfigError(explain(str(error), _CLASSES)) from error
+        except (ValueError, TypeError, MisconfigurationException, Mistake) as error:
+            raise self._explained(error) from error
         for kind, (wanted, data) in _LEARN_FROM.items():
             if isinstance(self.model, kind) and isinstance(self.datamodule, data):
                 names = type(self.model).__name__, type(self.datamodule).__name__
@@ -242,7 +240,7 @@ class TrainingCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except MisconfigurationException as error:
-            raise ConfigError(explain(str(error), _CLASSES)) from error
+            raise self._explained(error) from error
         except VimlightError:
             raise
         except Exception as error:
@@ -261,6 +259,11 @@ class TrainingCLI(LightningCLI):
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise SystemExit(128 + signal.SIGINT) from error
             raise
+
+    def _explained(self, error: Exception) -> VimlightError:
+        if (own := cause(error)) is not None and not isinstance(own, Mistake):
+            return own
+        return ConfigError(explain(str(error), training_keys(_MODELS, _DATA, _BESIDE), typed_keys(self._words)))
 
     def _parse_ckpt_path(self) -> None:
         # Lightning lets a checkpoint's hyper-parameters win over the command line; here the command line wins.
