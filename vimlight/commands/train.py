@@ -34,6 +34,7 @@ from vimlight.report.interruption import Interruption
 from vimlight.report.lines import ProgressLines
 from vimlight.report.predictions import PredictionWriter
 from vimlight.report.waiting import WaitMeter
+from vimlight.report.wandb_runs import open_runs
 from vimlight.trainable import TrainableModule, read_checkpoint
 from vimlight.training.base import SupervisedModule
 from vimlight.training.downstream import DownstreamModule
@@ -195,6 +196,13 @@ class TrainingCLI(LightningCLI):
         check_writable(Path(next(loggers, self.trainer.default_root_dir)))
         self.model.check_data(self.datamodule)
         self.model.check_storable()
+        open_runs(self.trainer.loggers)
+
+    def before_validate(self) -> None:
+        """Starts what loggers keep elsewhere, before the work."""
+        open_runs(self.trainer.loggers)
+
+    before_test = before_predict = before_validate
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Adds a CSV logger, unless there is one, in front of whatever loggers are configured, and lines for a bar.

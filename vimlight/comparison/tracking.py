@@ -8,6 +8,7 @@ from typing import Any
 from vimlight.comparison.standings import Standings
 from vimlight.comparison.tables import header, rows
 from vimlight.comparison.work import AnyStudy, Job
+from vimlight.report.wandb_runs import open_wandb
 
 __all__ = ["Tracker"]
 
@@ -56,5 +57,6 @@ class Tracker:
         import wandb
 
         options: dict[str, Any] = {"name": name, "job_type": kind, "config": about, "dir": str(self._study.folder)}
-        with wandb.init(project=self._project, group=self._group, reinit="finish_previous", **options) as run:
+        options |= {"project": self._project, "group": self._group, "reinit": "finish_previous"}
+        with open_wandb(lambda: wandb.init(**options)) as run:
             run.log(content)

@@ -1,0 +1,61 @@
+"""Weights & Biases: where it refuses or cannot be reached, a run goes on and is kept on this disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
+
+from vimlight.errors import ConfigError
+
+__all__ = ["open_runs", "open_wandb"]
+
+# Seconds; its own 90 are long where nothing answers. Whoever sets the variable has their way.
+_PATIENCE = "20"
+
+
+def open_runs(loggers: Iterable[Logger]) -> None:
+    """Starts the runs of W&B among some loggers, before there is work that its refusal could end.
+
+    Args:
+        loggers: The loggers of a trainer.
+
+    Raises:
+        ConfigError: If it can be kept neither there nor here.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            open_wandb(lambda logger=logger: logger.experiment)  # type: ignore[misc]
+
+
+def open_wandb(start: Callable[[], Any]) -> Any:
+    """Starts a run of W&B; an offline one, as all after it, where it refuses or cannot be reached, which is said.
+
+    Args:
+        start: Starts it, as `wandb.init` does.
+
+    Raises:
+        ConfigError: If it can be kept neither there nor here.
+    """
+    import wandb
+    from wandb.errors import Error
+
+    os.environ.setdefault("WANDB_INIT_TIMEOUT", _PATIENCE)
+    try:
+        return start()
+    except Error as error:
+        refusal = " ".join(str(error).partition("\n")[0].split())
+    os.environ["WANDB_MODE"] = "offline"
+    # It would go by what it read of the environment before.
+    wandb.teardown()
+    try:
+        run = start()
+    except Error as error:
+        raise ConfigError(f"W&B starts no run ({refusal}), not even offline; leave the logger out") from error
+    kept = Path(run.dir).parent
+    rank_zero_warn(f"W&B starts no run ({refusal}); it is kept offline, and 'wandb sync {kept}' uploads it later")
+    return run
