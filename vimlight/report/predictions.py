@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from vimlight.errors import ConfigError, DataError, unknown_name
 from vimlight.files.atomic import publish_directory
 from vimlight.files.finite import is_finite
+from vimlight.files.leftovers import hidden
 from vimlight.report.files import refuse_existing, write_whole
 from vimlight.tasks import Task
 
@@ -55,8 +57,7 @@ class PredictionWriter(BasePredictionWriter):
         if self.path.suffix not in _FORMATS:
             raise unknown_name("suffix of a predictions file", self.path.suffix, _FORMATS)
         self.folder = self.path.with_suffix("")
-        # One name for all processes.
-        self._staging = self.folder.with_name(f".{self.folder.name}.partial")
+        self._staging = hidden(self.folder)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Checks before any work that the files can be written.
@@ -71,9 +72,8 @@ class PredictionWriter(BasePredictionWriter):
         if _writes_files(_task(pl_module)):
             if self.folder.exists() and not (self.overwrite and self.folder.is_dir()):
                 raise ConfigError(f"{str(self.folder)!r} exists; choose another path or set overwrite=True")
-            if trainer.is_global_zero:
-                self._clean()
-            trainer.strategy.barrier()
+            # One name for all processes, and no other run's.
+            self._staging = trainer.strategy.broadcast(self._staging)
         if self.path.suffix == ".parquet":
             _import_pyarrow()
 
@@ -99,6 +99,7 @@ class PredictionWriter(BasePredictionWriter):
             dataloader_idx: Number of the loader.
 
         Raises:
+            ConfigError: If a file cannot be written.
             DataError: If a prediction is not finite.
         """
         task, ids = _task(pl_module), [str(name) for name in prediction["id"]]
@@ -123,8 +124,9 @@ class PredictionWriter(BasePredictionWriter):
         parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
         place = PurePosixPath(*parts).with_suffix(suffix)
         path = self._staging / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        with self._said():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         return f"{self.folder.name}/{place}"
 
     def write_on_epoch_end(
@@ -143,6 +145,7 @@ class PredictionWriter(BasePredictionWriter):
             batch_indices: Rows of the data that each batch came from, for each loader.
 
         Raises:
+            ConfigError: If they cannot be written.
             DataError: If two images would write one file.
         """
         loaders = (
@@ -158,15 +161,29 @@ class PredictionWriter(BasePredictionWriter):
             return
         columns = _columns(gathered)
         _check_files(columns)
-        write_whole(self.path, _FORMATS[self.path.suffix](columns), overwrite=self.overwrite)
+        content = _FORMATS[self.path.suffix](columns)
         if self._staging.is_dir():
+            self._publish_files()
+        write_whole(self.path, content, overwrite=self.overwrite)
+
+    def _publish_files(self) -> None:
+        """Gives the folder its name; a table that there is never names files of another run."""
+        with self._said():
+            if self.overwrite:
+                self.path.unlink(missing_ok=True)
             publish_directory(self._staging, self.folder, self.overwrite)
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except FileExistsError:
+            raise ConfigError(f"{str(self.folder)!r} was written by another process meanwhile") from None
+        except OSError as error:
+            raise ConfigError(f"{str(self.folder)!r} cannot be written: {error.strerror}") from error
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leaves nothing half-written."""
-        self._clean()
-
-    def _clean(self) -> None:
         shutil.rmtree(self._staging, ignore_errors=True)
 
 

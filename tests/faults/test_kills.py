@@ -1,0 +1,165 @@
+"""Whoever writes is killed: what stood before, or the new thing whole; no half, nothing left over, and on it goes."""
+
+from __future__ import annotations
+
+import ast
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from children import in_child
+from writers import NEXT, WRITERS
+
+import vimlight
+
+# So many changes of each writer that are tried in every run; all of them under `-m faults`.
+FEW = 1
+
+
+def same(one, other):
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def names(root):
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.name != NEXT)
+
+
+class Scene:
+    """A writer in a directory that can be put back to what stood before.
+
+    Args:
+        name: The writer.
+        root: An empty directory.
+    """
+
+    def __init__(self, name, root):
+        self.root, self._before = root / "work", root / "before"
+        self.root.mkdir()
+        self.writer = WRITERS[name](self.root)
+        self.stood = self.writer.read()
+        shutil.copytree(self.root, self._before)
+        whole = self.run()
+        assert (whole.error, whole.killed) == ("", False)
+        self.changes, self.came, self.names = whole.changes, self.writer.read(), names(self.root)
+        self.sizes = sorted({path.stat().st_size for path in self.root.rglob("*") if path.is_file()})
+        assert not same(self.stood, self.came), "it writes nothing that could be seen"
+
+    def run(self, whole=False, **faults):
+        return in_child(lambda: self.writer.write(whole), **faults)
+
+    def survives(self, **faults):
+        """Tells whether it was killed; what is there is looked at, and the work done again."""
+        shutil.rmtree(self.root)
+        shutil.copytree(self._before, self.root)
+        outcome = self.run(**faults)
+        assert outcome.error == ""
+        found = self.writer.read()
+        for thing in {**self.stood, **self.came, **found}:
+            one, two, now = (each.get(thing) for each in (self.stood, self.came, found))
+            gone = now is None and thing in self.writer.may_go
+            assert gone or same(now, one) or same(now, two), f"{thing} is neither the old nor the new one: {faults}"
+        again = self.run(whole=same(found, self.came))
+        assert again.error == "", f"after {faults}"
+        assert same(self.writer.read(), self.came), f"after {faults}"
+        assert [name for name in names(self.root) if name not in self.names] == [], f"left over after {faults}"
+        return outcome.killed
+
+
+def some(numbers, count, seed):
+    """Returns a few of many numbers."""
+    return sorted(random.Random(seed).sample(numbers, min(count, len(numbers))))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_writers_survive_kills_at_some_changes(tmp_path, name, record_property):
+    scene = Scene(name, tmp_path)
+    points = some(range(1, scene.changes + 1), FEW, name)
+    assert sum(scene.survives(kill_at=point) for point in points) == len(points)
+    record_property("kills at changes", len(points))
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRITERS)
+def test_writers_survive_kills_at_every_change(tmp_path, name, record_property):
+    scene = Scene(name, tmp_path)
+    points = range(1, scene.changes + 1)
+    assert sum(scene.survives(kill_at=point) for point in points) == len(points)
+    record_property("kills at changes", scene.changes)
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRITERS)
+def test_writers_survive_kills_within_files(tmp_path, name, record_property):
+    scene = Scene(name, tmp_path)
+    points = {1, *(point for size in scene.sizes for point in (size // 2, size - 1) if size > 1)}
+    record_property("kills within files", sum(scene.survives(largest=point) for point in sorted(points)))
+
+
+# What writes, renames and removes by itself, and which writer tries it; what `write_whole` does is tried by `text`.
+BY_ITSELF = {
+    "commands/compare.py": "makes a directory",
+    "commands/train.py": "makes the directory of a run, tried in test_runs.py",
+    "comparison/modules.py": "makes a directory, which an adopted module is copied to by Zoo.add_file",
+    "comparison/pulse.py": "tells how far it is; read by eye only",
+    "comparison/transfer.py": "removes its own scratch directory",
+    "comparison/transfers/moving.py": "removes its own scratch directory",
+    "data/sources/torchvision.py": "makes a directory for a lock",
+    "interop/modelscope/folder.py": "zoo_of_a_released_checkpoint",
+    "interop/peft/writing.py": "peft_adapter",
+    "prefix_cache/store.py": "prefix_cache, prefix_cache_that_makes_room",
+    "report/predictions.py": "predictions, predictions_replaced",
+    "transmiter/cache/assembly.py": "cache, cache_replaced, caches_merged",
+    "transmiter/cache/derive.py": "cache_with_another_head",
+    "transmiter/cache/files.py": "cache, cache_with_another_head",
+    "transmiter/cache/logit_cache.py": "gives a cache its name back; cache_replaced",
+    "transmiter/cache/writer.py": "cache_in_parts, cache_in_parts_replaced",
+    "zoo/zoo.py": "module, module_replaced, module_removed, modules_exported",
+}
+FUNCTIONS = {
+    "hidden", "publish", "publish_directory", "recover", "save_file", "set_aside", "sweep", "temporary",
+    "temporary_directory",
+}  # fmt: skip
+METHODS = {
+    "copyfile", "copytree", "hardlink_to", "link", "mkdir", "mkdtemp", "rename", "rmdir", "rmtree", "save_file",
+    "symlink_to", "touch", "unlink", "write_bytes", "write_text",
+}  # fmt: skip
+
+
+def changes(path):
+    """Tells whether a module has calls that change files, besides those of `write_whole`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        words = [word.value for word in node.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
+        if isinstance(node.func, ast.Name):
+            opens, known = node.func.id == "open", FUNCTIONS
+        else:
+            opens, known = getattr(node.func, "attr", "") == "open", METHODS
+        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        if name in known or (opens and any(len(word) < 4 and set(word) & set("wxa+") for word in words)):
+            return True
+    return False
+
+
+def test_every_module_that_changes_files_by_itself_is_known_and_tried():
+    package = Path(vimlight.__file__).parent
+    modules = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    found = {name for name, path in modules.items() if not name.startswith("files/") and changes(path)}
+    assert found == BY_ITSELF.keys()
+    named = {word for text in BY_ITSELF.values() for word in text.replace(",", " ").split() if word in WRITERS}
+    assert named >= WRITERS.keys() - {
+        "adapter", "adapter_replaced", "checkpoint", "checkpoint_replaced", "export", "released_checkpoint", "result",
+        "tables_and_report", "text",
+    }  # fmt: skip
