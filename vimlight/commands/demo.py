@@ -168,7 +168,7 @@ def transfer_plan(full: bool = False) -> TransferPlan:
     methods = [name for name in list_methods() if name != "transmiter_published"]
     if full:
         return TransferPlan(held_out_compositions(), methods=tuple(methods))
-    trained = ("target_tuned", "transmiter_no_aux", "transmiter_plus")
+    trained = ("target_tuned", "gap_ridge_plus", "transmiter_no_aux", "transmiter_plus")
     return TransferPlan(
         held_out_compositions(),
         dataset_args={"test": 12},

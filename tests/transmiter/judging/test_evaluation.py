@@ -238,7 +238,7 @@ def test_features_are_needed_only_where_they_are_read(open_world, tmp_path):
     )  # fmt: skip
     found = evaluate(open_world(target=tmp_path / "bare"), "base_to_base")
     reason = "needs a --target cache with features"
-    assert found.left_out == dict.fromkeys(("gap_ridge_features", "tip_adapter"), reason)
+    assert found.left_out == dict.fromkeys(("gap_ridge_features", "gap_ridge_plus", "tip_adapter"), reason)
     fixed = {"safe": {"experts": ["source_zero_shot", "source_tuned", "gap_ridge"]}}
     instead = evaluate(open_world(), "base_to_base", settings=fixed)
     assert found.results["safe"].accuracies == instead.results["safe"].accuracies

@@ -165,6 +165,18 @@ def test_gap_ridge_on_features_is_fitted_here_whatever_adapter_there_is(open_wor
     assert found["gap_ridge"].scores != asked.scores
 
 
+def test_gap_ridge_plus_is_half_of_each_change(open_world):
+    fit, images = fit_of(open_world()), draw(target_all=NUM, target_features=8, target_tuned=COUNT)
+    plus, alone = create_method("gap_ridge_plus"), create_method("gap_ridge_features")
+    for method in (plus, alone):
+        prepare(method, fit)
+    own = images["target_all"][:, :COUNT]
+    expected = own + 0.5 * (alone(images) - own) + 0.5 * (images["target_tuned"] - own)
+    torch.testing.assert_close(plus(images), expected)
+    assert plus.num_parameters() == alone.num_parameters() > 0
+    assert plus.made_with_labels
+
+
 @pytest.mark.parametrize("reads", ["logits", "features"])
 def test_gap_ridge_reads_logits_or_features(open_world, reads):
     found = evaluate(open_world(), "base_to_base", methods=["gap_ridge"], settings={"gap_ridge": {"reads": reads}})

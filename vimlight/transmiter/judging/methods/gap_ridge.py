@@ -19,7 +19,7 @@ from vimlight.transmiter.judging.methods import METHODS, Fit, Images, Method, Un
 from vimlight.transmiter.judging.methods.base import OPTIONS
 from vimlight.transmiter.judging.methods.columns import Columns
 
-__all__ = ["GapRidgeMethod", "GapRidgeOnFeatures", "RidgeMethod"]
+__all__ = ["GapRidgeMethod", "GapRidgeOnFeatures", "GapRidgePlus", "RidgeMethod"]
 
 _TRAIN = ("target_train", "source_train", "source_tuned_train")
 
@@ -100,6 +100,38 @@ class GapRidgeOnFeatures(GapRidgeMethod):
         if "target_features" not in data.roles:
             raise Unsuitable(f"needs {OPTIONS['target_features']}")
         super().fit(replace(data, adapters={}))
+
+
+@METHODS.register("gap_ridge_plus")
+class GapRidgePlus(Method):
+    """What tuning taught the source and what a few labels taught the target, half of each.
+
+    Labels speak of what the target lacks, the source of what many labels taught. Halves of both changes add up to no
+    more than either: classes of which neither knew anything are moved less than by one of them alone.
+    """
+
+    title = "gap ridge+, few labels"
+    place = 44
+    reads = ("target_all", "target_features", "target_tuned")
+    needs = _TRAIN
+    made_with_labels = True
+
+    def fit(self, data: Fit) -> None:
+        """Fits the ridge on the training caches; the fine-tuned target is a cache."""
+        self._ridge = GapRidgeOnFeatures()
+        self._ridge.fit(data)
+
+    def __call__(self, images: Images) -> Tensor:
+        """Returns refined task logits `(n, C)`."""
+        return (self._ridge(images) + images["target_tuned"]) / 2
+
+    def choices(self) -> dict[str, Any]:
+        """Returns the strength that left-out images chose."""
+        return self._ridge.choices()
+
+    def num_parameters(self) -> int:
+        """Returns the size of the map; that of the fine-tuned target is not known here."""
+        return self._ridge.num_parameters()
 
 
 @METHODS.register("ridge")
