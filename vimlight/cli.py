@@ -14,6 +14,7 @@ from functools import partial
 from vimlight import __version__
 from vimlight.errors import ConfigError, VimlightError, unknown_name
 from vimlight.extensions import import_extension
+from vimlight.trust import trust_only
 
 __all__ = ["guarded", "main"]
 
@@ -44,7 +45,8 @@ training, with LightningCLI configs:
 tools:
 {{tools}}
 
-options: --version, --debug (a traceback for errors), --import MODULE (your own plug-ins, aggregators, data sets)
+options: --version, --debug (a traceback for errors), --import MODULE (your own plug-ins, aggregators, data sets),
+         --trusted-modules A,B (for configs of strangers: the packages, beside vimlight's own, whose code they may name)
 examples: vimlight fit --config configs/midstream/letters.yaml
           vimlight fit --config configs/downstream/digits.yaml --data.shots 20"""
 
@@ -87,13 +89,29 @@ def guarded(function: Callable[[], None], *, debug: bool = False) -> None:
 
 
 def _run(words: list[str]) -> None:
-    while "--import" in words:
-        place = words.index("--import")
-        if place + 1 == len(words):
-            raise ConfigError("--import needs the name of a module")
-        import_extension(words[place + 1])
-        del words[place : place + 2]
+    modules, trusted = _taken(words, "--import"), _taken(words, "--trusted-modules")
+    named = [name.strip() for text in trusted for name in text.split(",") if name.strip()]
+    trust_only([*named, *modules] if trusted else None)
+    for name in modules:
+        import_extension(name)
     _dispatch(words)
+
+
+def _taken(words: list[str], option: str) -> list[str]:
+    """Takes an option out of a command line, as often as it is there, and returns its values."""
+    values: list[str] = []
+    given = iter(words.copy())
+    words.clear()
+    for word in given:
+        name, equals, value = word.partition("=")
+        if name != option:
+            words.append(word)
+            continue
+        following = value if equals else next(given, None)
+        if following is None:
+            raise ConfigError(f"{option} needs the name of a module")
+        values.append(following)
+    return values
 
 
 def _dispatch(words: list[str]) -> None:

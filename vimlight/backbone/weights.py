@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.errors import BackboneError
 from vimlight.files.weight_file import WeightFile, read_weights
+from vimlight.trust import check_trusted
 
 __all__ = ["check_tag", "fingerprint_of", "load_weights", "why_other"]
 
@@ -110,7 +111,13 @@ def why_other(fingerprint: str, model: nn.Module, preprocessing: Preprocessing) 
 
 
 def _package_file(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
+    if "." in package:
+        # To look into a package imports it.
+        check_trusted(package, "checkpoint")
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise BackboneError(f"checkpoint 'package:{package}': no package of that name is installed")
     folder = Path(next(iter(spec.submodule_search_locations)))

@@ -17,6 +17,7 @@ from vimlight.transmiter.cache.build import CacheSettings, build_cache
 from vimlight.transmiter.cache.heads import Vocabulary
 from vimlight.transmiter.cache.processes import device_of, process_group, rank
 from vimlight.transmiter.models.image_text import load_model
+from vimlight.trust import check_made, guard_parsers
 
 __all__ = ["main"]
 
@@ -85,11 +86,13 @@ def main(arguments: Sequence[str]) -> None:
         VimlightError: If the config, the data or the model is not as it should be.
         SystemExit: With 0 behind `--help`.
     """
+    guard_parsers()
     parser = _parser()
     try:
         config = parser.parse_args(list(arguments))
     except Mistake as mistake:
         raise ConfigError(explain(str(mistake), _keys(), typed_keys(arguments))) from mistake
+    check_made(config)
     with process_group():
         _run(config, parser.instantiate_classes(config))
 

@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.connectors import checkpoint_connector
 
 from vimlight.commands.keys import Keys, Typed
 from vimlight.errors import ConfigError, VimlightError, nearest
+from vimlight.trust import refusal
 
 __all__ = ["Mistake", "cause", "explain", "while_restoring"]
 
@@ -72,7 +73,8 @@ def explain(message: str, keys: Keys, typed: Typed = ()) -> str:
         typed: Those that were typed.
     """
     return (
-        _unknown_key(message, keys, typed)
+        _not_trusted(message)
+        or _unknown_key(message, keys, typed)
         or _bad_path(message)
         or _unknown_class(message, keys)
         or _own_words(message)
@@ -81,6 +83,11 @@ def explain(message: str, keys: Keys, typed: Typed = ()) -> str:
         or _no_config(message)
         or _first_line(message)
     )
+
+
+def _not_trusted(message: str) -> str | None:
+    found = re.search(r"Importing '([\w.]+)' is not allowed, denied by the '([\w.*]+)' entry", message)
+    return refusal(found[1], _where(message), found[2]) if found else None
 
 
 def _unknown_key(message: str, keys: Keys, typed: Typed) -> str | None:

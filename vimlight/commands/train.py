@@ -45,6 +45,7 @@ from vimlight.transmiter.learning.module import AdapterModule
 from vimlight.transmiter.learning.refinement import RefinementModule
 from vimlight.transmiter.sources.data import SourceDataModule
 from vimlight.transmiter.sources.module import SourceModule
+from vimlight.trust import check_made, guard_parsers
 
 __all__ = ["TrainingCLI", "main"]
 
@@ -163,8 +164,10 @@ class TrainingCLI(LightningCLI):
 
         Raises:
             CheckpointError: If there is no checkpoint, or it cannot be read.
+            ConfigError: If the config calls a function that is not trusted.
         """
         settings = self.config[self.subcommand]
+        check_made(settings)
         path = settings.get("ckpt_path")
         if path is None:
             if self.subcommand != "fit":
@@ -291,6 +294,7 @@ def main(arguments: Sequence[str]) -> None:
     with warnings.catch_warnings():
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message)
+        guard_parsers()
         TrainingCLI(arguments)
 
 

@@ -21,6 +21,7 @@ from vimlight.errors import ConfigError, VimlightError, nearest, unknown_name
 from vimlight.plugins import PLUGINS
 from vimlight.prefix_cache import PrefixCache
 from vimlight.tasks import TASKS
+from vimlight.trust import guard_parsers
 from vimlight.zoo import Zoo
 
 __all__ = ["plan_of", "read_any", "read_plan"]
@@ -68,6 +69,7 @@ def read_any(path: str | Path) -> Plan | Transfers:
 
 
 def _read(path: str | Path, build: Callable[[Any], T]) -> T:
+    guard_parsers()
     file = Path(path)
     if not file.is_file():
         close = nearest(file.name, [other.name for other in file.parent.glob("*.y*ml")], 1)

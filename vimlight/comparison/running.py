@@ -17,6 +17,7 @@ from vimlight.comparison.work import AnyStudy, Job, Work, run
 from vimlight.errors import JobError, VimlightError
 from vimlight.extensions import imported
 from vimlight.progress import Progress
+from vimlight.trust import trusted
 from vimlight.workers import stop_on_signals
 
 __all__ = ["Opened", "Shard", "pending_fits", "pending_modules", "run_study"]
@@ -117,7 +118,7 @@ def _run_all(
     extensions, places = imported()
     mine = uuid.uuid4().hex[:8]  # shards may share the folder
     works = [
-        Work(study, job, name, f"{stage}-{mine}-{number}", extensions, places)
+        Work(study, job, name, f"{stage}-{mine}-{number}", extensions, places, trusted())
         for number, (name, job) in enumerate(jobs)
     ]
     with Progress(stage, len(works), sys.stdout) as progress, opened(len(works)) as executor:

@@ -17,6 +17,7 @@ from vimlight.comparison.pulse import Pulse
 from vimlight.comparison.study import Fit, ModuleJob, Study
 from vimlight.comparison.transfers.plan import Transfers
 from vimlight.comparison.transfers.study import Move, TransferStudy
+from vimlight.trust import guard_parsers, trust_only
 
 __all__ = ["AnyStudy", "Job", "Work", "run", "study_of"]
 
@@ -36,7 +37,9 @@ class Work:
         job: A module to be trained, or fits of one group, or transfers.
         name: Its name.
         file: Name of the file that tells how far it is.
-        extensions: Modules of the user's own to import, and where they are looked for.
+        extensions: Modules of the user's own to import, and
+        places: where they are looked for.
+        trusted: What else a config may name, if that is limited.
     """
 
     study: AnyStudy
@@ -45,6 +48,7 @@ class Work:
     file: str
     extensions: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+    trusted: tuple[str, ...] | None = None
 
 
 def study_of(plan: Plan | Transfers, folder: Path, *, download: bool = True) -> AnyStudy:
@@ -64,6 +68,8 @@ def run(work: Work) -> None:
 
 def _do(work: Work) -> None:
     sys.path.extend(place for place in work.places if place not in sys.path)
+    trust_only(work.trusted)
+    guard_parsers()
     for name in work.extensions:
         importlib.import_module(name)
     settle()

@@ -15,6 +15,7 @@ from vimlight.files.text import read_text
 from vimlight.files.weight_file import first_line
 from vimlight.trainable import read_checkpoint
 from vimlight.training.base import SupervisedModule
+from vimlight.trust import check_trusted
 
 __all__ = ["load_run"]
 
@@ -40,7 +41,8 @@ def load_run(
         ConfigError: If there is no config, or it is that of no such model.
     """
     content = read_checkpoint(checkpoint)
-    settings = _model_settings(_config_file(Path(checkpoint), config))
+    file = _config_file(Path(checkpoint), config)
+    settings = _model_settings(file)
     arguments = {key: value for key, value in settings["init_args"].items() if key not in _OF_TRAINING}
     arguments["class_names"] = stated_names(content, "class_names")
     arguments["kind"] = stated(content, "task", str)
@@ -50,6 +52,7 @@ def load_run(
         arguments["modules"] = list(modules)
     if zoo is not None:
         arguments["zoo"] = str(zoo)
+    check_trusted(settings["class_path"], f"{str(file)!r}: model.class_path")
     model = _build(settings["class_path"], arguments)
     model.on_load_checkpoint(content)
     model.load_state_dict(content["state_dict"])
