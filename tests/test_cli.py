@@ -146,6 +146,10 @@ MISTAKES = {
         ["--trainer.logger={class_path: WandbLogger, init_args: {log_model: true, offline: true}}"],
         "Providing log_model=True and offline=True is an invalid configuration",
     ),
+    **{
+        f"precision {name}": ([f"--trainer.precision={name}"], f"precision {name} changes the weights themselves, but")
+        for name in ("16-true", "bf16-true", "64-true")
+    },
     "stray word": (["letters"], "unexpected argument 'letters'"),
     "missing folder": (
         ["--data.dataset=image_folder", "--data.dataset_args={root: nowhere}"],

@@ -27,6 +27,7 @@ __all__ = [
     "SchedulerFactory",
     "TrainableModule",
     "check_class_names",
+    "check_precision",
     "read_checkpoint",
     "warmup_cosine",
 ]
@@ -34,6 +35,7 @@ __all__ = [
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 _INTERVALS = ("epoch", "step")
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 class TrainableModule(pl.LightningModule):
@@ -78,6 +80,10 @@ class TrainableModule(pl.LightningModule):
         self._watch = DivergenceWatch()
         if compile:
             self.compile()
+
+    def setup(self, stage: str) -> None:
+        """Checks the precision; see `check_precision`."""
+        check_precision(self.trainer)
 
     @abstractmethod
     def trainable_modules(self) -> dict[str, nn.Module]:
@@ -224,6 +230,23 @@ class TrainableModule(pl.LightningModule):
             check_finite(self.state_dict(), "the training diverged", TrainingError)
         except TrainingError as error:
             raise TrainingError(f"{error}\n{kept_checkpoint(self.trainer)}") from None
+
+
+def check_precision(trainer: pl.Trainer) -> None:
+    """Checks that weights are of single precision, in which images come, heads are solved and files are written.
+
+    Args:
+        trainer: The trainer.
+
+    Raises:
+        ConfigError: If they are to be of another.
+    """
+    precision = str(trainer.precision)
+    if precision not in _PRECISIONS:
+        raise ConfigError(
+            f"precision {precision} changes the weights themselves, but images, heads in closed form and files are of "
+            f"32 bits; choose one of {', '.join(_PRECISIONS)}"
+        )
 
 
 def check_class_names(found: Sequence[str], expected: Sequence[str]) -> None:

@@ -100,7 +100,7 @@ def test_every_head(tmp_path, backbone, data, zoo, how, head):
 
 def test_with_nothing_to_learn_several_processes_are_refused(backbone, data, zoo):
     model = downstream(backbone, data, zoo, aggregator="uniform")
-    model._trainer = SimpleNamespace(world_size=2)
+    model._trainer = SimpleNamespace(world_size=2, precision="32-true")
     with pytest.raises(ConfigError, match=r"nothing here takes gradient steps: .* set trainer.devices: 1"):
         model.setup("fit")
 

@@ -35,7 +35,7 @@ from vimlight.report.lines import ProgressLines
 from vimlight.report.predictions import PredictionWriter
 from vimlight.report.waiting import WaitMeter
 from vimlight.report.wandb_runs import open_runs
-from vimlight.trainable import TrainableModule, read_checkpoint
+from vimlight.trainable import TrainableModule, check_precision, read_checkpoint
 from vimlight.training.base import SupervisedModule
 from vimlight.training.downstream import DownstreamModule
 from vimlight.training.midstream import MidstreamModule
@@ -188,6 +188,7 @@ class TrainingCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException, Mistake) as error:
             raise self._explained(error) from error
+        check_precision(self.trainer)
         for kind, (wanted, data) in _LEARN_FROM.items():
             if isinstance(self.model, kind) and isinstance(self.datamodule, data):
                 names = type(self.model).__name__, type(self.datamodule).__name__

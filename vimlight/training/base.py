@@ -117,6 +117,7 @@ class SupervisedModule(ScoredModule):
             ConfigError: If there are several processes and nothing takes gradient steps, the data are made for another
                 layout of targets, or they do not go with the prefix cache.
         """
+        super().setup(stage)
         tables = getattr(getattr(self.trainer, "datamodule", None), "tables", None)
         if tables is not None:
             self.task.prepare(tables["train"].targets)

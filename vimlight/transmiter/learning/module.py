@@ -86,6 +86,7 @@ class AdapterModule(ScoredModule):
 
     def setup(self, stage: str) -> None:
         """Checks before the training what is needed for it and after it."""
+        super().setup(stage)
         if stage == "fit":
             self.check_data(getattr(self.trainer, "datamodule", None))
             self.check_storable()

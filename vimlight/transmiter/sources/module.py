@@ -105,6 +105,7 @@ class SourceModule(ScoredModule):
             ConfigError: If the data are no `SourceDataModule`, or a setting is out of range.
             CacheError: If the cache does not say which model it was built with, and the method needs it.
         """
+        super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, SourceDataModule):
             raise ConfigError("fine-tuning a source needs a SourceDataModule")
