@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from vimlight import workers
+from vimlight.backbone import Preprocessing
+from vimlight.data import MidstreamDataModule
+from vimlight.workers import outlast_signals
 
 SCRIPT = """
 import sys
@@ -47,12 +55,30 @@ if __name__ == "__main__":
         pool.submit(tell, 300).result()
 """
 
+LOADING = """
+import os, time
+import torch
+from torch.utils.data import DataLoader
+from vimlight.workers import outlast_signals
+
+class Slow(torch.utils.data.Dataset):
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        print(os.getpid(), flush=True)
+        time.sleep(300)
+
+list(DataLoader(Slow(), num_workers=2, worker_init_fn=outlast_signals))
+"""
+
 
 @pytest.mark.skipif(sys.platform != "linux", reason="tells by /proc what runs")
-def test_workers_end_with_the_process_that_they_work_for(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(KILLED)
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as running:
+@pytest.mark.parametrize("script", [KILLED, pytest.param(LOADING, marks=pytest.mark.slow)], ids=["pool", "loader"])
+def test_workers_end_with_the_process_that_they_work_for(tmp_path, script):
+    file = tmp_path / "script.py"
+    file.write_text(script)
+    with subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, text=True) as running:
         worker = int(running.stdout.readline())
         assert Path(f"/proc/{worker}").exists()
         running.kill()
@@ -60,3 +86,38 @@ def test_workers_end_with_the_process_that_they_work_for(tmp_path):
     while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{worker}").exists()
+
+
+needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are not forked")
+
+
+@needs_fork
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_reads_data_outlasts_signals_that_all_processes_get(number):
+    preprocessing = Preprocessing((16, 16), (0.5,) * 3, (0.5,) * 3)
+    data = MidstreamDataModule("digits", num_workers=1, batch_size=60, preprocessing=preprocessing)
+    before, seen = set(multiprocessing.active_children()), 0
+    for batch in data._loader(data.tables["val"]):
+        for child in set(multiprocessing.active_children()) - before:
+            os.kill(child.pid, number)
+        seen += len(batch["id"])
+    assert seen == len(data.tables["val"])
+
+
+def _hang(ready):
+    outlast_signals()
+    ready.set()
+    time.sleep(60)
+
+
+@needs_fork
+def test_what_hangs_ends_a_while_after_it_is_told_to(monkeypatch):
+    monkeypatch.setattr(workers, "_GRACE", 1)
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    child = context.Process(target=_hang, args=(ready,))
+    child.start()
+    assert ready.wait(20)
+    child.terminate()
+    child.join(20)
+    assert child.exitcode == -signal.SIGALRM

@@ -17,12 +17,15 @@ __all__ = [
     "end_with_parent",
     "ending_workers",
     "leave_signals_to_parent",
+    "outlast_signals",
     "prepare_workers",
     "stop_on_signals",
     "worker_context",
 ]
 
 # Elsewhere forked processes may not use what the system's libraries have started.
+# As long as Slurm waits before it kills.
+_GRACE = 30
 _SERVED = sys.platform == "linux"
 
 
@@ -60,6 +63,21 @@ def leave_signals_to_parent() -> None:
     """Lets this worker take no notice of Ctrl-C, which a terminal sends to all, and end in order when it is told to."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
+
+
+def outlast_signals(number: int = 0) -> None:
+    """Lets this worker, which reads data, work for as long as the process does that it reads for.
+
+    A terminal and a cluster send their signals to all processes. One that ends at its next step needs data until then.
+
+    Args:
+        number: Number of the worker, as loaders call what starts one.
+    """
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        # Where its own loader ends it, which comes to that if it hangs, it has a while.
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import threading
@@ -17,6 +18,7 @@ from vimlight.commands.train import RunLogger
 from vimlight.errors import ConfigError
 from vimlight.files.atomic import check_writable, write_whole
 from vimlight.report.interruption import Interruption
+from vimlight.training.downstream import DownstreamModule
 from vimlight.zoo import Zoo
 
 MODULE = {
@@ -38,36 +40,117 @@ def workplace(tmp_path, monkeypatch):
         "trainer": TRAINER,
     }
     Path("run.yaml").write_text(yaml.safe_dump(config))
+    model = {"backbone": MODULE["backbone"], "aggregator": "none"}
+    data = {"dataset": "digits", "shots": 2, "test_limit": 20}
+    closed = {
+        "model": {"class_path": "DownstreamModule", "init_args": model},
+        "data": {"class_path": "DownstreamDataModule", "init_args": data},
+    }
+    Path("closed.yaml").write_text(yaml.safe_dump({**closed, "trainer": TRAINER}))
     return tmp_path
 
 
-def fit(*words):
-    main(["fit", "--config", "run.yaml", *words])
+def fit(*words, config="run.yaml"):
+    main(["fit", "--config", config, *words])
 
 
 def weights(path):
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_a_training_between_steps_and_it_goes_on_exactly(workplace, monkeypatch, number, code):
-    def send(self, trainer, *_):
-        if trainer.global_step == 3:
-            os.kill(os.getpid(), number)
+CODES = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 
+
+def interrupted(monkeypatch, code, owner, hook, send, *words, **options):
+    """Trains with a hook of a class replaced by what sends a signal, and checks how it ends."""
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     with monkeypatch.context() as patched:
-        patched.setattr(Interruption, "on_train_batch_start", send, raising=False)
+        patched.setattr(owner, hook, send, raising=False)
         with pytest.raises(SystemExit) as stopped:
-            fit()
+            fit(*words, **options)
     assert stopped.value.code == code
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@pytest.mark.parametrize(("number", "code"), CODES)
+@pytest.mark.parametrize(("hook", "step"), [("on_train_batch_start", 3), ("on_validation_batch_start", 5)])
+def test_a_signal_ends_a_training_between_steps_and_it_goes_on_exactly(
+    workplace, monkeypatch, number, code, hook, step
+):
+    sent = []
+
+    def send(self, trainer, module, batch, batch_index, *_):
+        if trainer.global_step == step and not sent and (batch_index == 1 or hook == "on_train_batch_start"):
+            sent.append(os.kill(os.getpid(), number))
+
+    interrupted(monkeypatch, code, Interruption, hook, send, "--data.val_fraction=0.4")
     saved = Path("runs/fit/version_0/checkpoints/interrupted.ckpt")
-    assert torch.load(saved, weights_only=True)["global_step"] == 4
+    assert torch.load(saved, weights_only=True)["global_step"] == (4 if step == 3 else 5)
     assert Zoo("zoo").names() == []
-    fit("--ckpt_path", str(saved))
+    fit("--ckpt_path", str(saved), "--data.val_fraction=0.4")
     assert Zoo("zoo").names() == ["fresh"]
+    fit("--model.name", "whole", "--data.val_fraction=0.4")
+    one, two = (weights(f"runs/fit/version_{n}/checkpoints/last.ckpt") for n in (1, 2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert validated(1) == validated(2)[-len(validated(1)) :]
+    assert len(validated(1)) == 2
+
+
+def validated(version):
+    with Path(f"runs/fit/version_{version}/metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [(row["step"], row["val/loss"], row["val/accuracy"]) for row in rows if row["val/loss"]]
+
+
+@pytest.mark.parametrize(("number", "code"), CODES)
+@pytest.mark.parametrize(
+    ("owner", "hook", "config", "text"),
+    [
+        (Interruption, "on_validation_batch_start", "run.yaml", "before the first step; start it again"),
+        (DownstreamModule, "fit_head", "closed.yaml", "before the first step; start it again"),
+        (DownstreamModule, "on_train_end", "closed.yaml", "the last checkpoint before it is 'runs/fit/version_0/check"),
+    ],
+    ids=["sanity check", "closed form", "end"],
+)
+def test_a_signal_before_the_first_step_or_after_the_last_one_ends_at_once(
+    workplace, monkeypatch, caplog, number, code, owner, hook, config, text
+):
+    caplog.set_level("INFO", logger="lightning.pytorch")
+    interrupted(monkeypatch, code, owner, hook, lambda *_: os.kill(os.getpid(), number), config=config)
+    (said,) = [line for line in caplog.messages if line.startswith("interrupted")]
+    assert text in said
+    assert Zoo("zoo").names() == []
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A job of Slurm with a stub of `scontrol`, which writes down what it is asked for."""
+    job = {"NTASKS": 1, "JOB_ID": 77, "JOB_NAME": "train", "PROCID": 0, "LOCALID": 0, "NODEID": 0, "NODELIST": "here"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    stub = tmp_path / "bin" / "scontrol"
+    stub.parent.mkdir()
+    stub.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", str(stub.parent), prepend=os.pathsep)
+    return tmp_path / "asked"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal here")
+def test_a_job_of_slurm_is_requeued_and_goes_on_exactly(workplace, monkeypatch, slurm):
+    def send(self, trainer, *_):
+        if trainer.global_step in (2, 4):
+            os.kill(os.getpid(), signal.SIGUSR1 if trainer.global_step == 2 else signal.SIGTERM)
+
+    interrupted(monkeypatch, 143, Interruption, "on_train_batch_start", send)
+    assert slurm.read_text() == "requeue 77\n"
+    kept = Path("runs/slurm_77/hpc_ckpt_1.ckpt")
+    assert torch.load(kept, weights_only=True)["global_step"] == 3
+    monkeypatch.setenv("SLURM_JOB_ID", "78")
     fit("--model.name", "whole")
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    fit()
+    assert not kept.exists()
     one, two = (weights(f"runs/fit/version_{n}/checkpoints/last.ckpt") for n in (1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
 

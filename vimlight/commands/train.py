@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -12,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -30,7 +32,7 @@ from vimlight.files.checkpoint_facts import stated_texts
 from vimlight.files.checkpoint_files import CheckpointFiles
 from vimlight.files.weight_file import first_line
 from vimlight.report.callbacks import RunReport
-from vimlight.report.interruption import Interruption
+from vimlight.report.interruption import Interruption, same_signals_after
 from vimlight.report.lines import ProgressLines
 from vimlight.report.predictions import PredictionWriter
 from vimlight.report.waiting import WaitMeter
@@ -211,8 +213,11 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Adds a CSV logger, unless there is one, in front of whatever loggers are configured, and lines for a bar.
 
-        The logger's directory is the run's. The lines stand for the bar where there is no terminal to draw it on.
+        The logger's directory is the run's. The lines stand for the bar where there is no terminal to draw it on. What
+        a job of Slurm goes on from, once it is requeued, lies in a directory of its own, where no other job finds it.
         """
+        if SLURMEnvironment.detect():
+            kwargs["default_root_dir"] = str(self._root() / f"slurm_{_slurm_job()}")
         trainer = self._logging_trainer(plugins=self._plugins(), callbacks=self._callbacks(), **kwargs)
         if not sys.stderr.isatty():
             callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -225,9 +230,11 @@ class TrainingCLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         loggers: list[Logger] = [] if chosen in (None, True) else (chosen if isinstance(chosen, list) else [chosen])
         if not any(isinstance(logger, CSVLogger) for logger in loggers):
-            root = self.config[self.subcommand]["trainer"].get("default_root_dir") or "runs"
-            loggers = [RunLogger(root, name=self.subcommand), *loggers]
+            loggers = [RunLogger(self._root(), name=self.subcommand), *loggers]
         return super().instantiate_trainer(logger=loggers, **kwargs)
+
+    def _root(self) -> Path:
+        return Path(self.config[self.subcommand]["trainer"].get("default_root_dir") or "runs")
 
     def _callbacks(self) -> list[pl.Callback]:
         """Returns the configured callbacks and, to train, what keeps a checkpoint of each epoch and after a signal."""
@@ -250,20 +257,15 @@ class TrainingCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            super()._run_subcommand(subcommand)
-        except MisconfigurationException as error:
-            raise self._explained(error) from error
+            with same_signals_after():
+                super()._run_subcommand(subcommand)
         except VimlightError:
             raise
         except Exception as error:
-            # What Lightning keeps of a run is its own, and is taken up unchecked.
-            if not while_restoring(error):
+            told = self._told(error)
+            if told is None:
                 raise
-            path = str(self.config[subcommand].get("ckpt_path"))
-            raise CheckpointError(
-                f"checkpoint {path!r} cannot be taken up, since it was altered or keeps weights alone "
-                f"({type(error).__name__}: {first_line(error)})"
-            ) from error
+            raise told from error
         except SystemExit as error:
             # Lightning leaves with 0 and 1: a scheduler would take the first for success.
             if isinstance(error, SIGTERMException):
@@ -271,6 +273,19 @@ class TrainingCLI(LightningCLI):
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise SystemExit(128 + signal.SIGINT) from error
             raise
+
+    def _told(self, error: Exception) -> VimlightError | None:
+        """Returns what the user is told of an error of Lightning or torch; nothing of one that may be anything."""
+        if isinstance(error, MisconfigurationException):
+            return self._explained(error)
+        # What Lightning keeps of a run is its own, and is taken up unchecked.
+        if not while_restoring(error):
+            return None
+        path = str(self.config[self.subcommand].get("ckpt_path"))
+        return CheckpointError(
+            f"checkpoint {path!r} cannot be taken up, since it was altered or keeps weights alone "
+            f"({type(error).__name__}: {first_line(error)})"
+        )
 
     def _explained(self, error: Exception) -> VimlightError:
         if (own := cause(error)) is not None and not isinstance(own, Mistake):
@@ -297,6 +312,12 @@ def main(arguments: Sequence[str]) -> None:
             warnings.filterwarnings("ignore", message)
         guard_parsers()
         TrainingCLI(arguments)
+
+
+def _slurm_job() -> str:
+    """Returns the number of this job of Slurm, which it keeps when it is requeued."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID", "0")
 
 
 def _claimed(runs: Path) -> int:

@@ -15,6 +15,7 @@ from vimlight.data.tables import Table
 from vimlight.data.transforms import Preprocessing, frame_of, reframe
 from vimlight.errors import DataError
 from vimlight.tasks.targets import LABELS, TargetLayout
+from vimlight.workers import outlast_signals
 
 __all__ = ["Batch", "BatchDataset", "Keeper", "batch_loader", "chunk_loader", "raise_worker_error"]
 
@@ -162,6 +163,7 @@ def batch_loader(
         pin_memory=pin_memory,
         collate_fn=_spare if getattr(sampler, "spare", False) else _whole,
         generator=generator,
+        worker_init_fn=outlast_signals,
     )
 
 
@@ -170,7 +172,12 @@ def chunk_loader(dataset: BatchDataset, chunks: Iterable[Sequence[int]], num_wor
     generator = torch.Generator().manual_seed(0)
     sampler: Any = chunks  # asked for one batch after the other; it need not know how many there are
     return DataLoader(
-        dataset, batch_sampler=sampler, num_workers=num_workers, collate_fn=_whole, generator=generator
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=_whole,
+        generator=generator,
+        worker_init_fn=outlast_signals,
     )
 
 
