@@ -94,8 +94,7 @@ READERS = {
 }
 # Where the package reads what could hold a pickle.
 PLACES = {
-    "data/target_files.py": 1,
-    "files/arrays.py": 1,
+    "files/arrays.py": 2,
     "files/checkpoint_files.py": 1,
     "files/weight_file.py": 1,
     "interop/modelscope/reading.py": 1,

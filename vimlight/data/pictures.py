@@ -8,6 +8,7 @@ white is refused. What is transparent lies over a background.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -36,8 +37,11 @@ __all__ = [
 
 WHITE = "white"
 
-UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, struct.error, Image.DecompressionBombError)
-"""What PIL raises where a file is missing or damaged."""
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, EOFError,
+    RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What PIL raises where a file is missing, damaged, or larger than any image: its parsers believe what they read."""
 
 _DAMAGED_TAGS = (SyntaxError, ValueError, TypeError, KeyError, struct.error)
 _TURNS = {

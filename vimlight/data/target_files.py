@@ -13,13 +13,15 @@ from torch import Tensor
 
 from vimlight.data.pictures import UNREADABLE, grey_step, open_picture, opened, upright
 from vimlight.data.sources.image_folder import VALIDATION_NAMES, image_files
-from vimlight.errors import DataError, nearest
-from vimlight.files.arrays import ARRAY_FAULTS
+from vimlight.errors import DataError, nearest, shown
+from vimlight.files.arrays import ARRAY_FAULTS, load_array, load_member
 from vimlight.tasks.targets import IGNORE, check_mask
 
 __all__ = ["FIELD_SUFFIXES", "FieldFiles", "MaskFiles", "paired_files"]
 
 FIELD_SUFFIXES = (".npz", ".npy", ".png")
+# Bytes of a map: as many pixels as PIL opens, eight bytes each.
+_MOST = 1 << 31
 _SPLITS = {"train": ("train", "training"), "val": VALIDATION_NAMES, "test": ("test", "testing")}
 
 
@@ -110,7 +112,7 @@ class FieldFiles(Sequence[Tensor]):
             values = self._read(path)
         except (*UNREADABLE, *ARRAY_FAULTS) as error:
             raise DataError(f"cannot read {path}: {error}") from error
-        if values.ndim != 2:
+        if values.ndim != 2 or values.nbytes > _MOST:
             raise DataError(f"{path} holds an array {values.shape}, expected (H, W)")
         field = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
         known = field.isfinite() if self._unknown is None else field.isfinite() & (field != self._unknown)
@@ -124,14 +126,17 @@ class FieldFiles(Sequence[Tensor]):
                 raise DataError(f"{path} has a palette, expected a grey PNG whose pixels are numbers")
             values = np.asarray(image, dtype=np.float32) * np.float32(self._unit)
             return values
-        found = np.load(path, allow_pickle=False)
-        if not isinstance(found, np.ndarray):
-            with found as arrays:
-                if self._key not in arrays:
-                    raise DataError(f"{path} has no array {self._key!r}, only {list(arrays)}")
-                found = arrays[self._key]
-        values = np.asarray(found, dtype=np.float32)
+        # A copy on write: nothing is read before its shape was looked at.
+        values = load_array(path, "c") if path.suffix == ".npy" else self._member(path)
+        if values.dtype.kind not in "fiub":
+            raise DataError(f"{path} holds {values.dtype}, not real numbers")
         return values
+
+    def _member(self, path: Path) -> Any:
+        try:
+            return load_member(path, self._key, _MOST)
+        except KeyError as error:
+            raise DataError(f"{path} has no array {self._key!r}, only {shown(error.args[0])}") from error
 
 
 def paired_files(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,9 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from vimlight.errors import CheckpointError
 from vimlight.files.atomic import write_whole
 from vimlight.files.checksums import check_members
+from vimlight.files.weight_file import WEIGHT_FAULTS
 
 __all__ = ["CheckpointFiles", "load_checkpoint_file"]
-
-_UNREADABLE = (
-    pickle.UnpicklingError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError,
-)  # fmt: skip
 
 
 def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> Any:
@@ -39,7 +35,7 @@ def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> Any:
     check_members(content, name, CheckpointError)
     try:
         return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
-    except _UNREADABLE as error:
+    except WEIGHT_FAULTS as error:
         raise CheckpointError(f"{name} is damaged, or holds more than tensors and plain values") from error
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,11 +20,17 @@ from torch import Tensor
 from vimlight.errors import CheckpointError, VimlightError, nearest
 from vimlight.files.torchscript import is_archive, read_archive
 
-__all__ = ["WeightFile", "first_line", "read_plain", "read_weights"]
+__all__ = ["WEIGHT_FAULTS", "WeightFile", "first_line", "read_plain", "read_weights"]
 
 # What OpenAI's first models keep beside their weights; nobody else's do.
 _OPENAI = {"input_resolution", "context_length", "vocab_size"}
-_FAULTS = (RuntimeError, OSError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError)
+# Pickles are small programs, and torch's readers believe what they say.
+WEIGHT_FAULTS = (
+    RuntimeError, OSError, ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError, AssertionError,
+    MemoryError, struct.error, SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+# Torch packs the code of a program at most, and no tensor.
+_LARGEST_PACKED = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -92,8 +101,9 @@ def _explained(path: Path, what: str, error: type[VimlightError]) -> Iterator[No
         close = nearest(path.name, (file.name for file in path.parent.glob("*"))) if path.parent.is_dir() else []
         raise error(f"{what} {str(path)!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else ""))
     try:
+        _check_packed(path)
         yield
-    except _FAULTS as cause:
+    except WEIGHT_FAULTS as cause:
         # Both libraries name the global that a pickle would call; other words mean that the file is damaged.
         if "unsupported global" in str(cause).lower():
             raise error(
@@ -101,6 +111,21 @@ def _explained(path: Path, what: str, error: type[VimlightError]) -> Iterator[No
                 "save its state_dict as .safetensors"
             ) from cause
         raise error(f"{path.name} is damaged or no weight file: {first_line(cause)}") from cause
+
+
+def _check_packed(path: Path) -> None:
+    """Refuses a zip file with members that unpack to whatever size.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        packed = (each for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED)
+        large = next((each.filename for each in packed if each.file_size > _LARGEST_PACKED), None)
+    if large is not None:
+        raise ValueError(f"{large!r} is compressed, which torch does with no tensor")
 
 
 def first_line(error: Exception) -> str:
