@@ -124,7 +124,7 @@ def test_show_without_arguments_says_what_is_needed(run):
         (["show", "digist"], "unknown data set 'digist'; did you mean 'digits'?"),
         (["show", "digits", "--args", "clases=[1]"], "unknown argument of data set 'digits': 'clases'; did you mean "),
         (["show", "digits", "--args", "classes"], "--args takes key=value, or a mapping such as '{key: value}'; got "),
-        (["show", "digits", "--args", "classes=[1"], "--args 'classes=[1' is no YAML: while parsing a flow sequence"),
+        (["show", "digits", "--args", "classes=[1"], "--args 'classes=[1' is no valid YAML: while parsing a flow"),
         (["show", "image_folder", "--args", "root=3"], "data set 'image_folder': "),
         (["show", "image_folder", "--args", "root=nowhere"], "folder nowhere does not exist"),
         (["show", "image_folder", "--args", "classes=[a]"], "data set 'image_folder' needs the argument 'root'"),

@@ -198,7 +198,7 @@ def test_single_modules_and_their_mistakes(modules, capsys):
     assert "name it with --backbone NAME" in said("zoo import peft adapter --out new")
     assert "unknown backbone 'vit_tin'" in said("zoo import peft adapter --out new --backbone vit_tin")
     assert "lack 'name'" in said("zoo import peft adapter --out new --backbone", "{nam: x}")
-    assert "is neither a name nor YAML" in said("zoo import peft adapter --out new --backbone", "{name: [")
+    assert "is no valid YAML" in said("zoo import peft adapter --out new --backbone", "{name: [")
     assert "has a module 'my-lora' already" in said("zoo import peft adapter --name my-lora", *out)
     text = said("zoo import peft adapter --heads 2", *out)
     assert "--heads is no option of peft, which takes --backbone, --name" in text
@@ -214,6 +214,6 @@ def test_single_modules_and_their_mistakes(modules, capsys):
     assert "'blocks.0.attn.qkv', which is not so in 'vit_tiny_patch16_224' as it comes; describe the" in text
     assert "--backbone is no option of modelscope" in said("zoo export modelscope --zoo zoo --to x.pt --backbone a")
     assert "--backbone is no option of a copy" in said("zoo export my-lora --zoo zoo --to copies --backbone a")
-    assert "is neither a name nor YAML" in said("zoo export peft my-lora --zoo zoo --to new --backbone", "{name: [")
+    assert "is no valid YAML" in said("zoo export peft my-lora --zoo zoo --to new --backbone", "{name: [")
     assert "did you mean 'my-lora'" in said("zoo export peft my-lor --zoo zoo --to new")
     assert "unknown module" in said("zoo export my-lor --zoo zoo --to new")

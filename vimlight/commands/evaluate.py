@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vimlight.commands.options import Parser
 from vimlight.errors import ConfigError, unknown_name
+from vimlight.files.yaml_text import yaml_of
 
 if TYPE_CHECKING:
     from vimlight.transmiter.judging.summary import Run
@@ -196,9 +197,6 @@ def _check_placeholders(paths: dict[str, str], options: argparse.Namespace, seed
 
 def _settings(given: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Reads the values of `--set`."""
-    import yaml
-    from jsonargparse import get_loader
-
     from vimlight.transmiter.judging.methods import METHODS
 
     found: dict[str, dict[str, Any]] = {}
@@ -209,10 +207,7 @@ def _settings(given: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise ConfigError(f"--set {text}: expected METHOD.NAME=VALUE, as in eft.alpha=0.5")
         if method not in METHODS:
             raise unknown_name("method", method, METHODS)
-        try:
-            found.setdefault(method, {})[name] = get_loader("yaml")(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {text}: the value cannot be read") from error
+        found.setdefault(method, {})[name] = yaml_of(value, f"--set {text}", ConfigError)
     return found
 
 

@@ -154,12 +154,17 @@ class TrainingCLI(LightningCLI):
         """Parses the arguments, which come from `vimlight.cli` rather than from `sys.argv`.
 
         Raises:
-            ConfigError: If one is wrong.
+            ConfigError: If one is wrong, or a config file is no text.
         """
         try:
             self.config = parser.parse_args(args)
         except Mistake as mistake:
             raise self._explained(mistake) from mistake
+        except UnicodeDecodeError as error:
+            before = error.object[: error.start].decode(errors="replace").split("\n")
+            raise ConfigError(
+                f"a config file is no UTF-8 in line {len(before)}, behind {before[-1][-40:]!r}; save it as UTF-8"
+            ) from error
 
     def before_instantiate_classes(self) -> None:
         """Refuses what would run on weights that were never trained, and takes up a checkpoint's modules.

@@ -8,9 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-from jsonargparse import get_loader
-
 from vimlight.comparison.catalogue import method_of
 from vimlight.comparison.checking import at, entry, listed, nothing_twice
 from vimlight.comparison.entries import DownstreamTask, MidstreamTask, Plan, Shots
@@ -18,6 +15,8 @@ from vimlight.comparison.transfers.plan import Transfers, transfers_of
 from vimlight.data.sources import check_source
 from vimlight.data.transforms import AUGMENTATIONS
 from vimlight.errors import ConfigError, VimlightError, nearest, unknown_name
+from vimlight.files.text import read_text
+from vimlight.files.yaml_text import yaml_of
 from vimlight.plugins import PLUGINS
 from vimlight.prefix_cache import PrefixCache
 from vimlight.tasks import TASKS
@@ -74,10 +73,7 @@ def _read(path: str | Path, build: Callable[[Any], T]) -> T:
     if not file.is_file():
         close = nearest(file.name, [other.name for other in file.parent.glob("*.y*ml")], 1)
         raise ConfigError(f"plan {str(file)!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else ""))
-    try:
-        content = get_loader("yaml")(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file.name} is no valid YAML: {' '.join(str(error).split())}") from error
+    content = yaml_of(read_text(file, ConfigError), file.name, ConfigError)
     try:
         return build(content)
     except VimlightError as error:

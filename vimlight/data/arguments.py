@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from vimlight.data.classes import Classes
 from vimlight.data.sources import SOURCES
 from vimlight.errors import ConfigError
+from vimlight.files.yaml_text import yaml_of
 
 __all__ = ["Argument", "arguments_of", "parse_arguments", "summary_of"]
 
@@ -73,23 +74,13 @@ def parse_arguments(words: list[str]) -> dict[str, Any]:
     for word in words:
         key, equals, value = word.partition("=")
         if equals and key.isidentifier():
-            found[key] = _from_yaml(value, word)
+            found[key] = yaml_of(value, f"--args {word!r}", ConfigError)
             continue
-        mapping = _from_yaml(word, word)
+        mapping = yaml_of(word, f"--args {word!r}", ConfigError)
         if not isinstance(mapping, dict):
             raise ConfigError(f"--args takes key=value, or a mapping such as '{{key: value}}'; got {word!r}")
         found |= {str(key): value for key, value in mapping.items()}
     return found
-
-
-def _from_yaml(text: str, word: str) -> Any:
-    import yaml
-    from jsonargparse import get_loader
-
-    try:
-        return get_loader("yaml")(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--args {word!r} is no YAML: {' '.join(str(error).split())[:200]}") from error
 
 
 def _argument(function: Callable[..., Any], parameter: inspect.Parameter) -> Argument:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vimlight.errors import DataError
+from vimlight.files.text import is_file
 
 __all__ = ["Sample", "read_samples"]
 
@@ -56,7 +57,10 @@ def read_samples(file: Path) -> list[Sample]:
         DataError: If it is missing, damaged, cut off or compressed, or has one file of a sample twice.
     """
     samples: list[Sample] = []
+    length = file.stat().st_size if is_file(file) else 0
     for name, offset, size in _members(file):
+        if not 0 <= offset <= offset + size <= length:
+            raise DataError(f"{file} is cut off within {name!r}, or no whole tar file")
         folder, slash, base = name.rpartition("/")
         stem, dot, extension = base.partition(".")
         if not dot or not stem:
@@ -83,5 +87,5 @@ def _members(file: Path) -> Iterator[tuple[str, int, int]]:
             block = stream.read(tarfile.BLOCKSIZE)
             if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
                 raise DataError(f"{file} is cut off, or no whole tar file")
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, ValueError, LookupError, EOFError, OverflowError, tarfile.TarError) as error:
         raise DataError(f"cannot read {file}: {error}; expected an uncompressed tar file") from error

@@ -6,13 +6,11 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import get_loader
-
 from vimlight.errors import ConfigError, shown
 from vimlight.files.checkpoint_facts import stated, stated_names, stated_texts
 from vimlight.files.text import read_text
 from vimlight.files.weight_file import first_line
+from vimlight.files.yaml_text import yaml_of
 from vimlight.trainable import read_checkpoint
 from vimlight.training.base import SupervisedModule
 from vimlight.trust import check_trusted
@@ -72,10 +70,7 @@ def _config_file(checkpoint: Path, config: str | Path | None) -> Path:
 
 
 def _model_settings(file: Path) -> dict[str, Any]:
-    try:
-        content = get_loader("yaml")(read_text(file, ConfigError))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{str(file)!r} is no valid YAML") from error
+    content = yaml_of(read_text(file, ConfigError), repr(str(file)), ConfigError)
     settings = content.get("model") if isinstance(content, dict) else None
     if not isinstance(settings, dict) or not isinstance(settings.get("class_path"), str):
         raise ConfigError(f"{str(file)!r} is the config of no run: it lacks model.class_path")

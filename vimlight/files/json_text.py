@@ -9,6 +9,9 @@ from vimlight.errors import VimlightError
 
 __all__ = ["check_version", "json_object", "json_of"]
 
+# How letters begin that may be one half of a pair.
+_HALVES = (b"\\ud", b"\\uD", b"\xed")
+
 
 def json_of(text: str | bytes, what: str, error: type[VimlightError]) -> Any:
     """Returns what a JSON text says.
@@ -22,7 +25,11 @@ def json_of(text: str | bytes, what: str, error: type[VimlightError]) -> Any:
         VimlightError: `error`, if it is no JSON, no UTF-8, or nested deeper than anything that is meant to be read.
     """
     try:
-        return json.loads(text)
+        found = json.loads(text)
+        if any(mark in (text if isinstance(text, bytes) else text.encode()) for mark in _HALVES):
+            # Halves of letters would be refused by the files that they are written to.
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except RecursionError as deep:
         raise error(f"{what} is damaged: its JSON is nested too deeply") from deep
     except ValueError as reason:

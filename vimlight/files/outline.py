@@ -14,7 +14,7 @@ __all__ = ["check_shapes", "outline"]
 
 M = TypeVar("M", bound=nn.Module)
 # What layers raise of sizes that are none, or that no tensor can have.
-_FAULTS = (TypeError, ValueError, RuntimeError, OverflowError)
+_FAULTS = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError, AssertionError)
 
 
 def outline(make: Callable[[], M], what: str, error: type[VimlightError]) -> M:
@@ -31,6 +31,8 @@ def outline(make: Callable[[], M], what: str, error: type[VimlightError]) -> M:
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return make()
+    except VimlightError:
+        raise
     except _FAULTS as reason:
         first = (str(reason).splitlines() or [type(reason).__name__])[0]
         raise error(f"{what} cannot be made by its settings: {first[:150]}") from reason

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-import yaml
-from jsonargparse import get_loader
 from torch import Tensor
 
 from vimlight.backbone import Backbone, build_backbone
 from vimlight.errors import CheckpointError, ConfigError
+from vimlight.files.yaml_text import yaml_of
 from vimlight.plugins import Plugin
 from vimlight.registry import Registry
 from vimlight.zoo import Card, Zoo
@@ -141,10 +140,7 @@ def described(backbone: str) -> str | dict[str, Any]:
     Raises:
         ConfigError: If it is no YAML.
     """
-    try:
-        asked = get_loader("yaml")(backbone)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--backbone {backbone!r} is neither a name nor YAML of its arguments") from error
+    asked = yaml_of(backbone, f"--backbone {backbone!r}", ConfigError)
     return asked if isinstance(asked, dict) else backbone
 
 

@@ -224,7 +224,7 @@ MISTAKES = {
     "method of set": (["--protocol=all_classes", "--set=etf.alpha=1"], "unknown method 'etf'; did you mean 'eft'"),
     "name of set": (["--protocol=all_classes", "--set=eft.alfa=1"], "'alfa'; did you mean 'alpha'"),
     "value of set": (["--protocol=all_classes", "--set=eft.alpha=much"], "method 'eft'"),
-    "yaml of set": (["--protocol=all_classes", "--set=eft.alpha=["], "the value cannot be read"),
+    "yaml of set": (["--protocol=all_classes", "--set=eft.alpha=["], "is no valid YAML"),
     "base class": (["--protocol=base_to_novel", "--base=cat,dgo"], "--base: unknown class 'dgo'; did you mean 'dog'"),
     "base index": (["--protocol=base_to_novel", "--base=0,9"], "--base: '9' is not among the classes 0 to 5"),
     "all base": (["--protocol=base_to_novel", "--base=0-5"], "no class is left for 'novel'"),

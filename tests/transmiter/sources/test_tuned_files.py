@@ -60,6 +60,14 @@ def lora(blocks=(("text", 0), ("text", 1), ("vision", 0), ("vision", 1), ("visio
     return {"weights": weights, "metadata": about}
 
 
+FACTORS = {"w_lora_A": torch.ones(2, 16), "w_lora_B": torch.ones(16, 2)}
+
+
+def relayered(**layers):
+    content = lora()
+    return {**content, "weights": {**content["weights"], **layers}}
+
+
 def by_the_formula(place, content, blocks):
     """Features of images and classes of the model with alpha / sqrt(r) B A added to its weights."""
     model = open_clip.create_model(f"local-dir:{place / 'model'}").eval()
@@ -150,6 +158,22 @@ def test_text_features_take_the_place_of_the_zero_shot_ones(place, zero, tmp_pat
 
 CURE = "give the tuned text features"
 REFUSED = {
+    "no rank": (lambda zero: lora(r=None), "says of itself {.*, not r above 0, alpha, encoder and position"),
+    "rank of nothing": (lambda zero: lora(r=0), "says of itself {.*, not r above 0"),
+    "alpha as text": (lambda zero: lora(alpha="3"), "says of itself {.*, not r above 0"),
+    "no place": (lambda zero: lora(position=["all"]), "says of itself {.*, not r above 0"),
+    "other tower": (lambda zero: lora(encoder=["both"]), "says of itself {.*, not r above 0"),
+    "nothing of itself": (lambda zero: {**lora(), "metadata": 3}, "says of itself 3, not r above 0"),
+    "layers in a list": (lambda zero: {**lora(), "weights": [1] * 5}, "has no layers by name"),
+    "a layer of nothing": (lambda zero: relayered(layer_0=3), "two factors w_lora_A and w_lora_B of '' in 'layer_0'"),
+    "a part of nothing": (lambda zero: relayered(layer_1={"q_proj": {}}), "no two factors .* of 'q_proj' in 'layer_1'"),
+    "another part": (lambda zero: relayered(layer_0={"w_proj": FACTORS}), "no two factors .* of 'w_proj' in 'layer_0'"),
+    "other ranks": (
+        lambda zero: relayered(layer_0={"q_proj": {**FACTORS, "w_lora_A": torch.ones(3, 16)}}),
+        "no two factors .* of 'q_proj' in 'layer_0'",
+    ),
+    "a context of nothing": (lambda zero: coop(zero, ctx=3), "'state_dict' holds no plain tensor under 'ctx'"),
+    "a flat start": (lambda zero: coop(zero, token_prefix=torch.ones(3)), "its token for the start is another"),
     "MaPLe": (lambda zero: coop(zero, **{"compound_prompts_text.0": torch.zeros(2, 16)}), f"prompts within.*{CURE}"),
     "PromptSRC": (
         lambda zero: {"state_dict": {"prompt_learner.ctx": torch.zeros(4, 16), "image_encoder.VPT": torch.zeros(4, 8)}},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -53,13 +55,13 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     packed = path.with_name(path.name + ".gz")
     try:
         content = gzip.decompress(packed.read_bytes()) if packed.exists() else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}[.gz]: {error}") from error
     values: NDArray[np.uint8] = np.frombuffer(content, np.uint8)
     # Two zero bytes, the type (8 is uint8), the number of dimensions, then each dimension in four bytes.
     dimensions = int(values[3]) if len(values) > 4 and values[2] == 8 else 0
     shape = tuple(np.frombuffer(content, ">u4", dimensions, offset=4).tolist())
     body = values[4 + 4 * dimensions :]
-    if not dimensions or body.size != np.prod(shape):
+    if not dimensions or body.size != math.prod(shape):
         raise DataError(f"{path} is not a whole idx file of bytes: found {body.size} values for the shape {shape}")
     return np.array(body).reshape(shape)

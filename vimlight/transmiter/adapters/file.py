@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vimlight.errors import AdapterError, nearest
+from vimlight.errors import AdapterError, nearest, shown
 from vimlight.files.atomic import write_whole
 from vimlight.files.finite import check_finite
 from vimlight.files.json_text import check_version, json_of
@@ -27,7 +27,8 @@ _READER = "vimlight"
 _KINDS: dict[str, type] = {
     "kind": str, "settings": dict, "class_names": list, "aux_names": list, "model": str, "history": list, "sha256": str,
 }  # fmt: skip
-_WORDS = {"dict": "mapping", "list": "list", "str": "text"}
+_ENTRIES: dict[str, type] = {"class_names": str, "aux_names": str, "history": dict}
+_WORDS: dict[type, str] = {dict: "mapping", list: "list", str: "text"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +99,19 @@ class AdapterCard:
             raise AdapterError(f"unknown card key {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
         if missing:
             raise AdapterError(f"the card lacks {', '.join(map(repr, missing))}")
-        for key, kind in _KINDS.items():
-            if not isinstance(values.get(key, kind()), kind):
-                raise AdapterError(f"card key {key!r} must be a {_WORDS[kind.__name__]}, not {values[key]!r:.80}")
+        _check_kinds(values)
         tuples = {key: tuple(values[key]) for key in ("class_names", "aux_names", "history") if key in values}
         return cls(**values | tuples)
+
+
+def _check_kinds(values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        kind = _KINDS.get(key, object)
+        if not isinstance(value, kind):
+            raise AdapterError(f"card key {key!r} must be a {_WORDS[kind]}, not {shown(value)}")
+        wanted = _ENTRIES.get(key, object)
+        if isinstance(value, list) and not all(isinstance(entry, wanted) for entry in value):
+            raise AdapterError(f"card key {key!r} must be a list, each entry a {_WORDS[wanted]}, not {shown(value)}")
 
 
 def write_adapter(

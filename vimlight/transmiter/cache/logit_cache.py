@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -19,6 +18,7 @@ from torch import Tensor
 from vimlight.errors import CacheError, DataError, nearest
 from vimlight.files.arrays import ARRAY_FAULTS, load_array
 from vimlight.files.checksums import BLOCK, CheckedFile
+from vimlight.files.json_text import json_object
 from vimlight.files.leftovers import recover
 from vimlight.transmiter.cache.manifest import CHECKSUMS, MANIFEST, Manifest, read_manifest
 from vimlight.transmiter.cache.names import StoredNames
@@ -233,9 +233,23 @@ class LogitCache:
             raise CacheError(f"{self.path / CHECKSUMS} cannot be read: {error.strerror}") from error
         if hashlib.sha256(text).hexdigest() != entry.sha256:
             raise CacheError(f"{self.path / CHECKSUMS} was altered after it was written (its SHA-256 differs)")
-        content = json.loads(text)
-        # Blocks of another size are those of a later version; its caches are read without a look.
-        return dict(content["crc32"]) if content["block"] == BLOCK else {}
+        content = json_object(text, str(self.path / CHECKSUMS), CacheError)
+        if content.get("block") != BLOCK:
+            # Blocks of another size are those of a later version; its caches are read without a look.
+            return {}
+        sums = content.get("crc32")
+        if not isinstance(sums, dict) or not all(self._are_sums(*pair) for pair in sums.items()):
+            raise CacheError(f"{self.path / CHECKSUMS} has no checksum for each block of the cache's files")
+        return sums
+
+    def _are_sums(self, name: str, sums: Any) -> bool:
+        entry = self.manifest.files.get(name)
+        blocks = None if entry is None else -(-entry.bytes // BLOCK)
+        return (
+            isinstance(sums, list)
+            and len(sums) == blocks
+            and all(type(number) is int and 0 <= number < 1 << 32 for number in sums)
+        )
 
     def verify(self) -> list[str]:
         """Reads every file and compares it with the manifest.

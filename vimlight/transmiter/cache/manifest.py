@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vimlight.errors import CacheError
+from vimlight.errors import CacheError, shown
 from vimlight.files.json_text import json_of
 
 __all__ = ["CHECKSUMS", "FORMAT", "MANIFEST", "FileEntry", "Manifest", "read_manifest"]
@@ -19,6 +19,15 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 # The CRC-32 of each block of the other files; caches of earlier versions have none.
 CHECKSUMS = "checksums.json"
+
+
+_NUMBER = int | float | None
+# What JSON has for the entries.
+_KINDS: dict[str, Any] = {
+    "model": str, "split": str, "class_names": list, "aux_names": list, "rows": int, "views": int, "width": int | None,
+    "dtype": str, "scale": _NUMBER, "bias": _NUMBER, "partitions": dict, "weights": str, "preprocessing": dict,
+    "text": dict, "data": dict, "augmentation": dict, "vocabulary": dict, "model_arguments": dict, "files": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ class Manifest:
         """
         content = _parsed(text)
         found, stated = content.pop("format", None), content.pop("hash", None)
-        if not isinstance(found, int):
+        if type(found) is not int:
             raise CacheError("is no manifest of a logit cache: it has no format number")
         if found != FORMAT:
             raise CacheError(f"has format {found}; this version reads format {FORMAT}; update vimlight")
@@ -127,6 +136,7 @@ class Manifest:
             raise CacheError("was altered after it was written: it has other entries")
         if hashlib.sha256(_canonical(content)).hexdigest() != stated:
             raise CacheError("was altered after it was written (its SHA-256 differs)")
+        _check(content)
         content["class_names"], content["aux_names"] = tuple(content["class_names"]), tuple(content["aux_names"])
         content["files"] = {name: FileEntry(**entry) for name, entry in content["files"].items()}
         return cls(**content)
@@ -152,6 +162,31 @@ def read_manifest(directory: Path) -> Manifest:
         raise CacheError(f"{path} {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise CacheError(f"{path} cannot be read: {error}") from error
+
+
+def _check(content: Mapping[str, Any]) -> None:
+    """Checks the types of what whoever computed the hash wrote down.
+
+    Raises:
+        CacheError: If one is another; the text names the entry.
+    """
+    fits = {key: isinstance(content[key], kind) and content[key] is not True for key, kind in _KINDS.items()}
+    for key in ("class_names", "aux_names"):
+        fits[key] = fits[key] and all(isinstance(name, str) for name in content[key])
+    count = len(content["class_names"]) if fits["class_names"] else 0
+    fits["rows"] = fits["rows"] and content["rows"] >= 0
+    fits["partitions"] = fits["partitions"] and all(
+        isinstance(part, list) and all(type(index) is int and 0 <= index < count for index in part)
+        for part in content["partitions"].values()
+    )
+    fits["files"] = fits["files"] and all(
+        isinstance(entry, dict)
+        and {key: type(value) for key, value in entry.items()} == {"bytes": int, "sha256": str}
+        for entry in content["files"].values()
+    )
+    wrong = next((key for key, right in fits.items() if not right), None)
+    if wrong is not None:
+        raise CacheError(f"has an entry {wrong!r} that makes no sense: {shown(content[wrong])}")
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:

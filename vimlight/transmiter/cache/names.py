@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vimlight.errors import CacheError
+from vimlight.errors import CacheError, shown
 from vimlight.files.arrays import ARRAY_FAULTS, load_array
 from vimlight.files.checksums import CheckedFile
 
@@ -31,12 +31,16 @@ class StoredNames(Sequence[str]):
     """
 
     def __init__(self, directory: Path, checked: Mapping[str, CheckedFile] | None = None) -> None:
+        self._directory = directory
         self._checked = {} if checked is None else checked
         try:
             self._text = np.memmap(directory / TEXT, dtype=np.uint8, mode="r")
             self._starts: np.memmap[Any, Any] = load_array(directory / STARTS, "r")
         except ARRAY_FAULTS as error:
             raise CacheError(f"the ids of {str(directory)!r} are damaged or cannot be read: {error}") from error
+        if self._starts.ndim != 1 or self._starts.dtype.kind != "i" or not len(self._starts):
+            found = f"{self._starts.dtype} {self._starts.shape}"
+            raise CacheError(f"{directory / STARTS} holds {found}, not where each id begins")
 
     def __len__(self) -> int:
         """Returns the number of names."""
@@ -55,7 +59,7 @@ class StoredNames(Sequence[str]):
         start, end = int(self._starts[row]), int(self._starts[row + 1])
         self._check(TEXT, start, end - start)
         # The last byte of each is the end of its line.
-        return self._text[start : end - 1].tobytes().decode()
+        return self._decoded(self._text[start : end - 1].tobytes())
 
     def __iter__(self) -> Iterator[str]:
         """Iterates over the names, reading the file once."""
@@ -63,7 +67,13 @@ class StoredNames(Sequence[str]):
             file.check_all()
         ends = self._starts.tolist()
         text = self._text.tobytes()
-        return (text[start : end - 1].decode() for start, end in pairwise(ends))
+        return (self._decoded(text[start : end - 1]) for start, end in pairwise(ends))
+
+    def _decoded(self, name: bytes) -> str:
+        try:
+            return name.decode()
+        except UnicodeDecodeError as error:
+            raise CacheError(f"the ids of {str(self._directory)!r} are damaged: {shown(name)} is no text") from error
 
     def _check(self, name: str, start: int, length: int) -> None:
         if name in self._checked:

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from vimlight.errors import ConfigError, DataError, VimlightError, nearest
 from vimlight.files.arrays import ARRAY_FAULTS, load_array
 from vimlight.files.text import read_lines
+from vimlight.files.weight_file import WEIGHT_FAULTS
 from vimlight.transmiter.cache.spreadsheets import (
     NamedColumns,
     from_csv,
@@ -104,7 +105,7 @@ def _readable(file: Path) -> Iterator[None]:
     except VimlightError:
         # Some of them are of the kinds below too.
         raise
-    except (*ARRAY_FAULTS, SafetensorError) as error:
+    except (*ARRAY_FAULTS, *WEIGHT_FAULTS) as error:
         raise DataError(f"{file} is damaged or no {file.suffix} file: {' '.join(str(error).split())}") from error
 
 

@@ -8,7 +8,6 @@ agree on; and where they do not, the tag is asked for.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import open_clip
 
 from vimlight.errors import ConfigError, unknown_name
+from vimlight.files.json_text import json_object
+from vimlight.files.text import read_text
 from vimlight.files.weight_file import WeightFile
 
 __all__ = ["Recipe", "recipe_for"]
@@ -109,12 +110,13 @@ def _always_quick(name: str) -> bool:
 
 def _beside(file: WeightFile) -> Recipe | None:
     """Reads the configuration that lies beside the weights in a repository of open_clip."""
-    try:
-        config = json.loads((file.path.parent / _CONFIG).read_text(encoding="utf-8"))
-        return Recipe.of(config.get("preprocess_cfg", {}), config["model_cfg"].get("quick_gelu"))
-    except FileNotFoundError:
+    path = file.path.parent / _CONFIG
+    if not path.is_file():
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    config = json_object(read_text(path, ConfigError), str(path), ConfigError)
+    try:
+        return Recipe.of(config.get("preprocess_cfg", {}), config["model_cfg"].get("quick_gelu"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{_CONFIG} beside {file.path.name} cannot be read ({type(error).__name__}: {error}); "
             "mend it or move it away"

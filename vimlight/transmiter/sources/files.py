@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vimlight.errors import CheckpointError, ConfigError
+from vimlight.errors import CheckpointError, ConfigError, shown
+from vimlight.files.checkpoint_facts import tensors_in
 from vimlight.files.tensor_file import sha256_of
 from vimlight.files.weight_file import read_plain
 from vimlight.transmiter.cache import LogitCache, TextHead
@@ -147,7 +148,8 @@ def _text(file: Path, path: str | Path, start: Start) -> TunedFile:
 
 
 def _prompts(file: Path, state: Mapping[str, Tensor], start: Start) -> TunedFile:
-    tensors = {name.removeprefix("prompt_learner."): tensor for name, tensor in state.items()}
+    plain = tensors_in(state, "state_dict")
+    tensors = {name.removeprefix("prompt_learner."): tensor for name, tensor in plain.items()}
     foreign = sorted(tensors.keys() - {"ctx", "token_prefix", "token_suffix"})
     if foreign or "ctx" not in tensors:
         _refuse(file, f"holds prompts within the towers, or more than CoOp's context (such as {foreign[:2]})")
@@ -171,11 +173,12 @@ def _prompts(file: Path, state: Mapping[str, Tensor], start: Start) -> TunedFile
 def _starts_alike(prefix: Tensor, tuning: CoOp) -> bool:
     """Tells whether a checkpoint's embedded first token is that of the model; half precision keeps three digits."""
     own = tuning.embedding.weight[tuning.tokens[0, 0]]
-    return prefix.shape[-1] == len(own) and torch.allclose(prefix[0, 0].float(), own, rtol=2e-3, atol=1e-5)
+    alike = prefix.ndim == 3 and prefix.numel() > 0 and prefix.shape[-1] == len(own)
+    return alike and torch.allclose(prefix[0, 0].float(), own, rtol=2e-3, atol=1e-5)
 
 
 def _clip_lora(file: Path, content: Mapping[str, Any], start: Start) -> TunedFile:
-    about, layers = content["metadata"], content["weights"]
+    about, layers = _described(file, content["metadata"]), content["weights"]
     model = start.load_model()
     if not uses_quick_gelu(model.model):
         raise CheckpointError(
@@ -183,6 +186,8 @@ def _clip_lora(file: Path, content: Mapping[str, Any], start: Start) -> TunedFil
             "build the cache with pretrained: openai"
         )
     attentions = _attentions(file, model, about)
+    if not isinstance(layers, Mapping):
+        _refuse(file, "has no layers by name")
     if len(attentions) != len(layers):
         raise CheckpointError(
             f"{file.name} has {len(layers)} layers, but position {about['position']!r} of encoder {about['encoder']!r} "
@@ -190,12 +195,39 @@ def _clip_lora(file: Path, content: Mapping[str, Any], start: Start) -> TunedFil
         )
     factor, changes = about["alpha"] / math.sqrt(about["r"]), {}
     for number, attention in enumerate(attentions):
-        for part, pair in layers[f"layer_{number}"].items():
-            change = factor * pair["w_lora_B"].float() @ pair["w_lora_A"].float()
+        for part, (down, up) in _factors(file, layers, f"layer_{number}").items():
+            change = factor * up.float() @ down.float()
             changes[f"layer_{number}_{part}"] = change
             _fold(file, attention, part, change)
     facts = {"file": file.name, "sha256": sha256_of(changes), **{key: about[key] for key in ("r", "alpha", "encoder")}}
     return TunedFile("clip_lora", FoldedModel(start, model, changes), facts)
+
+
+def _described(file: Path, about: Any) -> Mapping[str, Any]:
+    """Checks what the file says of itself."""
+    found = about if isinstance(about, Mapping) else {}
+    numbers = all(isinstance(found.get(key), int | float) for key in ("r", "alpha")) and found["r"] > 0
+    towers = found.get("encoder") in ("text", "vision", "both")
+    if not (numbers and towers and isinstance(found.get("position"), str)):
+        _refuse(file, f"says of itself {shown(about)}, not r above 0, alpha, encoder and position as CLIP-LoRA does")
+    return found
+
+
+def _factors(file: Path, layers: Mapping[str, Any], layer: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns the two factors of each part of a layer that was changed."""
+    found = {}
+    for part, pair in layers[layer].items() if isinstance(layers.get(layer), Mapping) else [("", {})]:
+        down, up = (pair.get(key) if isinstance(pair, Mapping) else None for key in ("w_lora_A", "w_lora_B"))
+        if not (
+            part in (*_PARTS, "proj")
+            and isinstance(down, Tensor)
+            and isinstance(up, Tensor)
+            and down.ndim == up.ndim == 2
+            and up.shape[1] == down.shape[0]
+        ):
+            _refuse(file, f"has no two factors w_lora_A and w_lora_B of {shown(part)} in {layer!r}")
+        found[part] = (down, up)
+    return found
 
 
 def _attentions(file: Path, model: ImageTextModel, about: Mapping[str, Any]) -> list[nn.MultiheadAttention]:
