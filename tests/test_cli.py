@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_training import VIT, fill, tiny_backbone
 
 from vimlight.backbone import create_backbone
-from vimlight.cli import main
+from vimlight.cli import guarded, main
 from vimlight.commands.train import TrainingCLI
 from vimlight.data import SOURCES, Source
 from vimlight.plugins import create_plugin
@@ -343,3 +343,15 @@ def test_a_csv_logger_of_ones_own_is_kept(workplace):
     assert Path("elsewhere/mine/version_0/metrics.csv").is_file()
     assert Path("elsewhere/mine/version_0/config.yaml").is_file()
     assert not Path("runs").exists()
+
+
+def test_ctrl_c_is_no_traceback(capsys):
+    def program():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        guarded(program)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "vimlight: interrupted\n"
+    with pytest.raises(KeyboardInterrupt):
+        guarded(program, debug=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -73,7 +74,7 @@ def guarded(function: Callable[[], None], *, debug: bool = False) -> None:
         debug: Whether mistakes raise instead, with their traceback.
 
     Raises:
-        SystemExit: With code 2 after a user's mistake.
+        SystemExit: With code 2 after a user's mistake, and 130 after Ctrl-C.
     """
     try:
         function()
@@ -82,6 +83,11 @@ def guarded(function: Callable[[], None], *, debug: bool = False) -> None:
             raise
         print(f"vimlight: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("vimlight: interrupted", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
     except BrokenPipeError:
         # The reader of a pipe left; whatever it wanted it has. The interpreter must not flush into the broken pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

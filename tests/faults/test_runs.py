@@ -6,6 +6,7 @@ import csv
 import os
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,10 @@ def workplace(tmp_path, monkeypatch):
 
 def fit(*words, config="run.yaml"):
     main(["fit", "--config", config, *words])
+
+
+def raise_signal(number, *_):
+    os.kill(os.getpid(), number)
 
 
 def weights(path):
@@ -120,6 +125,20 @@ def test_a_signal_before_the_first_step_or_after_the_last_one_ends_at_once(
     (said,) = [line for line in caplog.messages if line.startswith("interrupted")]
     assert text in said
     assert Zoo("zoo").names() == []
+
+
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+def test_signals_end_what_is_no_training_at_once(workplace, monkeypatch, caplog, stage):
+    fit("--trainer.max_steps=1")
+    hook = {"validate": "validation"}.get(stage, stage)
+    caplog.set_level("INFO", logger="lightning.pytorch")
+    for number, code in CODES:
+        with monkeypatch.context() as patched:
+            patched.setattr(Interruption, f"on_{hook}_batch_start", partial(raise_signal, number), raising=False)
+            with pytest.raises(SystemExit) as stopped:
+                main([stage, "--config", "run.yaml", "--ckpt_path", "runs/fit/version_0/checkpoints/last.ckpt"])
+        assert stopped.value.code == code
+        assert "interrupted before the end; start it again" in caplog.messages
 
 
 @pytest.fixture

@@ -245,7 +245,9 @@ class TrainingCLI(LightningCLI):
         """Returns the configured callbacks and, to train, what keeps a checkpoint of each epoch and after a signal."""
         chosen = self._get(self.config_init, "trainer.callbacks") or []
         callbacks = list(chosen) if isinstance(chosen, (list, tuple)) else [chosen]
-        if self.subcommand != "fit" or self._get(self.config_init, "trainer.enable_checkpointing") is False:
+        if self.subcommand != "fit":
+            return [*callbacks, Interruption()]
+        if self._get(self.config_init, "trainer.enable_checkpointing") is False:
             return callbacks
         if not any(isinstance(each, Checkpoint) for each in callbacks):
             callbacks.append(

@@ -29,8 +29,8 @@ class Interruption(pl.Callback):
 
     While validation images are looked at, that is after their next batch; the validation is done again when the
     training goes on. Before the first step and after the last one there is nothing to keep, and it ends at once, as it
-    does at a second signal. Where Slurm requeues jobs, its signal for that is obeyed at the next step too. Outside of
-    training, signals do what they did before.
+    does at a second signal, and as validation, test and prediction by themselves do. Where Slurm requeues jobs, its
+    signal for that is obeyed at the next step too. Outside of training, signals do what they did before.
     """
 
     def __init__(self) -> None:
@@ -44,10 +44,20 @@ class Interruption(pl.Callback):
         """Takes over the signals, before what is computed ahead of the first step."""
         path = trainer.ckpt_path
         self._where = "the first step; " + (f"go on with --ckpt_path {path}" if path else "start it again")
+        if stage != "fit":
+            self._where = "the end; start it again"
         self._take_over()
 
-    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes over the signals anew, of which the trainer has taken some."""
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes over the signals anew, of which the trainer has taken some, and would note them and go on."""
+        self._take_over()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes over the signals anew."""
+        self._take_over()
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes over the signals anew."""
         self._take_over()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
