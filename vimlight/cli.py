@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from vimlight import __version__
-from vimlight.errors import ConfigError, VimlightError, unknown_name
+from vimlight.errors import ConfigError, VimlightError, printable, unknown_name
 from vimlight.extensions import import_extension
 from vimlight.trust import trust_only
 
@@ -81,7 +81,7 @@ def guarded(function: Callable[[], None], *, debug: bool = False) -> None:
     except VimlightError as error:
         if debug:
             raise
-        print(f"vimlight: {error}", file=sys.stderr)
+        print(f"vimlight: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         if debug:

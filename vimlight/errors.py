@@ -26,6 +26,7 @@ __all__ = [
     "VimlightError",
     "ZooError",
     "nearest",
+    "printable",
     "shown",
     "unknown_name",
 ]
@@ -113,6 +114,11 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
 def shown(value: object) -> str:
     """Returns a value of a file as messages show it, cut where it is long or deeply nested."""
     return _SHORT.repr(value)
+
+
+def printable(text: str) -> str:
+    """Returns a text as a terminal may show it: nothing in it steers the terminal, lines stay lines."""
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UnknownNameError:

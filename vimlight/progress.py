@@ -78,7 +78,7 @@ class _Bar:
         from rich.progress import Progress as Bar
 
         times = TimeElapsedColumn(), TimeRemainingColumn()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *times)
         self._text = text
         self._bar = Bar(*columns, console=Console(file=file), transient=True)
         self._task = self._bar.add_task(text, total=total)

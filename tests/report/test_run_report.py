@@ -75,7 +75,7 @@ def test_figure_and_table_on_every_logger(tmp_path):
         assert bool(list(tmp_path.iterdir())) == (not loggers)
     assert board.shown["val/gates"][0] == wandb.shown["val/gates"][0] == 3
     assert board.shown["val/gates"][1].shape == wandb.shown["val/gates"][1].shape
-    assert board.shown["val/table"][1].splitlines()[:3] == ["| id | value |", "| --- | --- |", "| a\\|b | 1.0 |"]
+    assert board.shown["val/table"][1].splitlines()[:3] == ["| id | value |", "| --- | ---: |", "| a\\|b | 1.0 |"]
     assert type(wandb.shown["val/table"][2][0][1]).__name__ == "Image"
     assert (tmp_path / "val_gates.png").read_bytes().startswith(b"\x89PNG")
     assert rows_of(tmp_path / "val_table.csv") == [{"id": "a|b", "value": "1.0"}, {"id": "c", "value": "2.0"}]

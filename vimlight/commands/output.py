@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from vimlight.errors import printable
+
 __all__ = ["one_line", "print_json", "print_table"]
 
 
@@ -18,7 +20,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         rows: Their cells.
     """
     # What is printed may come from somebody else: nothing in it may break a line or steer the terminal.
-    lines = [["".join(char if char.isprintable() else " " for char in cell) for cell in row] for row in rows]
+    lines = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
     if not sys.stdout.isatty():
         print("\n".join("\t".join(line) for line in [columns, *lines]))
         return

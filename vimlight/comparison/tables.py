@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from vimlight.comparison.standings import Standings, half_width
-from vimlight.report.tables import MISSING, Statistic, count_text, multiple_text
+from vimlight.errors import printable
+from vimlight.report.tables import MISSING, Statistic, count_text, markdown_table, markdown_text, multiple_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -101,11 +102,7 @@ def marked(title: str, columns: Sequence[str], body: Iterable[Sequence[Cell]]) -
         columns: Titles of the columns.
         body: The cells, row by row.
     """
-    rule = ["---", *["---:"] * (len(columns) - 1)]
-    texts = [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in body]
-    lines = [[text.replace("|", "\\|") for text in line] for line in (columns, rule, *texts)]
-    drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"### {title}\n\n{drawn}\n"
+    return f"### {markdown_text(title)}\n\n{markdown_table(columns, body)}\n"
 
 
 def csv_text(tables: Iterable[Standings]) -> str:
@@ -177,15 +174,15 @@ def rich_table(title: str, columns: Sequence[str], body: Iterable[Sequence[Cell]
         body: The cells, row by row.
     """
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
+        title=Text(printable(title)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
         padding=(0, 1, 0, 0),
     )  # fmt: skip
     for number, name in enumerate(columns):
-        drawn.add_column(escape(name), justify="right" if number else "left", no_wrap=True)
+        drawn.add_column(Text(printable(name)), justify="right" if number else "left", no_wrap=True)
     for row in body:
-        drawn.add_row(*(f"[bold]{escape(text)}[/]" if best else escape(text) for text, best in row))
+        drawn.add_row(*(Text(printable(text), style="bold" if best else "") for text, best in row))
     return drawn

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vimlight.report.tables import MISSING, Statistic, print_whole, whole_width
+from vimlight.errors import printable
+from vimlight.report.tables import MISSING, Statistic, markdown_table, markdown_text, print_whole, whole_width
 from vimlight.transmiter.judging.evaluation import promise
 from vimlight.transmiter.judging.methods.safe import PROMISED
 from vimlight.transmiter.judging.protocols import PROTOCOLS
@@ -94,14 +95,12 @@ class EvaluationTable:
 
     def markdown(self) -> str:
         """Returns the table in Markdown with its title and remarks, the best of each column in bold."""
-        marked = [
-            [f"**{text}**" if self.is_best(row, number) else text for number, text in enumerate(texts)]
+        cells = [
+            [(text, self.is_best(row, number)) for number, text in enumerate(texts)]
             for row, texts in enumerate(self.rows())
         ]
-        rule = ["---", *["---:"] * (len(self.header()) - 1)]
-        lines = [[text.replace("|", "\\|") for text in line] for line in (self.header(), rule, *marked)]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return "\n\n".join([f"**{self.title}**", table, *("\n".join(f"- {line}" for line in self.remarks),)]) + "\n"
+        remarks = "\n".join(f"- {markdown_text(line)}" for line in self.remarks)
+        return f"**{markdown_text(self.title)}**\n\n{markdown_table(self.header(), cells)}\n\n{remarks}\n"
 
     def print(self, console: Console | None = None) -> None:
         """Prints the table, the costs below it where it is too wide, and the remarks.
@@ -120,7 +119,7 @@ class EvaluationTable:
         for place, numbers in enumerate(parts):
             print_whole(self.rich("" if place else self.title, numbers), console)
         for remark in self.remarks:
-            console.print(Text(remark), soft_wrap=True)
+            console.print(Text(printable(remark)), soft_wrap=True)
 
     def rich(self, title: str, numbers: Sequence[int]) -> Table:
         """Returns some columns as a table for a terminal.
@@ -134,14 +133,15 @@ class EvaluationTable:
         from rich.text import Text
 
         table = Table(
-            title=title or None, title_justify="left", title_style="bold",
+            title=Text(printable(title)) if title else None, title_justify="left", title_style="bold",
             box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
         )  # fmt: skip
         for number in (0, *numbers):
-            table.add_column(Text(self.header()[number]), justify="right" if number else "left", no_wrap=True)
+            column = Text(printable(self.header()[number]))
+            table.add_column(column, justify="right" if number else "left", no_wrap=True)
         for row, texts in enumerate(self.rows()):
             styles = {number: "bold" if self.is_best(row, number) else "" for number in (0, *numbers)}
-            table.add_row(*(Text(texts[number], style=style) for number, style in styles.items()))
+            table.add_row(*(Text(printable(texts[number]), style=style) for number, style in styles.items()))
         return table
 
 

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from vimlight.report.files import write_whole
 from vimlight.report.plots import decode, png
+from vimlight.report.tables import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +76,9 @@ def log_table(
             data = [[wandb.Image(cell) if isinstance(cell, np.ndarray) else cell for cell in row] for row in rows]
             logger.log_table(key, columns=list(columns), data=data, step=step)
         elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text(key, _markdown(*_without_images(columns, rows)), step)
+            titles, lines = _without_images(columns, rows)
+            cells = [[(str(cell), False) for cell in line] for line in lines]
+            logger.experiment.add_text(key, markdown_table(titles, cells), step)
         else:
             others = True
     if others or not known:
@@ -98,12 +101,6 @@ def table_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _without_images(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[list[str], list[list[Any]]]:
     kept = [n for n in range(len(columns)) if not any(isinstance(row[n], np.ndarray) for row in rows)]
     return [columns[n] for n in kept], [[row[n] for n in kept] for row in rows]
-
-
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    cells = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _file(directory: str | Path, key: str, suffix: str) -> Path:

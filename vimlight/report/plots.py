@@ -242,6 +242,11 @@ def png(figure: Figure, dpi: int = _DPI) -> bytes:
         figure: The figure.
         dpi: Pixels an inch.
     """
+    from matplotlib.text import Text
+
+    # Dollars in the names of classes and methods are dollars, no formulas.
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()
