@@ -21,6 +21,7 @@ __all__ = [
     "FingerprintError",
     "JobError",
     "PluginError",
+    "RankError",
     "TrainingError",
     "UnknownNameError",
     "VimlightError",
@@ -89,6 +90,12 @@ class CheckpointError(VimlightError):
 
 class TrainingError(VimlightError):
     """A training whose loss, gradients or weights are no longer finite."""
+
+
+class RankError(VimlightError):
+    """A training by several processes, another one of which has ended."""
+
+    exit_code = 1
 
 
 class ExportError(VimlightError):

@@ -35,6 +35,7 @@ from vimlight.report.callbacks import RunReport
 from vimlight.report.interruption import Interruption, same_signals_after
 from vimlight.report.lines import ProgressLines
 from vimlight.report.predictions import PredictionWriter
+from vimlight.report.ranks import RankWatch, is_lost_peer, name_rank, wait_for_watch
 from vimlight.report.waiting import WaitMeter
 from vimlight.report.wandb_runs import open_runs
 from vimlight.trainable import TrainableModule, check_precision, read_checkpoint
@@ -242,9 +243,12 @@ class TrainingCLI(LightningCLI):
         return Path(self.config[self.subcommand]["trainer"].get("default_root_dir") or "runs")
 
     def _callbacks(self) -> list[pl.Callback]:
-        """Returns the configured callbacks and, to train, what keeps a checkpoint of each epoch and after a signal."""
+        """Returns the configured callbacks and those of every run.
+
+        Of several processes each looks after the others; to train, a checkpoint is kept of each epoch and at a signal.
+        """
         chosen = self._get(self.config_init, "trainer.callbacks") or []
-        callbacks = list(chosen) if isinstance(chosen, (list, tuple)) else [chosen]
+        callbacks = [*(chosen if isinstance(chosen, (list, tuple)) else [chosen]), RankWatch()]
         if self.subcommand != "fit":
             return [*callbacks, Interruption()]
         if self._get(self.config_init, "trainer.enable_checkpointing") is False:
@@ -266,7 +270,9 @@ class TrainingCLI(LightningCLI):
         try:
             with same_signals_after():
                 super()._run_subcommand(subcommand)
-        except VimlightError:
+        except VimlightError as error:
+            if self.trainer.world_size > 1:
+                name_rank(error, self.trainer.global_rank)
             raise
         except Exception as error:
             told = self._told(error)
@@ -285,6 +291,8 @@ class TrainingCLI(LightningCLI):
         """Returns what the user is told of an error of Lightning or torch; nothing of one that may be anything."""
         if isinstance(error, MisconfigurationException):
             return self._explained(error)
+        if self.trainer.world_size > 1 and is_lost_peer(error):
+            return wait_for_watch(error)
         # What Lightning keeps of a run is its own, and is taken up unchecked.
         if not while_restoring(error):
             return None
