@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from vimlight.errors import VimlightError
@@ -47,25 +48,54 @@ def in_child(work: Callable[[], object], *, kill_at: int = 0, largest: int = 0, 
         kill: Whether it is killed there, in the middle of the file; else writing fails, as on a full disk.
     """
     said = mmap.mmap(-1, _ROOM)
+
+    def watched():
+        _watch(said, kill_at)
+        if largest:
+            _limit(largest, kill)
+        work()
+
+    return _outcome(_forked(watched, said), said)
+
+
+def together(works: Sequence[Callable[[], object]]) -> list[Outcome]:
+    """Does several works at the same time, each in a fork of this process; returns how each ended."""
+    gate, opened = os.pipe()
+    notes = [mmap.mmap(-1, _ROOM) for _ in works]
+
+    def waiting(work):
+        os.close(opened)
+        # Ends when the last of those who could write has closed its end.
+        os.read(gate, 1)
+        work()
+
+    children = [_forked(functools.partial(waiting, work), said) for work, said in zip(works, notes, strict=True)]
+    os.close(opened)
+    found = [_outcome(child, said) for child, said in zip(children, notes, strict=True)]
+    os.close(gate)
+    return found
+
+
+def _forked(work: Callable[[], object], said: mmap.mmap) -> int:
     child = os.fork()
-    if child == 0:
-        try:
-            _quiet()
-            _watch(said, kill_at)
-            if largest:
-                _limit(largest, kill)
-            work()
-        except VimlightError as error:
-            _say(said, b"t", str(error))
-        except BaseException:
-            _say(said, b"x", traceback.format_exc())
-        finally:
-            os._exit(0)
+    if child:
+        return child
+    try:
+        _quiet()
+        work()
+    except VimlightError as error:
+        _say(said, b"t", str(error))
+    except BaseException:
+        _say(said, b"x", traceback.format_exc())
+    finally:
+        os._exit(0)
+
+
+def _outcome(child: int, said: mmap.mmap) -> Outcome:
     _, status = os.waitpid(child, 0)
     length = int.from_bytes(said[8:12], "little")
-    return Outcome(
-        int.from_bytes(said[:8], "little"), os.WIFSIGNALED(status), said[13 : 13 + length].decode(), said[12:13] == b"t"
-    )
+    text = said[13 : 13 + length].decode()
+    return Outcome(int.from_bytes(said[:8], "little"), os.WIFSIGNALED(status), text, said[12:13] == b"t")
 
 
 def _quiet() -> None:

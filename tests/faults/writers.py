@@ -21,7 +21,7 @@ from vimlight.comparison.results import write_results
 from vimlight.comparison.store import Store as Results
 from vimlight.deployment.deployed import Deployed
 from vimlight.deployment.formats import FORMATS, Format, Packed
-from vimlight.errors import CacheError
+from vimlight.errors import CacheError, ConfigError
 from vimlight.files.atomic import write_whole
 from vimlight.files.checkpoint_files import CheckpointFiles, load_checkpoint_file
 from vimlight.interop.modelscope import export_zoo, import_zoo
@@ -379,8 +379,13 @@ def _predict(root, seed, overwrite):
     out.setup(trainer, model, "predict")
     masks = torch.randint(0, 2, (2, 6, 6), generator=torch.Generator().manual_seed(seed))
     found = {"id": ["x/1.png", "x/2.png"], "size": torch.tensor([[6, 6], [6, 6]]), "prediction": masks.to(torch.uint8)}
-    out.write_on_batch_end(trainer, model, found, None, {}, 0, 0)
-    out.write_on_epoch_end(trainer, model, [found], [[[0, 1]]])
+    try:
+        out.write_on_batch_end(trainer, model, found, None, {}, 0, 0)
+        out.write_on_epoch_end(trainer, model, [found], [[[0, 1]]])
+    except ConfigError as error:
+        # As the trainer does.
+        out.on_exception(trainer, model, error)
+        raise
 
 
 @writer

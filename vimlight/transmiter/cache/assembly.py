@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from vimlight.transmiter.cache.logit_cache import LogitCache
 from vimlight.transmiter.cache.manifest import MANIFEST, Manifest
 from vimlight.transmiter.cache.text_head import TextHead
 
-__all__ = ["assemble", "check_entries", "publish_cache", "refuse_existing", "stored", "write_cache"]
+__all__ = ["assemble", "check_entries", "new_cache", "refuse_existing", "stored", "write_cache"]
 
 _BLOCK = 4096
 
@@ -69,7 +70,7 @@ def write_cache(
         The cache, opened.
 
     Raises:
-        CacheError: If the name is taken.
+        CacheError: If the name is taken, or it cannot be written.
         DataError: If anything is not as it should be; the text names the row, the column or the class.
     """
     target = Path(path).expanduser()
@@ -104,14 +105,13 @@ def assemble(
         overwrite: Whether a cache of that name is replaced.
 
     Raises:
-        CacheError: If the name was taken meanwhile.
+        CacheError: If the name was taken meanwhile, or it cannot be written.
         DataError: If head and features do not fit together.
     """
     if head is not None:
         check_head(head, manifest.width or 0, manifest.num_logits)
         manifest = manifest.replace(scale=float(head.scale), bias=float(head.bias))
-    with temporary_directory(path) as copy:
-        files = CacheFiles(copy)
+    with new_cache(path, overwrite) as files:
         files.stream(manifest.array, manifest.shape, manifest.dtype, blocks)
         if head is not None:
             files.array("head.npy", head.weights.numpy(force=True))
@@ -119,20 +119,28 @@ def assemble(
             files.array("labels.npy", labels.numpy(force=True).astype(np.int64))
         files.names(ids)
         files.manifest(manifest)
-        publish_cache(copy, path, overwrite)
     return LogitCache.open(path)
 
 
-def publish_cache(copy: Path, path: Path, overwrite: bool) -> None:
-    """Gives a finished directory the cache's name.
+@contextmanager
+def new_cache(path: Path, overwrite: bool) -> Iterator[CacheFiles]:
+    """Takes the files of a cache into a hidden directory, which gets the cache's name at the end.
+
+    Args:
+        path: The cache's directory.
+        overwrite: Whether a cache of that name is replaced.
 
     Raises:
-        CacheError: If the name was taken meanwhile.
+        CacheError: If the name was taken meanwhile, or it cannot be written.
     """
     try:
-        publish_directory(copy, path, overwrite)
+        with temporary_directory(path) as copy:
+            yield CacheFiles(copy)
+            publish_directory(copy, path, overwrite)
     except FileExistsError:
         raise CacheError(f"{str(path)!r} was written by another process meanwhile") from None
+    except OSError as error:
+        raise CacheError(f"cache {str(path)!r} cannot be written: {error.strerror}") from error
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

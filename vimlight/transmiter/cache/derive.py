@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from vimlight.errors import DataError
-from vimlight.files.atomic import temporary_directory
-from vimlight.transmiter.cache.assembly import check_entries, publish_cache, refuse_existing
+from vimlight.transmiter.cache.assembly import check_entries, new_cache, refuse_existing
 from vimlight.transmiter.cache.checks import check_head
 from vimlight.transmiter.cache.files import CacheFiles
 from vimlight.transmiter.cache.logit_cache import LogitCache
@@ -56,7 +55,7 @@ def with_head(
         The new cache, opened.
 
     Raises:
-        CacheError: If the name is taken.
+        CacheError: If the name is taken, or it cannot be written.
         DataError: If the cache holds bare logits, the head does not fit, or images belong to a class that is gone.
     """
     target = Path(path).expanduser()
@@ -73,15 +72,13 @@ def with_head(
     labels = relabel(cache, names, by_position=by_position)
     check_entries(manifest, cache.ids, labels)
     check_head(head, width, manifest.num_logits)
-    with temporary_directory(target) as copy:
-        files = CacheFiles(copy)
+    with new_cache(target, overwrite) as files:
         for name in (manifest.array, TEXT, STARTS):
             _share(files, cache, name)
         files.array("head.npy", head.weights.numpy(force=True))
         if labels is not None:
             files.array(_LABELS, labels.numpy().astype(np.int64))
         files.manifest(manifest)
-        publish_cache(copy, target, overwrite)
     return LogitCache.open(target)
 
 

@@ -106,7 +106,7 @@ class CacheWriter:
             values: `(n, V, E)` features, which are normalised and rounded here, or `(n, V, M)` logits.
 
         Raises:
-            CacheError: If another process has finished the cache meanwhile.
+            CacheError: If another process has finished the cache meanwhile, or it cannot be written.
             DataError: If the shape is another, or a row is not finite or says nothing.
         """
         rows = self.part_range(part)
@@ -120,6 +120,11 @@ class CacheWriter:
                 publish(copy, self._file(part), overwrite=True)
         except FileNotFoundError:
             raise self._overtaken() from None
+        except OSError as error:
+            raise CacheError(
+                f"part {part} of cache {str(self.path)!r} cannot be written: {error.strerror}; "
+                "the same command goes on from there"
+            ) from error
 
     def append(self, values: Tensor) -> None:
         """Writes the rows that follow on those written so far.

@@ -1,0 +1,69 @@
+"""A disk that fills up while something is written: one or two lines, what stood before, and nothing left over."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from scene import Scene
+from writers import WRITERS
+
+# Removing takes no room, and makes some.
+MAKING_ROOM = ("module_removed", "prefix_cache_that_makes_room")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_files_that_may_not_grow(tmp_path, name, record_property):
+    said = Scene(name, tmp_path).bears(largest=1, kill=False)
+    assert ("File too large" in said) == (name != "module_removed")
+    record_property("disks full", 1)
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRITERS)
+def test_files_that_may_grow_a_little(tmp_path, name, record_property):
+    scene = Scene(name, tmp_path)
+    said = [scene.bears(largest=point, kill=False) for point in scene.points]
+    record_property("disks full", sum(map(bool, said)))
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 2 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("nothing can be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_disk_of_2_mb(disk, tmp_path, name, record_property):
+    scene, full = Scene(name, tmp_path, work=disk / "work"), 0
+    for left in (0, 4, 64, 68, 80, 128, 256):
+        scene.put_back()
+        (disk / "filler").unlink(missing_ok=True)
+        fill(disk / "filler", left << 10)
+        said = scene.bears(fresh=False)
+        assert not said or "No space left on device" in said or "its disk is full" in said
+        full += bool(said)
+        (disk / "filler").unlink()
+    assert full or name in MAKING_ROOM
+    record_property("disks full", full)
+
+
+def fill(path, left):
+    """Writes a file that leaves so many bytes of a disk."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, shutil.disk_usage(path.parent).free - left))
