@@ -61,7 +61,7 @@ def sweep(directory: Path) -> None:
 
 
 def recover(final: Path) -> None:
-    """Gives a directory its name back, if whoever was replacing it was killed meanwhile.
+    """Gives a directory its name back, if whoever was replacing it was killed meanwhile; waits for one who is at it.
 
     Args:
         final: Its name.
@@ -72,7 +72,17 @@ def recover(final: Path) -> None:
         if _is_orphan(old):
             with suppress(OSError):
                 old.rename(final)
+        else:
+            _await(final)
+        return
+
+
+def _await(final: Path) -> None:
+    """Waits until a directory has its name, which whoever replaces it gives it at once."""
+    for _ in range(25):
+        if final.exists():
             return
+        time.sleep(0.01)
 
 
 def _is_orphan(path: Path) -> bool:
