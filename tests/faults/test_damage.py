@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 import warnings
 
 import numpy as np
@@ -11,16 +12,24 @@ import pytest
 import torch
 from torch import nn
 
+from tests.interop.tiny_release import release
+from vimlight.comparison.store import Store as Results
 from vimlight.errors import CacheError, CheckpointError, VimlightError
 from vimlight.files.checkpoint_files import CheckpointFiles
 from vimlight.files.weight_file import read_weights
+from vimlight.interop.modelscope import import_zoo
+from vimlight.interop.modelscope.folder import read_zoo
 from vimlight.prefix_cache.store import CHUNK, Store
 from vimlight.trainable import read_checkpoint
 from vimlight.transmiter import LogitCache, TextHead, TransMiter, load_adapter, write_cache
+from vimlight.transmiter.cache.manifest import Manifest
+from vimlight.transmiter.cache.writer import CacheWriter
 from vimlight.zoo.card import Card
 from vimlight.zoo.files import pack_module, read_head, read_module, sha256_of
 
 KINDS = {}
+# So many mutations of each kind in every run.
+QUICK = 40
 
 
 def kind(make):
@@ -101,6 +110,56 @@ def logit_cache(root):
     return [f"cache/{path.name}" for path in sorted(made.path.iterdir())], read
 
 
+@kind
+def parts_of_a_cache(root):
+    """As an interrupted run leaves them; the next one goes on with them."""
+    generator, place = torch.Generator().manual_seed(0), root / "new" / "cache"
+    rows = torch.randn(20, 1, 4, generator=generator)
+
+    def opened_at(path):
+        manifest = Manifest("weak", "train", tuple("abcd"))
+        return CacheWriter(path, manifest, ids=[f"{n}.png" for n in range(20)], part_rows=8)
+
+    def fill(writer):
+        for part in writer.missing():
+            span = writer.part_range(part)
+            writer.put(part, rows[span.start : span.stop])
+        return writer
+
+    def read():
+        # Finished elsewhere: what is looked at stays as it is.
+        shutil.copytree(root / "new", root / "other")
+        try:
+            found = fill(opened_at(root / "other" / "cache")).finish()
+            return found.logits(), list(found.ids)
+        finally:
+            shutil.rmtree(root / "other")
+
+    fill(opened_at(place))
+    return [str(path.relative_to(root)) for path in sorted((root / "new").rglob("*.*")) if path.is_file()], read
+
+
+@kind
+def result_of_a_comparison(root):
+    results = Results(root)
+    results.write("a", {"value": 0.71875, "kind": "classification", "gates": [[0.25, 1e-7]], "modules": ["é", "b"]})
+    return ["a.json"], lambda: results.read("a")
+
+
+@kind
+def zoo_with_backbone_and_tasks(root):
+    content = release(width=64, depth=1, modules=2, hidden=2, mlp=32, tasks={"cls-pets": 3})
+    torch.save(content, root / "pytorch_model.pt")
+    import_zoo(root / "pytorch_model.pt", root / "zoo")
+
+    def read():
+        found = read_zoo(root / "zoo")
+        tasks = {name: [task.gates, task.head, task.labels] for name, task in found.tasks.items()}
+        return found.arch, found.backbone, found.modules, tasks
+
+    return [str(path.relative_to(root)) for path in sorted((root / "zoo").rglob("*.safetensors"))], read
+
+
 def same(one, other):
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
@@ -147,16 +206,19 @@ def survey(root, name, numbers):
 
 
 @pytest.mark.parametrize("name", list(KINDS))
-def test_damaged_files_are_refused_or_read_as_they_were(tmp_path, name):
-    counts = survey(tmp_path, name, range(40))
-    assert counts["refused"] + counts["unharmed"] == 40
+def test_damaged_files_are_refused_or_read_as_they_were(tmp_path, name, record_property):
+    counts = survey(tmp_path, name, range(QUICK))
+    assert counts["refused"] + counts["unharmed"] == QUICK
+    record_property("files damaged", QUICK)
 
 
 @pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(KINDS))
-def test_damaged_files_many_times(tmp_path, name):
-    print(name, survey(tmp_path, name, range(40, 240)))
+def test_damaged_files_many_times(tmp_path, name, record_property):
+    counts = survey(tmp_path, name, range(QUICK, QUICK + 200))
+    assert counts["refused"] + counts["unharmed"] == 200
+    record_property("files damaged", 200)
 
 
 def test_a_checkpoint_that_is_none(tmp_path):

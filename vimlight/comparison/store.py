@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from vimlight.files.atomic import write_whole
 from vimlight.files.json_text import json_object
 
 __all__ = ["Store", "key_of"]
+
+_SUM = "crc32"
 
 
 def key_of(content: Mapping[str, Any]) -> str:
@@ -56,9 +59,13 @@ class Store:
         if not path.is_file():
             return None
         try:
-            return json_object(path.read_bytes(), path.name, ConfigError)
+            content = json_object(path.read_bytes(), path.name, ConfigError)
+            # Earlier versions wrote none.
+            if content.pop(_SUM, None) not in (None, _sum_of(content)):
+                raise ConfigError("its checksum differs")
         except ConfigError as error:
             raise ConfigError(f"{path} is damaged; delete it, and the same command computes it anew") from error
+        return content
 
     def write(self, key: str, content: Mapping[str, Any]) -> None:
         """Writes a result.
@@ -67,7 +74,14 @@ class Store:
             key: Its key.
             content: Plain values.
         """
-        write_whole(self._path(key), json.dumps(content, indent=1, ensure_ascii=False) + "\n", overwrite=True)
+        whole = {**content, _SUM: _sum_of(content)}
+        write_whole(self._path(key), json.dumps(whole, indent=1, ensure_ascii=False) + "\n", overwrite=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.json"
+
+
+def _sum_of(content: Mapping[str, Any]) -> int:
+    """Returns the checksum of what a result says, however its text is laid out."""
+    plain = json.loads(json.dumps(content))
+    return zlib.crc32(json.dumps(plain, sort_keys=True).encode())

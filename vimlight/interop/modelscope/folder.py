@@ -22,6 +22,7 @@ from vimlight.aggregation import Aggregate
 from vimlight.backbone import Backbone, create_backbone
 from vimlight.errors import CheckpointError, FingerprintError, ZooError
 from vimlight.files.atomic import publish_directory, temporary_directory, write_whole
+from vimlight.files.checksums import crc32_of
 from vimlight.files.json_text import json_object
 from vimlight.files.tensor_file import card_text, opened, pack, tensors_of
 from vimlight.interop.modelscope.heads import check_head, head_tensors
@@ -36,7 +37,7 @@ from vimlight.zoo.files import plain
 __all__ = ["add_task", "backbone_of", "read_zoo", "write_zoo"]
 
 _BACKBONE, _CONFIG, _TASKS = Path("backbone", "backbone.safetensors"), Path("backbone", "config.yaml"), Path("tasks")
-_EXTRA = "modelscope"
+_EXTRA, _SUM = "modelscope", "crc32"
 
 
 def write_zoo(checkpoint: Checkpoint, out: Path, source: str) -> None:
@@ -162,7 +163,8 @@ def add_task(
 def _write_backbone(
     folder: Path, final: Path, tensors: dict[str, Tensor], arguments: dict[str, Any], arch: str
 ) -> None:
-    write_whole(folder / _BACKBONE, pack(json.dumps({"arguments": arguments, "arch": arch}), tensors))
+    about = {"arguments": arguments, "arch": arch, _SUM: crc32_of(tensors)}
+    write_whole(folder / _BACKBONE, pack(json.dumps(about), tensors))
     config = {"model": {"init_args": {"backbone": {**arguments, "checkpoint": str(final / _BACKBONE)}}}}
     write_whole(folder / _CONFIG, yaml.safe_dump(config, sort_keys=False), overwrite=True)
 
@@ -176,15 +178,27 @@ def _read_backbone(path: Path) -> tuple[Backbone, dict[str, Any], dict[str, Tens
             f"zoo {str(path)!r} keeps no backbone ({_BACKBONE}); it comes with an import, "
             "or with modelscope.add_task(zoo, name, aggregator, head)"
         )
-    with opened(file, "a zoo", ZooError) as content:
-        text = card_text(content, file, ZooError)
-        tensors = tensors_of(content)
+    card, tensors = _read_file(file)
     try:
-        card = json_object(text or "{}", file.name, ZooError)
         with torch.random.fork_rng(devices=[]):
             return create_backbone(**card["arguments"], checkpoint=str(file)), {"arch": "", **card}, tensors
     except (ValueError, KeyError, TypeError) as error:
         raise ZooError(f"{file.name} does not say how the backbone is created; import the checkpoint again") from error
+
+
+def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Returns the card and the tensors of a file, after a look at their checksum; earlier versions wrote none.
+
+    Raises:
+        ZooError: If it is damaged.
+    """
+    with opened(file, "a zoo", ZooError) as content:
+        text = card_text(content, file, ZooError)
+        tensors = tensors_of(content)
+    card = json_object(text or "{}", file.name, ZooError)
+    if card.get(_SUM) not in (None, crc32_of(tensors)):
+        raise ZooError(f"{file.name}: the tensors were altered after they were saved (their checksum differs)")
+    return card, tensors
 
 
 def _write_task(
@@ -205,6 +219,7 @@ def _write_task(
     card = {"task": name, "position": position, "modules": by_place, "labels": labels, "numbered": numbered}
     tensors = {f"gates.{place}": vector for place, vector in task.gates.items()}
     tensors |= {f"head.{key}": tensor for key, tensor in task.head.items()}
+    card[_SUM] = crc32_of(tensors)
     write_whole(_task_file(folder, name), pack(json.dumps(card), tensors), overwrite=overwrite)
 
 
@@ -214,11 +229,8 @@ def _read_tasks(folder: Path, modules: Mapping[str, Plugin], tower: Tower) -> di
 
 
 def _read_task(file: Path, modules: Mapping[str, Plugin], tower: Tower) -> tuple[int, str, TaskWeights]:
-    with opened(file, "a zoo", ZooError) as content:
-        text = card_text(content, file, ZooError)
-        tensors = tensors_of(content)
+    card, tensors = _read_file(file)
     try:
-        card = json_object(text or "{}", file.name, ZooError)
         position, name, owners, labels = (card[key] for key in ("position", "task", "modules", "labels"))
         if card["numbered"]:
             labels = {int(key): value for key, value in labels}
