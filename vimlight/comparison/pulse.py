@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
-__all__ = ["Pulse", "PulseCallback", "parts_under_way"]
+__all__ = ["Pulse", "PulseCallback", "parts_under_way", "sweep_pulses"]
 
 _PAUSE = 0.5
+# Who says nothing for so long is gone; who is not, says so again.
+_PATIENCE = 3600
 
 
 class Pulse:
@@ -75,3 +78,15 @@ def parts_under_way(folder: Path, names: list[str]) -> float:
         except (OSError, ValueError):  # not begun, done meanwhile, or being written
             continue
     return total
+
+
+def sweep_pulses(folder: Path) -> None:
+    """Removes the files of jobs that were killed.
+
+    Args:
+        folder: Where the files are.
+    """
+    for path in folder.glob("*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _PATIENCE:
+                path.unlink()

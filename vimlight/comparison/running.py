@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 
 from vimlight.comparison.executors.local import cores
 from vimlight.comparison.modules import make_ready
-from vimlight.comparison.pulse import parts_under_way
+from vimlight.comparison.pulse import parts_under_way, sweep_pulses
 from vimlight.comparison.study import ModuleJob, Study
-from vimlight.comparison.work import AnyStudy, Job, Work, run
+from vimlight.comparison.work import RUNNING, AnyStudy, Job, Work, run
 from vimlight.errors import JobError, VimlightError
 from vimlight.extensions import imported
 from vimlight.progress import Progress
@@ -74,6 +74,7 @@ def run_study(
         JobError: If a worker was ended from outside.
         SystemExit: With code 130 or 143 after Ctrl-C or a request to end; the workers have ended by then.
     """
+    sweep_pulses(study.folder / RUNNING)
     with stop_on_signals():
         modules = pending_modules(study, shard)
         _run_all(study, "midstream", [(str(job), job) for job in modules], opened)
@@ -126,7 +127,7 @@ def _run_all(
         while waiting:
             finished, _ = wait(waiting, timeout=_LOOK, return_when=FIRST_COMPLETED)
             works = [waiting.pop(one) for one in list(waiting) if one in finished and _check(one, waiting[one])]
-            progress.within(parts_under_way(study.folder / ".running", [work.file for work in waiting.values()]))
+            progress.within(parts_under_way(study.folder / RUNNING, [work.file for work in waiting.values()]))
             for work in works:
                 progress.advance(work.name)
                 if done is not None and not isinstance(work.job, ModuleJob):

@@ -19,11 +19,13 @@ from vimlight.comparison.transfers.plan import Transfers
 from vimlight.comparison.transfers.study import Move, TransferStudy
 from vimlight.trust import guard_parsers, trust_only
 
-__all__ = ["AnyStudy", "Job", "Work", "run", "study_of"]
+__all__ = ["RUNNING", "AnyStudy", "Job", "Work", "run", "study_of"]
 
 AnyStudy = Study | TransferStudy
 Job = Fit | Move
 
+# Where jobs tell how far they are, below a study's folder.
+RUNNING = ".running"
 # Workers of some engines run jobs in threads; randomness and hooks are the process's.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -74,7 +76,7 @@ def _do(work: Work) -> None:
         importlib.import_module(name)
     settle()
     steps = 1 if isinstance(work.job, ModuleJob) else len(work.job)
-    pulse = Pulse(work.study.folder / ".running" / work.file, steps)
+    pulse = Pulse(work.study.folder / RUNNING / work.file, steps)
     try:
         _begin(work.study, work.job, pulse)
     finally:
