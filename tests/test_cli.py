@@ -235,9 +235,10 @@ def test_a_bad_config_file_is_named(workplace, capsys):
         "- a\n": "must hold keys with values",
         "modle:\n  class_path: MidstreamModule\n": "unknown key 'modle.class_path'; did you mean 'model'?",
         "model:\n  class_pth: MidstreamModule\n": "unknown key 'model.class_pth'; did you mean 'model.class_path'",
+        "model:\n  class_path: caf\xe9\n": "a config file is no UTF-8 in line 2, behind '  class_path: caf'; save it",
     }
     for number, (text, message) in enumerate(cases.items()):
-        Path(f"{number}.yaml").write_text(text)
+        Path(f"{number}.yaml").write_text(text, encoding="latin-1")
         assert message in refused(capsys, "fit", "--config", f"{number}.yaml")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "AdapterError",
@@ -26,6 +26,8 @@ __all__ = [
     "UnknownNameError",
     "VimlightError",
     "ZooError",
+    "cut",
+    "listed",
     "nearest",
     "printable",
     "shown",
@@ -33,8 +35,9 @@ __all__ = [
 ]
 
 # What a message has room for; a value that is nested without end has no whole text.
+_LONGEST = 80
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _LONGEST
 _SHORT.maxlevel = 3
 
 
@@ -138,10 +141,22 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UnknownNameErr
     """
     known = sorted(choices)
     close = nearest(name, known)
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"valid: {_shortened(known)}"
-    return UnknownNameError(f"unknown {kind} {name!r}; {hint}")
+    hint = f"did you mean {' or '.join(map(shown, close))}?" if close else f"valid: {listed(known)}"
+    return UnknownNameError(f"unknown {kind} {shown(name)}; {hint}")
 
 
-def _shortened(names: list[str], limit: int = 20) -> str:
-    shown = ", ".join(names[:limit]) or "none"
-    return shown + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+def cut(text: object, longest: int = _LONGEST) -> str:
+    """Returns a text as messages show it: the beginning of one that is longer than this."""
+    whole = str(text)
+    return whole if len(whole) <= longest else f"{whole[:longest]}..."
+
+
+def listed(names: Sequence[str], limit: int = 20) -> str:
+    """Returns names as messages list them: some of them, each cut where it is long.
+
+    Args:
+        names: The names.
+        limit: How many to list at most.
+    """
+    some = ", ".join(cut(name) for name in names[:limit]) or "none"
+    return some + (f", ... ({len(names)} in all)" if len(names) > limit else "")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vimlight.errors import ConfigError, DataError
+from vimlight.errors import ConfigError, DataError, listed
 from vimlight.files.parquet import opened_parquet
 from vimlight.files.text import check_header, csv_rows
 
@@ -42,7 +42,7 @@ def _from_csv(file: Path) -> dict[str, Sequence[Any]]:
         raise DataError(f"{file} has no rows")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(names):
-            raise DataError(f"{file}, row {number} has {len(row)} cells, expected {len(names)}: {', '.join(names)}")
+            raise DataError(f"{file}, row {number} has {len(row)} cells, expected {len(names)}: {listed(names)}")
     return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 

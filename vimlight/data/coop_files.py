@@ -9,7 +9,7 @@ from typing import Any
 
 from vimlight.data.listings import read_json, read_lines
 from vimlight.data.sources.image_folder import existing_folder, image_files
-from vimlight.errors import DataError, unknown_name
+from vimlight.errors import DataError, shown, unknown_name
 
 __all__ = ["DATASETS", "CoopDataset", "CoopFiles", "Row", "read_rows", "read_split"]
 
@@ -114,7 +114,8 @@ def _row(file: Path, split: str, number: int, entry: Any) -> Row:
         path, label, name = entry
         if isinstance(path, str) and isinstance(name, str) and type(label) is int and label >= 0:
             return path, label, name
-    raise DataError(f"{file}, entry {number} of {split}: expected [path, label from 0 on, class name], got {entry!r}")
+    where = f"{file}, entry {number} of {split}"
+    raise DataError(f"{where}: expected [path, label from 0 on, class name], got {shown(entry)}")
 
 
 def _aircraft(files: CoopFiles) -> dict[str, list[Row]]:
@@ -137,7 +138,8 @@ def _imagenet(files: CoopFiles) -> dict[str, list[Row]]:
     for number, line in enumerate(read_lines(files.listing), start=1):
         wnid, _, name = line.partition(" ")
         if not name:
-            raise DataError(f"{files.listing}, line {number}: expected the name of a folder and of its class: {line!r}")
+            where = f"{files.listing}, line {number}"
+            raise DataError(f"{where}: expected the name of a folder and of its class: {shown(line)}")
         names[wnid] = name
     found: dict[str, list[Row]] = {}
     folders = sorted(path.name for path in existing_folder(str(files.images / "train")).iterdir() if path.is_dir())

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vimlight.errors import DataError, unknown_name
+from vimlight.errors import DataError, shown, unknown_name
 
 __all__ = ["MISSING", "has_several", "label_flags", "label_numbers", "read_labels"]
 
@@ -115,7 +115,7 @@ def _text(value: Any, where: str) -> str:
         return unicodedata.normalize("NFC", value.strip())
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return str(value) if isinstance(value, bool) else str(int(value))
-    raise DataError(f"{where}: {value!r} is no label; expected a text or a whole number")
+    raise DataError(f"{where}: {shown(value)} is no label; expected a text or a whole number")
 
 
 def _without_zeros(rows: list[list[str]]) -> list[list[str]]:

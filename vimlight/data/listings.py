@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vimlight.errors import DataError, nearest
+from vimlight.errors import DataError, cut, nearest
 from vimlight.files import text
 from vimlight.files.json_text import json_of
 
 __all__ = ["check_files", "label_of", "read_json", "read_lines"]
 
 _DIGITS = 19
+# What a message shows of a path; file systems take more, and lists of files any length.
+_PATH = 500
 
 
 def read_lines(file: Path) -> list[str]:
@@ -56,7 +58,8 @@ def check_files(listing: Path, files: Sequence[Path], what: str = "images") -> N
     """
     missing = [file for file in files if not text.is_file(file)]
     if missing:
-        raise DataError(f"{listing}: {len(missing)} of {len(files)} {what} do not exist; the first: {missing[0]}")
+        first = cut(missing[0], _PATH)
+        raise DataError(f"{listing}: {len(missing)} of {len(files)} {what} do not exist; the first: {first}")
 
 
 def _existing(file: Path) -> Path:
@@ -64,4 +67,4 @@ def _existing(file: Path) -> Path:
         return file
     beside = [path.name for path in file.parent.iterdir() if path.is_file()] if file.parent.is_dir() else []
     close = nearest(file.name, beside, 1)
-    raise DataError(f"{file} does not exist" + (f"; did you mean {close[0]}?" if close else ""))
+    raise DataError(f"{cut(file, _PATH)} does not exist" + (f"; did you mean {close[0]}?" if close else ""))

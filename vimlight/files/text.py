@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from vimlight.errors import VimlightError
+from vimlight.errors import VimlightError, shown
 
 __all__ = ["check_header", "csv_rows", "is_file", "read_lines", "read_text"]
 
@@ -102,7 +102,7 @@ def check_header(file: Path, names: Sequence[str], error: type[VimlightError]) -
     seen: dict[str, int] = {}
     for column, name in enumerate(names):
         if seen.setdefault(name, column) != column:
-            raise error(f"{file}: column {name!r} occurs twice, in columns {seen[name]} and {column}")
+            raise error(f"{file}: column {shown(name)} occurs twice, in columns {seen[name]} and {column}")
 
 
 def _lines(stream: Iterable[str], file: Path, error: type[VimlightError]) -> Iterator[str]:

@@ -27,6 +27,6 @@ def yaml_of(text: str, what: str, error: type[VimlightError]) -> Any:
         return get_loader("yaml")(text)
     except RecursionError as deep:
         raise error(f"{what} is no valid YAML: it is nested too deeply") from deep
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, OverflowError) as reason:
-        # The last four are of dates and numbers that look like such and are none.
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as reason:
+        # All but the first are of tags such as !!int in front of what is none.
         raise error(f"{what} is no valid YAML: {' '.join(str(reason).split())[:200]}") from reason

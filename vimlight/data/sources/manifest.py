@@ -19,7 +19,7 @@ from vimlight.data.labels import has_several, label_flags, label_numbers, read_l
 from vimlight.data.listings import check_files
 from vimlight.data.sources import SOURCES
 from vimlight.data.tables import FileTable, Source
-from vimlight.errors import ConfigError, DataError, unknown_name
+from vimlight.errors import ConfigError, DataError, shown, unknown_name
 from vimlight.tasks.targets import FLAGS, LABELS, NUMBERS
 
 __all__ = ["manifest"]
@@ -111,7 +111,7 @@ def _numbers(file: Path, rows: Mapping[str, Sequence[Any]], columns: Sequence[st
             except (TypeError, ValueError, OverflowError):
                 targets[row, place] = torch.nan
             if not targets[row, place].isfinite():
-                raise DataError(f"{file}, row {row + 1}: column {column!r} needs a number, got {cell!r}")
+                raise DataError(f"{file}, row {row + 1}: column {column!r} needs a number, got {shown(cell)}")
     return targets
 
 

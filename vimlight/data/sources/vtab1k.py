@@ -11,7 +11,7 @@ from vimlight.data.members import MEMBERS, Member
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
 from vimlight.data.tables import FileTable, Source
-from vimlight.errors import DataError, unknown_name
+from vimlight.errors import DataError, shown, unknown_name
 
 __all__ = ["GROUPS", "vtab1k", "vtab_tasks"]
 
@@ -100,7 +100,7 @@ def _table(folder: Path, name: str, count: int) -> FileTable:
         if not path or (known := label_of(label, count)) is None:
             raise DataError(
                 f"{listing}, line {number}: expected the path of an image, a space and a label from 0 to {count - 1}; "
-                f"got {line!r}"
+                f"got {shown(line)}"
             )
         paths.append(folder / path)
         labels.append(known)

@@ -17,7 +17,7 @@ from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
 from vimlight.data.tables import ItemTable, Source
 from vimlight.data.tar_samples import Sample, read_samples
-from vimlight.errors import DataError
+from vimlight.errors import DataError, shown
 from vimlight.files.arrays import ARRAY_FAULTS, load_array
 from vimlight.files.text import read_text
 
@@ -60,7 +60,7 @@ def _kind(folder: Path) -> str:
     file = folder / "dataset_type.txt"
     kind = read_lines(file)[0] if file.is_file() and read_lines(file) else "classification"
     if kind not in _KINDS:
-        raise DataError(f"{file} says {kind!r}; expected {' or '.join(_KINDS)}, whose images have classes")
+        raise DataError(f"{file} says {shown(kind)}; expected {' or '.join(_KINDS)}, whose images have classes")
     return kind
 
 
@@ -93,7 +93,7 @@ def _shards(folder: Path) -> Iterator[Path]:
     lines = read_lines(file)
     count = label_of(lines[0], sys.maxsize) if len(lines) == 1 else None
     if count is None:
-        raise DataError(f"{file}: expected the number of shards, got {' '.join(lines)!r}")
+        raise DataError(f"{file}: expected the number of shards, got {shown(' '.join(lines))}")
     # One after the other: a number that is wrong may be large.
     return (folder / f"{number}.tar" for number in range(count))
 
@@ -103,7 +103,7 @@ def _label(sample: Sample, count: int) -> Tensor:
     text = content.decode("utf-8", errors="replace").strip()
     if (label := label_of(text, count)) is None:
         raise DataError(
-            f"{sample.file}: label of {sample.key!r}: expected a number from 0 to {count - 1}, got {text!r}"
+            f"{sample.file}: label of {sample.key!r}: expected a number from 0 to {count - 1}, got {shown(text)}"
         )
     return torch.tensor(label)
 

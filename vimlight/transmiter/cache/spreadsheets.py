@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vimlight.errors import ConfigError, DataError, unknown_name
+from vimlight.errors import ConfigError, DataError, shown, unknown_name
 from vimlight.files.parquet import opened_parquet
 from vimlight.files.text import check_header, csv_rows
 
@@ -147,8 +147,8 @@ def _parsed(file: Path, number: int, cells: list[str], names: Sequence[str] | No
         return np.array(cells, dtype=np.float32)
     except ValueError:
         column = next(column for column, cell in enumerate(cells) if not _is_number(cell))
-        where = repr(names[column]) if names else str(column)
-        raise DataError(f"{file}, row {number}, column {where}: {cells[column]!r} is no number") from None
+        where = shown(names[column]) if names else str(column)
+        raise DataError(f"{file}, row {number}, column {where}: {shown(cells[column])} is no number") from None
 
 
 def _is_number(cell: str) -> bool:
@@ -167,7 +167,7 @@ def _texts(column: Any) -> list[str]:
 
 def _column(file: Path, name: str, column: Any) -> NDArray[np.float32]:
     # A missing value becomes one that is not finite, which is refused with its row.
-    values: NDArray[Any] = column.to_numpy()
+    values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
     if values.dtype.kind not in "fiu":
         raise DataError(f"{file}, row 0, column {name!r}: {column[0].as_py()!r} is no number")
     return values.astype(np.float32)
@@ -176,6 +176,8 @@ def _column(file: Path, name: str, column: Any) -> NDArray[np.float32]:
 def _stacked(file: Path, name: str, column: Any) -> Tensor:
     lists = column.combine_chunks()
     lengths = [len(value) if value.is_valid else 0 for value in lists]
+    if not lengths[0]:
+        raise DataError(f"{file}, row 0: {name!r} has no numbers")
     for row, length in enumerate(lengths):
         if length != lengths[0]:
             raise DataError(f"{file}, row {row}: {name!r} has {length} numbers, expected {lengths[0]}")
