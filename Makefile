@@ -20,12 +20,13 @@ define install
 		| sed -une 's/^ *\(Downloading [^ ]*\.whl.*\)/  \1/p' -e 's/^Installing collected.*/  Installing .../p'
 endef
 
-.PHONY: help demo demo-full test lint clean
+.PHONY: help demo demo-full test faults lint clean
 
 help:
 	@echo "make demo       train a zoo and an adapter, compare them with simpler ways, print the tables"
 	@echo "make demo-full  the same with more images, tasks, seeds and methods: takes much longer"
 	@echo "make test       run the whole test suite (ARGS='-m \"not slow\"' for the quick part)"
+	@echo "make faults     break things many times over, and write docs/reliability.md"
 	@echo "make lint       ruff, mypy --strict, import directions"
 	@echo "make clean      remove .venv, caches and builds"
 
@@ -38,6 +39,10 @@ demo-full: $(VENV)/installed
 # Two worker processes with one thread each are faster than one with two.
 test: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+faults: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/faults --junit-xml=build/faults.xml $(ARGS)
+	$(BIN)/python -m benchmarks.reliability build/faults.xml
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -38,12 +39,15 @@ class Outcome(NamedTuple):
     typed: bool
 
 
-def in_child(work: Callable[[], object], *, kill_at: int = 0, largest: int = 0, kill: bool = True) -> Outcome:
+def in_child(
+    work: Callable[[], object], *, kill_at: int = 0, kill_after: float = 0.0, largest: int = 0, kill: bool = True
+) -> Outcome:
     """Does work in a fork of this process, which has everything imported.
 
     Args:
         work: The work.
         kill_at: Before which change of the file system it is killed, counted from 1; none if 0.
+        kill_after: After how many seconds it is killed; never if 0.
         largest: Bytes beyond which no file may grow; no limit if 0.
         kill: Whether it is killed there, in the middle of the file; else writing fails, as on a full disk.
     """
@@ -55,7 +59,12 @@ def in_child(work: Callable[[], object], *, kill_at: int = 0, largest: int = 0, 
             _limit(largest, kill)
         work()
 
-    return _outcome(_forked(watched, said), said)
+    child = _forked(watched, said)
+    if kill_after:
+        time.sleep(kill_after)
+        # Not waited for yet, so nobody else has its number.
+        os.kill(child, signal.SIGKILL)
+    return _outcome(child, said)
 
 
 def together(works: Sequence[Callable[[], object]]) -> list[Outcome]:

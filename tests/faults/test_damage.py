@@ -29,7 +29,7 @@ from vimlight.zoo.files import pack_module, read_head, read_module, sha256_of
 
 KINDS = {}
 # So many mutations of each kind in every run.
-QUICK = 40
+QUICK = 20
 
 
 def kind(make):

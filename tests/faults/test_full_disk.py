@@ -14,13 +14,6 @@ from writers import WRITERS
 MAKING_ROOM = ("module_removed", "prefix_cache_that_makes_room")
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_files_that_may_not_grow(tmp_path, name, record_property):
-    said = Scene(name, tmp_path).bears(largest=1, kill=False)
-    assert ("File too large" in said) == (name != "module_removed")
-    record_property("disks full", 1)
-
-
 @pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)

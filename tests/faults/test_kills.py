@@ -12,21 +12,16 @@ from writers import WRITERS
 
 import vimlight
 
-# So many changes of each writer that are tried in every run; all of them under `-m faults`.
-FEW = 1
-
-
-def some(numbers, count, seed):
-    """Returns a few of many numbers."""
-    return sorted(random.Random(seed).sample(numbers, min(count, len(numbers))))
-
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_writers_survive_kills_at_some_changes(tmp_path, name, record_property):
+def test_writers_survive_a_kill_and_a_full_disk(tmp_path, name, record_property):
     scene = Scene(name, tmp_path)
-    points = some(range(1, scene.changes + 1), FEW, name)
-    assert sum(scene.survives(kill_at=point) for point in points) == len(points)
-    record_property("kills at changes", len(points))
+    assert scene.survives(kill_at=random.Random(name).randint(1, scene.changes))
+    # Not a byte more; removing takes none.
+    said = scene.bears(largest=1, kill=False)
+    assert ("File too large" in said) == (name != "module_removed")
+    record_property("kills at changes", 1)
+    record_property("disks full", int(bool(said)))
 
 
 @pytest.mark.faults
