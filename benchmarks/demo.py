@@ -28,6 +28,7 @@ from vimlight.commands import demo
 from vimlight.commands.options import Parser
 from vimlight.errors import ConfigError
 from vimlight.files.atomic import write_whole
+from vimlight.report.files import read_results
 from vimlight.report.tables import Statistic, print_whole
 from vimlight.workers import prepare_workers
 
@@ -92,7 +93,7 @@ def timed(size: str, options: Any) -> float:
 
 def vim_gains(folder: Path) -> dict[str, list[float]]:
     """Returns ViM minus each control in points, averaged over tasks and shots, for each seed."""
-    records = json.loads((folder / "results.json").read_text())["records"]
+    records = read_results((folder / "results.json").read_bytes(), "results.json")["records"]
     means = {name: _by_seed(record for record in records if record["method"] == name) for name in (VIM, *CONTROLS)}
     return {
         f"ViM minus {name}": [100 * (means[VIM][seed] - means[name][seed]) for seed in means[name]] for name in CONTROLS
@@ -108,7 +109,7 @@ def _by_seed(records: Iterable[Mapping[str, Any]]) -> dict[int, float]:
 
 def moved_gains(folder: Path) -> dict[str, list[float]]:
     """Returns what is moved minus the target's zero-shot harmonic mean in points, for each seed."""
-    runs = json.loads((folder / "transfer.json").read_text())["runs"]
+    runs = read_results((folder / "transfer.json").read_bytes(), "transfer.json")["runs"]
     scores = [{name: found["accuracies"]["harmonic"] for name, found in run["methods"].items()} for run in runs]
     return {
         f"{name} minus target zero-shot": [100 * (of[name] - of["target_zero_shot"]) for of in scores] for name in MOVED

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from vimlight.divergence import DivergenceWatch, kept_checkpoint
 from vimlight.errors import CheckpointError, ConfigError, TrainingError, nearest, unknown_name
-from vimlight.files.checkpoint_facts import stated, tensors_in
+from vimlight.files.checkpoint_facts import CHECKPOINT_VERSION, check_format, stated, tensors_in
 from vimlight.files.checkpoint_files import load_checkpoint_file
 from vimlight.files.finite import check_finite
 from vimlight.random_states import random_states, restore_random_states
@@ -184,15 +184,19 @@ class TrainableModule(pl.LightningModule):
             TrainingError: If a weight is no longer finite, before a good checkpoint is replaced.
         """
         self._check_weights()
-        about = {"optimizer": _settings(self.trainer.optimizers), "random": random_states(self.device)}
-        checkpoint["vimlight"] = about
+        checkpoint["vimlight"] = {
+            "format_version": CHECKPOINT_VERSION,
+            "optimizer": _settings(self.trainer.optimizers),
+            "random": random_states(self.device),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up the optimiser's settings.
 
         Raises:
-            CheckpointError: If the checkpoint is none of vimlight's, or an entry makes no sense.
+            CheckpointError: If the checkpoint is none of vimlight's, of a newer one, or an entry makes no sense.
         """
+        check_format(checkpoint)
         self._saved_settings = stated(checkpoint, "optimizer", dict, {})
         self._saved_random = stated(checkpoint, "random", list, [])
 
@@ -281,8 +285,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         path: The file.
 
     Raises:
-        CheckpointError: If it does not exist, was altered, cannot be read without running code, or is none of
-            vimlight's.
+        CheckpointError: If it does not exist, was altered, cannot be read without running code, is none of
+            vimlight's, or of a newer one.
     """
     file, name = Path(path), str(path)
     if file.is_dir():
@@ -298,6 +302,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     about = checkpoint.get("vimlight") if isinstance(checkpoint, dict) else None
     if not isinstance(about, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise CheckpointError(f"checkpoint {name!r} was not written by vimlight; it does not say what it belongs to")
+    check_format(checkpoint, f"checkpoint {name!r}")
     return checkpoint
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vimlight.comparison.standings import Standings, half_width, standings_of
+from vimlight.report.files import read_results
 from vimlight.report.tables import MISSING, Statistic, print_whole
 
 __all__ = ["BARS", "Bar", "main", "measured"]
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real.bars", description=__doc__)
     parser.add_argument("folder", type=Path, help="where `vimlight compare benchmarks/real/suite.yaml` put its results")
     folder = parser.parse_args(arguments).folder
-    tables = standings_of(json.loads((folder / "results.json").read_text())["records"], "none")
+    tables = standings_of(read_results((folder / "results.json").read_bytes(), "results.json")["records"], "none")
     console = Console()
     for backbone in dict.fromkeys(table.backbone for table in tables):
         print_whole(_table(backbone, [table for table in tables if table.backbone == backbone]), console)

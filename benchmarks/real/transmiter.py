@@ -42,7 +42,7 @@ from vimlight.data import few_shot, load_source
 from vimlight.data.transforms import Augmentation
 from vimlight.progress import track
 from vimlight.report.evaluation import EvaluationTable
-from vimlight.report.files import write_whole
+from vimlight.report.files import stamped, write_whole
 from vimlight.transmiter import TextHead, write_cache
 from vimlight.transmiter.judging.summary import Run, as_dict
 from vimlight.transmiter.models.vocabulary import draw_vocabulary
@@ -76,7 +76,8 @@ def main() -> None:
     runs: list[Run] = in_parallel("runs", jobs)
     table = EvaluationTable.of(runs)
     table.print()
-    write_whole(folder / "results.json", json.dumps(as_dict(runs), indent=1) + "\n", overwrite=options.overwrite)
+    results = json.dumps(stamped(as_dict(runs)), indent=1) + "\n"
+    write_whole(folder / "results.json", results, overwrite=options.overwrite)
     write_whole(folder / "results.md", table.markdown(), overwrite=options.overwrite)
 
 

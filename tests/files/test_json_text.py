@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from vimlight.data.boxes.coco import read_coco
@@ -21,7 +19,7 @@ def test_what_is_read_is_what_was_written():
     assert json_of('{"a": [1, "ä"]}', "it", ZooError) == {"a": [1, "ä"]}
     assert json_object(b'{"a": 1}', "it", ZooError) == {"a": 1}
     assert check_version({"format_version": 2}, 3, ZooError) == 2
-    assert check_version({}, 3, ZooError) == 3
+    assert check_version({}, 3, ZooError, unstated=1) == 1
 
 
 @pytest.mark.parametrize(
@@ -37,13 +35,6 @@ def test_damage_is_one_line(text, message):
     with pytest.raises(ZooError, match=message) as caught:
         json_object(text, "the card", ZooError)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("version", ["2", None, 1.5, True, [1]])
-def test_a_version_is_a_whole_number(version):
-    for read, error in ((Card.from_json, ZooError), (AdapterCard.from_json, AdapterError)):
-        with pytest.raises(error, match="format_version must be a whole number, not"):
-            read(json.dumps({"format_version": version}))
 
 
 def nested(folder, name):

@@ -125,10 +125,9 @@ def run_transfer(plan: TransferPlan, folder: Path, page: Page, *, overwrite: boo
     """
     import json
 
-    from vimlight import __version__
     from vimlight.comparison.transfer import transfer
     from vimlight.report.evaluation import EvaluationTable
-    from vimlight.report.files import write_whole
+    from vimlight.report.files import stamped, write_whole
     from vimlight.transmiter.judging.summary import as_dict
 
     _refuse_results(folder, [_RESULTS["transfer"]], overwrite=overwrite)
@@ -137,8 +136,7 @@ def run_transfer(plan: TransferPlan, folder: Path, page: Page, *, overwrite: boo
     runs = transfer(plan, folder / "transfer")
     table = EvaluationTable.of(runs)
     table.print()
-    content = {"vimlight": __version__, **as_dict(runs)}
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(stamped(as_dict(runs)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(folder / _RESULTS["transfer"], text, overwrite=overwrite)
     page.heading(f"From {plan.weak} to {plan.strong}")
     page.paragraph(

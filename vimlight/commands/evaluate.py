@@ -242,11 +242,10 @@ def _text(kind: str, runs: Sequence[Run], options: argparse.Namespace) -> str:
 def _json(runs: Sequence[Run]) -> str:
     import json
 
-    from vimlight import __version__
+    from vimlight.report.files import stamped
     from vimlight.transmiter.judging.summary import as_dict
 
-    content = {"vimlight": __version__, **as_dict(runs)}
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(stamped(as_dict(runs)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _show(runs: Sequence[Run], options: argparse.Namespace, outputs: dict[str, Path]) -> None:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 
-from vimlight import __version__
 from vimlight.comparison.standings import Record, Standings, standings_of
 from vimlight.comparison.study import Study
 from vimlight.comparison.tables import LEGEND, csv_text, header, markdown, marked, rows
@@ -16,6 +15,7 @@ from vimlight.comparison.transfers.summary import Summary, summaries
 from vimlight.comparison.work import AnyStudy
 from vimlight.files.atomic import write_whole
 from vimlight.report import Page
+from vimlight.report.files import stamped
 from vimlight.transmiter.judging.methods import METHODS
 
 __all__ = ["Compared", "describe", "gather", "write_results"]
@@ -65,14 +65,13 @@ def write_results(compared: Compared) -> None:
     page = Page(study.plan.title)
     describe(page, compared)
     content = {
-        "vimlight": __version__,
         "title": study.plan.title,
         "reference": study.plan.reference,
         "whole": not compared.missing,
         "records": [{key: value for key, value in record.items() if key != "gates"} for record in records],
     }
     texts = {
-        "results.json": json.dumps(content, indent=1, ensure_ascii=False) + "\n",
+        "results.json": json.dumps(stamped(content), indent=1, ensure_ascii=False) + "\n",
         "table.md": _markdown(compared),
         "table.csv": csv_text(tables),
         "report.html": page.render(),

@@ -19,7 +19,7 @@ from vimlight.deployment.fixing import fix
 from vimlight.deployment.formats import format_of
 from vimlight.errors import ExportError, unknown_name
 from vimlight.files.atomic import refuse_existing, write_whole
-from vimlight.files.exported import deviation, trace
+from vimlight.files.exported import CARD_VERSION, deviation, trace
 from vimlight.training.base import SupervisedModule
 
 __all__ = ["OUTPUTS", "Deployed", "deploy"]
@@ -201,6 +201,7 @@ def _card(model: SupervisedModule, outputs: str) -> dict[str, Any]:
     backbone = model.backbone
     return {
         "vimlight": __version__,
+        "format_version": CARD_VERSION,
         "task": model.task.kind,
         "classes": list(model.task.class_names),
         "outputs": outputs,

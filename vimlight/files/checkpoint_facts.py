@@ -9,14 +9,37 @@ import torch
 from torch import Tensor
 
 from vimlight.errors import CheckpointError, shown
+from vimlight.files.json_text import check_version
 
 __all__ = [
-    "made_of", "stated", "stated_names", "stated_numbers", "stated_tensors", "stated_texts", "tensors_in",
+    "CHECKPOINT_VERSION", "check_format", "made_of", "stated", "stated_names", "stated_numbers", "stated_tensors",
+    "stated_texts", "tensors_in",
 ]  # fmt: skip
 
+# Of what stands under "vimlight" in a checkpoint. The first checkpoints do not say it.
+CHECKPOINT_VERSION = 1
 _ABOUT = "vimlight"
 _REQUIRED = object()
 T = TypeVar("T")
+
+
+def check_format(checkpoint: Mapping[str, Any], name: str = "the checkpoint") -> None:
+    """Checks that a checkpoint is of a format that is read.
+
+    Args:
+        checkpoint: The checkpoint.
+        name: What messages call it.
+
+    Raises:
+        CheckpointError: If it is none of vimlight's, or of a newer one.
+    """
+    about = checkpoint.get(_ABOUT)
+    if not isinstance(about, dict):
+        raise CheckpointError(f"{name} was not written by vimlight: it does not say what it belongs to")
+    try:
+        check_version(about, CHECKPOINT_VERSION, CheckpointError, unstated=1)
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {error}") from error
 
 
 def stated(checkpoint: Mapping[str, Any], key: str, kind: Any, default: Any = _REQUIRED) -> Any:

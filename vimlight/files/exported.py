@@ -17,12 +17,14 @@ from vimlight.errors import ExportError
 from vimlight.quiet import quiet
 
 __all__ = [
-    "CARD", "Packed", "can_run_onnx", "deviation", "loaded_onnx", "loaded_program", "onnx_bytes", "packed_onnx",
-    "packed_program", "program_bytes", "trace",
+    "CARD", "CARD_VERSION", "Packed", "can_run_onnx", "deviation", "loaded_onnx", "loaded_program", "onnx_bytes",
+    "packed_onnx", "packed_program", "program_bytes", "trace",
 ]  # fmt: skip
 
 # Name of the card in a file's metadata.
 CARD = "vimlight.json"
+# Of the card, which says it under "format_version", for whoever runs the file.
+CARD_VERSION = 1
 _LARGEST_BATCH = 1 << 16
 # A file's limit of 2 GiB, with room for the graph beside the weights.
 _LARGEST_ONNX = (1 << 31) - (1 << 24)

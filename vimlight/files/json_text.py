@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from vimlight.errors import VimlightError
+from vimlight.errors import VimlightError, shown
 
 __all__ = ["check_version", "json_object", "json_of"]
 
@@ -48,20 +49,31 @@ def json_object(text: str | bytes, what: str, error: type[VimlightError]) -> dic
     return content
 
 
-def check_version(content: dict[str, Any], known: int, error: type[VimlightError]) -> int:
-    """Returns the format version of a file, the known one where it names none.
+def check_version(
+    content: Mapping[str, Any],
+    known: int,
+    error: type[VimlightError],
+    *,
+    key: str = "format_version",
+    unstated: int | None = None,
+) -> int:
+    """Returns the version of a file's format.
 
     Args:
         content: What the file says of itself.
         known: The newest version that is read.
         error: What to raise.
+        key: Where it says its version.
+        unstated: The version of files that do not say it; without one, they must.
 
     Raises:
-        VimlightError: `error`, if the version is no whole number, or newer.
+        VimlightError: `error`, if it does not say its version, or that is no whole number from 1 on, or newer.
     """
-    version = content.get("format_version", known)
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise error(f"format_version must be a whole number, not {version!r}")
+    if key not in content and unstated is None:
+        raise error(f"it does not say its {key!r}; write it again with vimlight")
+    version = content.get(key, unstated)
+    if type(version) is not int or version < 1:
+        raise error(f"{key} must be a whole number from 1 on, not {shown(version)}")
     if version > known:
-        raise error(f"format version {version} is newer than this vimlight reads ({known}); update it")
+        raise error(f"written by a newer vimlight (format {version}, this one reads up to {known}): upgrade vimlight")
     return version

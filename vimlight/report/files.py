@@ -2,6 +2,41 @@
 
 from __future__ import annotations
 
-from vimlight.files.atomic import refuse_existing, write_whole
+from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["refuse_existing", "write_whole"]
+from vimlight import __version__
+from vimlight.errors import ConfigError
+from vimlight.files.atomic import refuse_existing, write_whole
+from vimlight.files.json_text import check_version, json_object
+
+__all__ = ["read_results", "refuse_existing", "stamped", "write_whole"]
+
+_VERSION = 1
+
+
+def stamped(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns results as `results.json` has them: behind the version of this package and of the file's format.
+
+    Args:
+        results: Plain values.
+    """
+    return {"vimlight": __version__, "format_version": _VERSION, **results}
+
+
+def read_results(text: str | bytes, name: str) -> dict[str, Any]:
+    """Reads what `stamped` has marked; the first results do not say their version.
+
+    Args:
+        text: The JSON.
+        name: What messages call it.
+
+    Raises:
+        ConfigError: If it is no JSON object, or of a newer format.
+    """
+    content = json_object(text, name, ConfigError)
+    try:
+        check_version(content, _VERSION, ConfigError, unstated=1)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    return content

@@ -145,7 +145,7 @@ def rewrite(file):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"format_version": 2}, "a.safetensors: format version 2 is newer than this vimlight reads (1); update it"),
+        ({"format_version": 2}, "a.safetensors: written by a newer vimlight (format 2, this one reads up to 1)"),
         ({"modell": "x"}, "a.safetensors: unknown card key 'modell'; did you mean 'model'?"),
         ({"settings": None}, "a.safetensors: the card lacks 'settings'"),
         ({"kind": "transmitr"}, "unknown kind of adapter 'transmitr'; did you mean 'transmiter'?"),

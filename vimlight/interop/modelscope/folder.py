@@ -23,7 +23,7 @@ from vimlight.backbone import Backbone, create_backbone
 from vimlight.errors import CheckpointError, FingerprintError, ZooError
 from vimlight.files.atomic import publish_directory, temporary_directory, write_whole
 from vimlight.files.checksums import crc32_of
-from vimlight.files.json_text import json_object
+from vimlight.files.json_text import check_version, json_object
 from vimlight.files.tensor_file import card_text, opened, pack, tensors_of
 from vimlight.interop.modelscope.heads import check_head, head_tensors
 from vimlight.interop.modelscope.layout import Checkpoint, Labels, TaskWeights, places
@@ -36,6 +36,8 @@ from vimlight.zoo.files import plain
 
 __all__ = ["add_task", "backbone_of", "read_zoo", "write_zoo"]
 
+# Of the cards of backbones and tasks.
+_VERSION = 1
 _BACKBONE, _CONFIG, _TASKS = Path("backbone", "backbone.safetensors"), Path("backbone", "config.yaml"), Path("tasks")
 _EXTRA, _SUM = "modelscope", "crc32"
 
@@ -163,7 +165,7 @@ def add_task(
 def _write_backbone(
     folder: Path, final: Path, tensors: dict[str, Tensor], arguments: dict[str, Any], arch: str
 ) -> None:
-    about = {"arguments": arguments, "arch": arch, _SUM: crc32_of(tensors)}
+    about = {"format_version": _VERSION, "arguments": arguments, "arch": arch, _SUM: crc32_of(tensors)}
     write_whole(folder / _BACKBONE, pack(json.dumps(about), tensors))
     config = {"model": {"init_args": {"backbone": {**arguments, "checkpoint": str(final / _BACKBONE)}}}}
     write_whole(folder / _CONFIG, yaml.safe_dump(config, sort_keys=False), overwrite=True)
@@ -195,7 +197,7 @@ def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     with opened(file, "a zoo", ZooError) as content:
         text = card_text(content, file, ZooError)
         tensors = tensors_of(content)
-    card = json_object(text or "{}", file.name, ZooError)
+    card = _stated(text, file)
     if card.get(_SUM) not in (None, crc32_of(tensors)):
         raise ZooError(f"{file.name}: the tensors were altered after they were saved (their checksum differs)")
     return card, tensors
@@ -216,7 +218,10 @@ def _write_task(
     }
     numbered = isinstance(task.labels, dict)
     labels = list(task.labels.items()) if isinstance(task.labels, dict) else task.labels
-    card = {"task": name, "position": position, "modules": by_place, "labels": labels, "numbered": numbered}
+    card = {
+        "format_version": _VERSION, "task": name, "position": position, "modules": by_place, "labels": labels,
+        "numbered": numbered,
+    }  # fmt: skip
     tensors = {f"gates.{place}": vector for place, vector in task.gates.items()}
     tensors |= {f"head.{key}": tensor for key, tensor in task.head.items()}
     card[_SUM] = crc32_of(tensors)
@@ -243,6 +248,16 @@ def _read_task(file: Path, modules: Mapping[str, Plugin], tower: Tower) -> tuple
         for place in places(tower.depth)
     }
     return position, name, TaskWeights(gates, head, labels)
+
+
+def _stated(text: str | None, file: Path) -> dict[str, Any]:
+    """Reads the card of a backbone or a task; the first ones do not say their version."""
+    card = json_object(text or "{}", file.name, ZooError)
+    try:
+        check_version(card, _VERSION, ZooError, unstated=1)
+    except ZooError as error:
+        raise ZooError(f"{file.name}: {error}") from error
+    return card
 
 
 def _spread(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vimlight.errors import CacheError, shown
-from vimlight.files.json_text import json_of
+from vimlight.files.json_text import check_version, json_of
 
 __all__ = ["CHECKSUMS", "FORMAT", "MANIFEST", "FileEntry", "Manifest", "read_manifest"]
 
@@ -127,11 +127,12 @@ class Manifest:
             CacheError: If it is no manifest, one of a newer format, or an altered one.
         """
         content = _parsed(text)
-        found, stated = content.pop("format", None), content.pop("hash", None)
-        if type(found) is not int:
-            raise CacheError("is no manifest of a logit cache: it has no format number")
-        if found != FORMAT:
-            raise CacheError(f"has format {found}; this version reads format {FORMAT}; update vimlight")
+        try:
+            check_version(content, FORMAT, CacheError, key="format")
+        except CacheError as error:
+            raise CacheError(f"is not read: {error}") from error
+        content.pop("format")
+        stated = content.pop("hash", None)
         if set(content) != {entry.name for entry in dataclasses.fields(cls)}:
             raise CacheError("was altered after it was written: it has other entries")
         if hashlib.sha256(_canonical(content)).hexdigest() != stated:

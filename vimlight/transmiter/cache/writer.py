@@ -23,7 +23,7 @@ from vimlight.files.arrays import ARRAY_FAULTS
 from vimlight.files.atomic import publish, temporary, write_whole
 from vimlight.transmiter.cache.assembly import assemble, check_entries, refuse_existing, stored
 from vimlight.transmiter.cache.logit_cache import LogitCache
-from vimlight.transmiter.cache.manifest import Manifest
+from vimlight.transmiter.cache.manifest import FORMAT, Manifest
 from vimlight.transmiter.cache.names import encode_names
 from vimlight.transmiter.cache.text_head import TextHead
 
@@ -212,7 +212,7 @@ class CacheWriter:
         text, _ = encode_names(self._ids)
         labels = b"" if self._labels is None else self._labels.numpy().tobytes()
         own = {"part_rows": self.part_rows, "ids": _sha256(text), "labels": _sha256(labels)}
-        plan = {**dataclasses.asdict(self.manifest), **self._settings, **own}
+        plan = {"format": FORMAT, **dataclasses.asdict(self.manifest), **self._settings, **own}
         content: dict[str, Any] = json.loads(json.dumps(plan))
         return content
 

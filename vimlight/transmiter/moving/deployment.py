@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from vimlight.errors import AdapterError, ExportError, FingerprintError
 from vimlight.files.atomic import refuse_existing, write_whole
-from vimlight.files.exported import deviation, packed_onnx, packed_program, trace
+from vimlight.files.exported import CARD_VERSION, deviation, packed_onnx, packed_program, trace
 from vimlight.transmiter.adapters.transmiter import Adapter
 from vimlight.transmiter.cache import LogitCache, TextHead
 from vimlight.transmiter.models.image_text import ImageTextModel
@@ -81,7 +81,7 @@ class RefinedModel(nn.Module):
         program = trace(self, images)
         card = self.adapter.card
         facts = {"outputs": "logits", "classes": list(card.class_names), "model": card.model}
-        text = json.dumps(facts, ensure_ascii=False)
+        text = json.dumps({"format_version": CARD_VERSION, **facts}, ensure_ascii=False)
         content, run = packed_onnx(program, text, "logits") if file.suffix == ".onnx" else packed_program(program, text)
         difference = None if run is None else deviation(run(images), self(images))
         if difference is not None and not difference <= _TOLERANCE:
