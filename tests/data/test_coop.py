@@ -161,7 +161,7 @@ def test_mistakes_in_arguments(pets, arguments, error, text):
 
 def test_a_missing_split_file_names_the_nearest(pets):
     (pets / "split_zhou_OxfordPets.json").rename(pets / "split_zhou_OxfordPet.json")
-    with pytest.raises(DataError, match=r"OxfordPets.json does not exist; did you mean split_zhou_OxfordPet.json"):
+    with pytest.raises(DataError, match=r"OxfordPets.json does not exist; did you mean 'split_zhou_OxfordPet.json'"):
         opened(pets.parent)
 
 

@@ -131,7 +131,7 @@ def test_voc_folders(tmp_path):
     assert (len(source.class_names), source.class_names[0], source.class_names[15]) == (21, "background", "person")
     assert (len(source.train), len(source.test), source.val) == (3, 1, None)
     assert source.train.targets[0].unique().tolist() == [0, 15, 255]
-    with pytest.raises(DataError, match=r"trainval\.txt does not exist; did you mean train\.txt\?"):
+    with pytest.raises(DataError, match=r"trainval\.txt does not exist; did you mean 'train\.txt'\?"):
         load_source("voc_segmentation", {"root": str(tmp_path), "train": "trainval"})
     (tmp_path / "SegmentationClass" / "a1.png").unlink()
     with pytest.raises(DataError, match=r"train.txt: 1 of 3 masks do not exist; the first: .*a1.png"):

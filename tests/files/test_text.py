@@ -125,7 +125,7 @@ def test_what_cannot_be_read(tmp_path, read):
 def test_json_that_cannot_be_read(tmp_path):
     (tmp_path / "a.json").write_text("[]", encoding="utf-16")
     assert read_json(tmp_path / "a.json") == []
-    with pytest.raises(DataError, match=r"b.json does not exist; did you mean a.json\?"):
+    with pytest.raises(DataError, match=r"b.json does not exist; did you mean 'a.json'\?"):
         read_json(tmp_path / "b.json")
 
 

@@ -14,7 +14,8 @@ from vimlight.comparison.entries import DownstreamTask, MidstreamTask, Plan, Sho
 from vimlight.comparison.transfers.plan import Transfers, transfers_of
 from vimlight.data.sources import check_source
 from vimlight.data.transforms import AUGMENTATIONS
-from vimlight.errors import ConfigError, VimlightError, nearest, unknown_name
+from vimlight.errors import ConfigError, VimlightError, unknown_name
+from vimlight.files.absent import absence
 from vimlight.files.text import read_text
 from vimlight.files.yaml_text import yaml_of
 from vimlight.plugins import PLUGINS
@@ -71,8 +72,7 @@ def _read(path: str | Path, build: Callable[[Any], T]) -> T:
     guard_parsers()
     file = Path(path)
     if not file.is_file():
-        close = nearest(file.name, [other.name for other in file.parent.glob("*.y*ml")], 1)
-        raise ConfigError(f"plan {str(file)!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else ""))
+        raise ConfigError(f"plan {str(file)!r} {absence(file, pattern='*.y*ml')}")
     content = yaml_of(read_text(file, ConfigError), file.name, ConfigError)
     try:
         return build(content)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vimlight.errors import ConfigError, DataError, listed
+from vimlight.files.absent import absence
 from vimlight.files.parquet import opened_parquet
 from vimlight.files.text import check_header, csv_rows
 
@@ -28,7 +29,7 @@ def read_columns(file: Path) -> dict[str, Sequence[Any]]:
             many cells.
     """
     if not file.is_file():
-        raise DataError(f"manifest {file} does not exist")
+        raise DataError(f"manifest {file} {absence(file)}")
     if file.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"manifest {file}: expected .csv or .parquet")
     return _from_parquet(file) if file.suffix == ".parquet" else _from_csv(file)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vimlight.errors import DataError, cut, nearest
+from vimlight.errors import DataError, cut
 from vimlight.files import text
+from vimlight.files.absent import absence
 from vimlight.files.json_text import json_of
 
 __all__ = ["check_files", "label_of", "read_json", "read_lines"]
@@ -65,6 +66,4 @@ def check_files(listing: Path, files: Sequence[Path], what: str = "images") -> N
 def _existing(file: Path) -> Path:
     if text.is_file(file):
         return file
-    beside = [path.name for path in file.parent.iterdir() if path.is_file()] if file.parent.is_dir() else []
-    close = nearest(file.name, beside, 1)
-    raise DataError(f"{cut(file, _PATH)} does not exist" + (f"; did you mean {close[0]}?" if close else ""))
+    raise DataError(f"{cut(file, _PATH)} {absence(file)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vimlight.errors import ConfigError, shown
+from vimlight.files.absent import absence
 from vimlight.files.checkpoint_facts import stated, stated_names, stated_texts
 from vimlight.files.text import read_text
 from vimlight.files.weight_file import first_line
@@ -60,7 +61,7 @@ def load_run(
 def _config_file(checkpoint: Path, config: str | Path | None) -> Path:
     if config is not None:
         if not Path(config).is_file():
-            raise ConfigError(f"config {str(config)!r} does not exist")
+            raise ConfigError(f"config {str(config)!r} {absence(Path(config))}")
         return Path(config)
     places = [checkpoint.parent.parent / "config.yaml", checkpoint.parent / "config.yaml"]
     found = next((place for place in places if place.is_file()), None)

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vimlight.errors import VimlightError, nearest
+from vimlight.errors import VimlightError
+from vimlight.files.absent import absence
 
 __all__ = ["PICKLES", "card_text", "opened", "pack", "sha256_of", "tensors_of"]
 
@@ -61,11 +62,8 @@ def opened(path: Path, reader: str, error: type[VimlightError]) -> Iterator[Any]
     """
     if path.suffix != ".safetensors":
         raise error(f"{path.name!r} is no .safetensors file; {reader} reads nothing else, since a pickle can run code")
-    if path.is_dir():
-        raise error(f"{str(path)!r} is a directory, not a file")
     if not path.is_file():
-        close = nearest(path.name, (file.name for file in path.parent.glob("*"))) if path.parent.is_dir() else []
-        raise error(f"{str(path)!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else ""))
+        raise error(f"{str(path)!r} {absence(path)}")
     try:
         with safe_open(path, framework="pt") as file:
             yield file

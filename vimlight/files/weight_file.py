@@ -17,7 +17,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vimlight.errors import CheckpointError, VimlightError, nearest
+from vimlight.errors import CheckpointError, VimlightError
+from vimlight.files.absent import absence
 from vimlight.files.torchscript import is_archive, read_archive
 
 __all__ = ["WEIGHT_FAULTS", "WeightFile", "first_line", "read_plain", "read_weights"]
@@ -95,11 +96,8 @@ def read_plain(path: Path, what: str = "checkpoint", error: type[VimlightError] 
 @contextmanager
 def _explained(path: Path, what: str, error: type[VimlightError]) -> Iterator[None]:
     """Says of a file that is missing, or that a library does not read, what is wrong with it."""
-    if path.is_dir():
-        raise error(f"{what} {str(path)!r} is a directory, not a file")
     if not path.is_file():
-        close = nearest(path.name, (file.name for file in path.parent.glob("*"))) if path.parent.is_dir() else []
-        raise error(f"{what} {str(path)!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else ""))
+        raise error(f"{what} {str(path)!r} {absence(path)}")
     try:
         _check_packed(path)
         yield

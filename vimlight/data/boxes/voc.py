@@ -13,6 +13,7 @@ from vimlight.data.boxes.targets import BoxAnnotations, RawBox, pack_boxes
 from vimlight.data.boxes.values import as_flag, as_number, image_size, stated_side
 from vimlight.data.listings import check_files, read_lines
 from vimlight.errors import DataError, cut, unknown_name
+from vimlight.files.absent import absence
 from vimlight.files.text import is_file
 
 __all__ = ["VOC_CLASSES", "object_names", "read_voc"]
@@ -75,7 +76,7 @@ def _name(found: ElementTree.Element) -> str:
 
 def _parse(file: Path) -> ElementTree.Element:
     if not is_file(file):
-        raise DataError(f"annotation file {cut(file, 500)} does not exist")
+        raise DataError(f"annotation file {cut(file, 500)} {absence(file)}")
     builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
     parser.buffer_text = True
     parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vimlight.errors import CacheError, DataError, nearest
+from vimlight.errors import CacheError, DataError
+from vimlight.files.absent import absence
 from vimlight.files.arrays import ARRAY_FAULTS, load_array
 from vimlight.files.checksums import BLOCK, CheckedFile
 from vimlight.files.json_text import json_object
@@ -326,10 +327,7 @@ def _check_directory(directory: Path) -> None:
         if not (directory / MANIFEST).is_file():
             raise CacheError(f"{str(directory)!r} is no logit cache: it has no {MANIFEST}")
         return
-    siblings = [entry.name for entry in directory.parent.iterdir()] if directory.parent.is_dir() else []
-    close = nearest(directory.name, [name for name in siblings if not name.startswith(".")], 1)
-    hint = f"; did you mean {str(directory.parent / close[0])!r}?" if close else ""
-    raise CacheError(f"logit cache {str(directory)!r} does not exist{hint}")
+    raise CacheError(f"logit cache {str(directory)!r} {absence(directory, folder=True)}")
 
 
 def _check_size(path: Path, size: int) -> None:

@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from vimlight.errors import ConfigError, DataError, VimlightError, nearest
+from vimlight.errors import ConfigError, DataError, VimlightError
+from vimlight.files.absent import absence
 from vimlight.files.arrays import ARRAY_FAULTS, load_array
 from vimlight.files.text import read_lines
 from vimlight.files.weight_file import WEIGHT_FAULTS
@@ -123,9 +124,7 @@ def _file_and_key(path: str | Path) -> tuple[Path, str | None]:
 def _existing(file: Path) -> Path:
     if file.is_file():
         return file
-    siblings = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
-    close = nearest(file.name, siblings, 1)
-    raise DataError(f"file {str(file)!r} does not exist" + (f"; did you mean {close[0]!r}?" if close else ""))
+    raise DataError(f"file {str(file)!r} {absence(file)}")
 
 
 def _arrays(file: Path, key: str | None) -> Any:
