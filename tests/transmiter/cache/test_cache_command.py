@@ -202,8 +202,9 @@ def test_an_interrupted_command_goes_on(run, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("vimlight.transmiter.cache.encode.read_ahead", _interrupted)
         patched.setattr("vimlight.transmiter.cache.build._PART_ROWS", 16)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit) as ended:
             run(*words)
+    assert ended.value.code == 130
     assert Path(".cache.partial").is_dir()
     assert "holds a run with other settings (part_rows) that was interrupted" in refusal(*words)
     with monkeypatch.context() as patched:
@@ -243,9 +244,9 @@ DATA = ["--data=DownstreamDataModule", "--data.dataset=scenes", SHAPES]
         ([*MODEL, *DATA, "--out=x", "--views=two"], "views: expected int, got 'two'"),
         (
             [*MODEL, *DATA, "--out=x", "--vocabulary.num_logit=9"],
-            "unknown key 'vocabulary.num_logit'; did you mean 'num",
+            "unknown key 'vocabulary.num_logit'; did you mean 'vocabulary.num_logits'?",
         ),
-        ([*MODEL, *DATA, "--out=x", "--data.shot=2"], "did you mean 'shots'?"),
+        ([*MODEL, *DATA, "--out=x", "--data.shot=2"], "did you mean 'data.init_args.shots'?"),
         ([*MODEL, *DATA, "--out=x", "--device=gpu"], "device 'gpu' is not to be had here; choose auto, cpu or cuda"),
         ([*MODEL, *DATA, "--out=x", "--precision=8"], "unknown precision '8'; valid: 16, 32, bf16"),
         ([*MODEL, *DATA, "--out=x", "--split=[train, test]"], "out: 'x' must have {split} in it, since there are 2"),

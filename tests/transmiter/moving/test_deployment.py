@@ -120,7 +120,8 @@ def test_a_program_loads_alone_and_computes_the_same(whole, tmp_path):
     assert whole.save(tmp_path / "made" / "model.pt2", images(2)) < 1e-4
     extra = {CARD: ""}
     program = torch.export.load(moved_alone(tmp_path / "made" / "model.pt2", tmp_path), extra_files=extra)
-    assert json.loads(extra[CARD]) == {"outputs": "logits", "classes": list(CLASSES), "model": NAME}
+    facts = {"outputs": "logits", "classes": list(CLASSES), "model": NAME}
+    assert json.loads(extra[CARD]) == {"format_version": 1, **facts}
     with torch.no_grad():
         assert_near(program.module()(images(3)), whole(images(3)), 1e-4)
 
