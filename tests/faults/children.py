@@ -91,6 +91,8 @@ def _forked(work: Callable[[], object], said: mmap.mmap) -> int:
         return child
     try:
         _quiet()
+        # What is imported late would be compiled to files, which are no changes of the writer's.
+        sys.dont_write_bytecode = True
         work()
     except VimlightError as error:
         _say(said, b"t", str(error))
