@@ -326,3 +326,8 @@ def test_a_directory_of_checkpoints_names_one(tmp_path):
     (tmp_path / "last.ckpt").touch()
     with pytest.raises(CheckpointError, match=r"is a directory, not a file; did you mean '.*last.ckpt'\?"):
         read_checkpoint(tmp_path)
+
+
+def test_results_without_checksums_are_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"value": 0.5}')
+    assert Results(tmp_path).read("a") == {"value": 0.5}

@@ -16,7 +16,7 @@ from vimlight.files.json_text import json_object
 
 __all__ = ["Store", "key_of"]
 
-_SUM = "crc32"
+_SUM, _VERSION, _NEWEST = "crc32", "format_version", 1
 
 
 def key_of(content: Mapping[str, Any]) -> str:
@@ -60,9 +60,7 @@ class Store:
             return None
         try:
             content = json_object(path.read_bytes(), path.name, ConfigError)
-            # Earlier versions wrote none.
-            if content.pop(_SUM, None) not in (None, _sum_of(content)):
-                raise ConfigError("its checksum differs")
+            _check(content)
         except ConfigError as error:
             raise ConfigError(f"{path} is damaged; delete it, and the same command computes it anew") from error
         return content
@@ -74,11 +72,20 @@ class Store:
             key: Its key.
             content: Plain values.
         """
-        whole = {**content, _SUM: _sum_of(content)}
+        whole = {_VERSION: _NEWEST, **content}
+        whole[_SUM] = _sum_of(whole)
         write_whole(self._path(key), json.dumps(whole, indent=1, ensure_ascii=False) + "\n", overwrite=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.json"
+
+
+def _check(content: dict[str, Any]) -> None:
+    """Takes version and checksum off a result, of which damage hides one at most; earlier versions wrote neither."""
+    stated = content.pop(_SUM, None)
+    if (stated is not None or _VERSION in content) and stated != _sum_of(content):
+        raise ConfigError("its checksum differs")
+    content.pop(_VERSION, None)
 
 
 def _sum_of(content: Mapping[str, Any]) -> int:
