@@ -85,10 +85,12 @@ class Tried:
         root.mkdir(parents=True)
         self.file, self._read, self.plain, self.says_alone = PARSERS[name](root)
         self.original = self.file.read_bytes()
+        self.files = self.bytes = 0
 
     def read(self, content):
         """Reads other content; whatever is raised but the package's own errors goes on."""
         self.file.write_bytes(content)
+        self.files, self.bytes = self.files + 1, self.bytes + len(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -113,6 +115,7 @@ def fuzz(name, root, examples, seed):
         assert short(tried.read(content))
 
     holds()
+    return tried
 
 
 @EVERY
@@ -135,8 +138,10 @@ def test_a_few_changes(tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 5))
 @EVERY
-def test_many_changes(tmp_path, name, seed):
-    fuzz(name, tmp_path / "many", 150, seed)
+def test_many_changes(tmp_path, name, seed, record_property):
+    tried = fuzz(name, tmp_path / "many", 150, seed)
+    record_property("files fuzzed", tried.files)
+    record_property("bytes fuzzed", tried.bytes)
 
 
 def test_every_kept_input_is_of_a_parser():

@@ -54,6 +54,7 @@ BY_ITSELF = {
     "interop/modelscope/folder.py": "zoo_of_a_released_checkpoint",
     "interop/peft/writing.py": "peft_adapter",
     "prefix_cache/store.py": "prefix_cache, prefix_cache_that_makes_room",
+    "report/interruption.py": "removes a checkpoint that a job went on from, tried in test_runs.py",
     "report/predictions.py": "predictions, predictions_replaced",
     "transmiter/cache/assembly.py": "cache, cache_replaced, cache_with_another_head, caches_merged",
     "transmiter/cache/files.py": "cache, cache_with_another_head",
