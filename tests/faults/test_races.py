@@ -6,6 +6,7 @@ import functools
 import time
 
 import pytest
+import torch
 from children import together
 from scene import Scene, names, same
 from writers import WRITERS, features, head, modules, plugin
@@ -73,6 +74,23 @@ def test_those_who_read_a_module_while_it_is_replaced_find_one_or_the_other(tmp_
     outcomes = together([replace, read] * (count // 2))
     assert [each.error for each in outcomes if each.error] == []
     record_property("processes raced", count)
+
+
+def test_a_module_that_is_replaced_between_header_and_tensors_is_read_again(tmp_path, monkeypatch):
+    zoo, other = (Zoo(tmp_path / name) for name in ("zoo", "other"))
+    for seed, place in enumerate((zoo, other)):
+        place.add("a", plugin(seed), {}, head(seed))
+    real = torch.UntypedStorage.from_file
+
+    def second_opening(*arguments, **options):
+        if other.names():
+            (other.path / "a.safetensors").replace(zoo.path / "a.safetensors")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", second_opening)
+    _, tensors = zoo.read("a")
+    assert not other.names()
+    assert same(tensors, dict(plugin(1).state_dict()))
 
 
 @pytest.mark.parametrize("count", COUNTS)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vimlight.errors import ZooError
 from vimlight.files.finite import check_finite
-from vimlight.files.tensor_file import card_text, opened, pack, sha256_of, tensors_of
+from vimlight.files.tensor_file import card_text, opened, pack, sha256_of, tensors_of, unreplaced
 from vimlight.zoo.card import Card
 
 __all__ = [
@@ -84,6 +84,10 @@ def read_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
     Raises:
         ZooError: As `read_card`, or if the tensors were altered or are not finite.
     """
+    return unreplaced(path, _read_module)
+
+
+def _read_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
     with _opened(path) as file:
         card = _card(file, path)
         tensors = tensors_of(file, lambda name: not name.startswith(_HEAD))
@@ -105,6 +109,10 @@ def read_head(path: Path) -> dict[str, Tensor] | None:
     Raises:
         ZooError: As `read_card`, or if the head is missing, was altered, is not finite or is another module's.
     """
+    return unreplaced(path, _read_head)
+
+
+def _read_head(path: Path) -> dict[str, Tensor] | None:
     with _opened(path) as file:
         card = _card(file, path)
         tensors = {
