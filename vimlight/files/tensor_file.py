@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,9 +19,7 @@ from torch import Tensor
 from vimlight.errors import VimlightError
 from vimlight.files.absent import absence
 
-__all__ = ["PICKLES", "card_text", "opened", "pack", "sha256_of", "tensors_of", "unreplaced"]
-
-T = TypeVar("T")
+__all__ = ["PICKLES", "card_text", "opened", "pack", "sha256_of", "tensors_of"]
 
 # How the files of `torch.save` and `pickle.dump` begin.
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -48,36 +46,6 @@ def pack(card: str, tensors: dict[str, Tensor]) -> bytes:
         tensors: Contiguous tensors on the CPU, by name.
     """
     return save(tensors, {"card": card, "card_sha256": hashlib.sha256(card.encode()).hexdigest()})
-
-
-def unreplaced(path: Path, read: Callable[[Path], T]) -> T:
-    """Reads a file again for as long as it is replaced meanwhile.
-
-    safetensors (0.8) takes the header from one opening of the file and the tensors from a second one, by name, so that
-    those of two files may meet. What is refused is believed only of a file that stood still.
-
-    Args:
-        path: The file.
-        read: What reads it.
-    """
-    while True:
-        before = _identity(path)
-        try:
-            found = read(path)
-        except VimlightError:
-            if _identity(path) == before:
-                raise
-        else:
-            if _identity(path) == before:
-                return found
-
-
-def _identity(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 @contextmanager

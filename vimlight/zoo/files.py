@@ -17,7 +17,8 @@ from torch import Tensor
 
 from vimlight.errors import ZooError
 from vimlight.files.finite import check_finite
-from vimlight.files.tensor_file import card_text, opened, pack, sha256_of, tensors_of, unreplaced
+from vimlight.files.replaced import unreplaced
+from vimlight.files.tensor_file import card_text, opened, pack, sha256_of, tensors_of
 from vimlight.zoo.card import Card
 
 __all__ = [

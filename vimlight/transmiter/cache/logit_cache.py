@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from vimlight.files.arrays import ARRAY_FAULTS, load_array
 from vimlight.files.checksums import BLOCK, CheckedFile
 from vimlight.files.json_text import json_object
 from vimlight.files.leftovers import recover
+from vimlight.files.replaced import identity, unreplaced
 from vimlight.transmiter.cache.manifest import CHECKSUMS, MANIFEST, Manifest, read_manifest
 from vimlight.transmiter.cache.names import StoredNames
 from vimlight.transmiter.cache.text_head import TextHead
@@ -44,6 +46,7 @@ class LogitCache:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
+        self._identity = identity(path / MANIFEST)
         self._array = _mapped(path / manifest.array, manifest.shape, manifest.dtype)
 
     @classmethod
@@ -56,7 +59,10 @@ class LogitCache:
         Raises:
             CacheError: If there is no whole cache.
         """
-        directory = Path(path).expanduser()
+        return unreplaced(Path(path).expanduser() / MANIFEST, lambda manifest: cls._opened(manifest.parent))
+
+    @classmethod
+    def _opened(cls, directory: Path) -> LogitCache:
         _check_directory(directory)
         manifest = read_manifest(directory)
         for name, entry in manifest.files.items():
@@ -141,6 +147,7 @@ class LogitCache:
             return None
         self._check_whole("labels.npy")
         labels = torch.from_numpy(np.array(_mapped(self.path / "labels.npy", (len(self),), "int64")))
+        self._check_unreplaced()
         outside = ((labels < 0) | (labels >= self.num_classes)).nonzero().flatten()
         if len(outside):
             row = int(outside[0])
@@ -157,8 +164,9 @@ class LogitCache:
         if width is None or scale is None or bias is None:
             return None
         self._check_whole("head.npy")
-        weights = _mapped(self.path / "head.npy", (self.num_logits, width), "float32")
-        return TextHead(torch.from_numpy(np.array(weights)), scale, bias)
+        weights = np.array(_mapped(self.path / "head.npy", (self.num_logits, width), "float32"))
+        self._check_unreplaced()
+        return TextHead(torch.from_numpy(weights), scale, bias)
 
     def features(self, rows: Rows = slice(None), *, view: int = 0) -> Tensor:
         """Returns image features.
@@ -282,17 +290,24 @@ class LogitCache:
         return {name: CheckedFile(self.path / name, numbers, CacheError) for name, numbers in sums}
 
     def _check_whole(self, name: str) -> None:
-        if name in self._checked_files:
-            self._checked_files[name].check_all()
+        with _present():
+            if name in self._checked_files:
+                self._checked_files[name].check_all()
 
     def _check_bytes(self, starts: Any, length: int) -> None:
-        if self.manifest.array in self._checked_files:
-            self._checked_files[self.manifest.array].check(starts, length)
+        with _present():
+            if self.manifest.array in self._checked_files:
+                self._checked_files[self.manifest.array].check(starts, length)
 
     def _check_rows(self, rows: Rows) -> None:
         numbers = np.arange(len(self))[_index(rows)]
         row = self._array.nbytes // max(1, len(self))
         self._check_bytes(self._array.offset + numbers * row, row)
+
+    def _check_unreplaced(self) -> None:
+        # The array is mapped since the cache was opened; what is read later by name may be another cache's.
+        if identity(self.path / MANIFEST) != self._identity:
+            raise CacheError(f"cache {str(self.path)!r} was replaced since it was opened; open it again")
 
     def _read(self, rows: Rows, view: int) -> Tensor:
         self._check_rows(rows)
@@ -340,9 +355,18 @@ def _check_size(path: Path, size: int) -> None:
         )
 
 
+@contextmanager
+def _present() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CacheError(f"{error.filename} is missing, or its cache is being replaced; open it again") from error
+
+
 def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap[Any, Any]:
     try:
-        array: np.memmap[Any, Any] = load_array(path, "r")
+        with _present():
+            array: np.memmap[Any, Any] = load_array(path, "r")
     except ARRAY_FAULTS as error:
         raise CacheError(f"{path} is damaged or cannot be read: {' '.join(str(error).split())}") from error
     if array.shape != shape or array.dtype != np.dtype(dtype):
