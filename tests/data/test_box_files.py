@@ -225,7 +225,7 @@ def test_a_broken_coco_file_is_named(tmp_path, case):
     with pytest.raises(DataError, match=message) as caught:
         read_coco(path, tmp_path / "train")
     assert str(path) in str(caught.value) or "0.png: the box" in str(caught.value)
-    assert len(str(caught.value)) < 500
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 500
 
 
 @pytest.mark.parametrize("shape", [None, 3, "text", [[1, 2]], {"counts": [1], "size": "large"}, [], nested(300)])
