@@ -22,7 +22,7 @@ from vimlight.files.arrays import ARRAY_FAULTS, load_array
 from vimlight.files.checksums import BLOCK, CheckedFile
 from vimlight.files.json_text import json_object
 from vimlight.files.leftovers import recover
-from vimlight.files.replaced import identity, unreplaced
+from vimlight.files.replaced import unreplaced
 from vimlight.transmiter.cache.manifest import CHECKSUMS, MANIFEST, Manifest, read_manifest
 from vimlight.transmiter.cache.names import StoredNames
 from vimlight.transmiter.cache.text_head import TextHead
@@ -46,7 +46,7 @@ class LogitCache:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
-        self._identity = identity(path / MANIFEST)
+        self._content = file_sha256(path / MANIFEST)
         self._array = _mapped(path / manifest.array, manifest.shape, manifest.dtype)
 
     @classmethod
@@ -306,7 +306,9 @@ class LogitCache:
 
     def _check_unreplaced(self) -> None:
         # The array is mapped since the cache was opened; what is read later by name may be another cache's.
-        if identity(self.path / MANIFEST) != self._identity:
+        with _present():
+            content = file_sha256(self.path / MANIFEST)
+        if content != self._content:
             raise CacheError(f"cache {str(self.path)!r} was replaced since it was opened; open it again")
 
     def _read(self, rows: Rows, view: int) -> Tensor:
