@@ -33,13 +33,7 @@ def check_format(checkpoint: Mapping[str, Any], name: str = "the checkpoint") ->
     Raises:
         CheckpointError: If it is none of vimlight's, or of a newer one.
     """
-    about = checkpoint.get(_ABOUT)
-    if not isinstance(about, dict):
-        raise CheckpointError(f"{name} was not written by vimlight: it does not say what it belongs to")
-    try:
-        check_version(about, CHECKPOINT_VERSION, CheckpointError, unstated=1)
-    except CheckpointError as error:
-        raise CheckpointError(f"{name}: {error}") from error
+    check_version(_about(checkpoint, name), CHECKPOINT_VERSION, CheckpointError, what=name, unstated=1)
 
 
 def stated(checkpoint: Mapping[str, Any], key: str, kind: Any, default: Any = _REQUIRED) -> Any:
@@ -54,9 +48,7 @@ def stated(checkpoint: Mapping[str, Any], key: str, kind: Any, default: Any = _R
     Raises:
         CheckpointError: If the checkpoint is none of vimlight's, lacks the entry, or has one of another type.
     """
-    about = checkpoint.get(_ABOUT)
-    if not isinstance(about, dict):
-        raise CheckpointError("the checkpoint was not written by vimlight: it does not say what it belongs to")
+    about = _about(checkpoint)
     if key not in about and default is not _REQUIRED:
         return default
     if key not in about:
@@ -139,6 +131,13 @@ def made_of(make: Callable[[Any], T], key: str, given: Any) -> T:
         return make(given)
     except (TypeError, ValueError, AttributeError) as error:
         raise _wrong(key, given) from error
+
+
+def _about(checkpoint: Mapping[str, Any], name: str = "the checkpoint") -> dict[str, Any]:
+    about = checkpoint.get(_ABOUT)
+    if not isinstance(about, dict):
+        raise CheckpointError(f"{name} was not written by vimlight: it does not say what it belongs to")
+    return about
 
 
 def _wrong(key: str, value: Any) -> CheckpointError:

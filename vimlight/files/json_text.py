@@ -54,6 +54,7 @@ def check_version(
     known: int,
     error: type[VimlightError],
     *,
+    what: str = "",
     key: str = "format_version",
     unstated: int | None = None,
 ) -> int:
@@ -63,17 +64,21 @@ def check_version(
         content: What the file says of itself.
         known: The newest version that is read.
         error: What to raise.
+        what: What it is, as messages say it in front.
         key: Where it says its version.
         unstated: The version of files that do not say it; without one, they must.
 
     Raises:
         VimlightError: `error`, if it does not say its version, or that is no whole number from 1 on, or newer.
     """
+    front = f"{what}: " if what else ""
     if key not in content and unstated is None:
-        raise error(f"it does not say its {key!r}; write it again with vimlight")
+        raise error(f"{front}it does not say its {key!r}; write it again with vimlight")
     version = content.get(key, unstated)
     if type(version) is not int or version < 1:
-        raise error(f"{key} must be a whole number from 1 on, not {shown(version)}")
+        raise error(f"{front}{key} must be a whole number from 1 on, not {shown(version)}")
     if version > known:
-        raise error(f"written by a newer vimlight (format {version}, this one reads up to {known}): upgrade vimlight")
+        raise error(
+            f"{front}written by a newer vimlight (format {version}, this one reads up to {known}): upgrade vimlight"
+        )
     return version

@@ -35,8 +35,5 @@ def read_results(text: str | bytes, name: str) -> dict[str, Any]:
         ConfigError: If it is no JSON object, or of a newer format.
     """
     content = json_object(text, name, ConfigError)
-    try:
-        check_version(content, _VERSION, ConfigError, unstated=1)
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from error
+    check_version(content, _VERSION, ConfigError, what=name, unstated=1)
     return content

@@ -253,10 +253,7 @@ def _read_task(file: Path, modules: Mapping[str, Plugin], tower: Tower) -> tuple
 def _stated(text: str | None, file: Path) -> dict[str, Any]:
     """Reads the card of a backbone or a task; the first ones do not say their version."""
     card = json_object(text or "{}", file.name, ZooError)
-    try:
-        check_version(card, _VERSION, ZooError, unstated=1)
-    except ZooError as error:
-        raise ZooError(f"{file.name}: {error}") from error
+    check_version(card, _VERSION, ZooError, what=file.name, unstated=1)
     return card
 
 

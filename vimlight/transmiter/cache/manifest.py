@@ -127,10 +127,7 @@ class Manifest:
             CacheError: If it is no manifest, one of a newer format, or an altered one.
         """
         content = _parsed(text)
-        try:
-            check_version(content, FORMAT, CacheError, key="format")
-        except CacheError as error:
-            raise CacheError(f"is not read: {error}") from error
+        check_version(content, FORMAT, CacheError, what="is not read", key="format")
         content.pop("format")
         stated = content.pop("hash", None)
         if set(content) != {entry.name for entry in dataclasses.fields(cls)}:
