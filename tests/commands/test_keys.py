@@ -73,6 +73,13 @@ def test_keys_beside_a_class_in_a_file_are_found(tmp_path, content, text):
     assert text in said("class_path", "--config", str(file))
 
 
+@pytest.mark.parametrize("value", ["!!timestamp none", "!!int none", "[1, 2", "{a: !!float x}"])
+def test_values_that_are_no_yaml_are_texts(tmp_path, value):
+    file = tmp_path / "run.yaml"
+    file.write_text(f"data:\n  root: {value}\n")
+    assert ("data.root", value) in typed_keys([f"--data.root={value}", "--config", str(file)])
+
+
 def test_each_key_is_known_where_it_stands_and_no_hint_repeats_what_was_typed():
     known = {f"{place}.{name}" if place else name: owner
              for places in (KEYS.checked, KEYS.passed_on) for place, owners in places.items()

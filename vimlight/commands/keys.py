@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from vimlight.errors import ConfigError
+from vimlight.files.text import read_text
+from vimlight.files.yaml_text import yaml_of
 
 __all__ = ["Keys", "Owners", "Typed", "arguments_of", "typed_keys"]
 
@@ -202,17 +205,14 @@ def typed_keys(arguments: Sequence[str], config: Sequence[str] = ("--config", "-
 
 def _of_file(path: Path) -> Iterator[tuple[str, Any]]:
     # What is wrong with a file the parser says.
-    try:
-        content = _read(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    yield from _flat("", content)
+    with suppress(ConfigError):
+        yield from _flat("", _read(read_text(path, ConfigError)))
 
 
 def _read(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return yaml_of(text, "the value", ConfigError)
+    except ConfigError:
         return text
 
 
