@@ -257,18 +257,14 @@ def _adapters(plan: TransferPlan, caches: Mapping[str, LogitCache], place: Path,
         bare_target = _without_auxiliary(target, place / "bare_target")
         found["adapter_no_aux"] = _moved(_extract(plan, bare_source, tuned, seed), bare_source, bare_target)
     if plan.needs("adapter_published"):
-        found["adapter_published"] = align(_extract(published(plan), source, tuned, seed), source, target)
+        found["adapter_published"] = align(_extract(_published(plan), source, tuned, seed), source, target)
     if plan.needs("adapter_plus"):
         found["adapter_plus"] = _refine(plan, found["adapter"], caches, seed)
     return found
 
 
-def published(plan: TransferPlan) -> TransferPlan:
-    """Returns a plan whose extraction has the published settings: loss, learning rate and batch size.
-
-    Args:
-        plan: The plan.
-    """
+def _published(plan: TransferPlan) -> TransferPlan:
+    """Returns a plan whose extraction has the published settings: loss, learning rate and batch size."""
     adapted = dataclasses.replace(plan.adapted, extraction_loss="divergence", extraction_lr=1e-3, extraction_batch=128)
     return dataclasses.replace(plan, adapted=adapted)
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from vimlight.errors import VimlightError
 
-__all__ = ["identity", "unreplaced"]
+__all__ = ["unreplaced"]
 
 T = TypeVar("T")
 
@@ -24,23 +24,19 @@ def unreplaced(path: Path, read: Callable[[Path], T]) -> T:
         read: What reads it.
     """
     while True:
-        before = identity(path)
+        before = _identity(path)
         try:
             found = read(path)
         except (OSError, VimlightError):
-            if identity(path) == before:
+            if _identity(path) == before:
                 raise
         else:
-            if identity(path) == before:
+            if _identity(path) == before:
                 return found
 
 
-def identity(path: Path) -> tuple[int, int, int] | None:
-    """Returns what changes when another file takes a path; nothing where there is none.
-
-    Args:
-        path: The file.
-    """
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Returns what changes when another file takes a path; nothing where there is none."""
     try:
         found = path.stat()
     except OSError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -14,14 +12,14 @@ __all__ = ["Published", "Refined", "RefinedFurther", "WithoutAuxiliary", "Withou
 
 
 class _Adapted(Method):
-    """Refines the target's logits with an adapter from a file."""
+    """Refines the target's logits with the adapter that it needs, from a file."""
 
     reads = ("target_all",)
-    role: ClassVar[str]
 
     def fit(self, data: Fit) -> None:
         """Takes the adapter and finds its columns."""
-        adapter = data.adapters[self.role]
+        (role,) = self.needs
+        adapter = data.adapters[role]
         self._columns = Columns.of(adapter, data)
         self._adapter = adapter.to(data.device).eval()
 
@@ -41,7 +39,6 @@ class WithoutAuxiliary(_Adapted):
 
     title = "TransMiter, task classes only"
     place = 40
-    role = "adapter_no_aux"
     needs = ("adapter_no_aux",)
 
 
@@ -51,7 +48,6 @@ class WithoutBasisChange(_Adapted):
 
     title = "TransMiter, no basis change"
     place = 41
-    role = "adapter_unmoved"
     needs = ("adapter_unmoved",)
 
 
@@ -61,7 +57,6 @@ class Published(_Adapted):
 
     title = "TransMiter, as published"
     place = 41
-    role = "adapter_published"
     needs = ("adapter_published",)
 
 
@@ -71,7 +66,6 @@ class Refined(_Adapted):
 
     title = "TransMiter"
     place = 42
-    role = "adapter"
     needs = ("adapter",)
 
 
@@ -81,6 +75,5 @@ class RefinedFurther(_Adapted):
 
     title = "TransMiter+"
     place = 43
-    role = "adapter_plus"
     needs = ("adapter_plus",)
     made_with_labels = True
