@@ -62,8 +62,9 @@ class Registry(Mapping[str, T]):
             UnknownNameError: If there is none; the text gives the nearest names.
         """
         self._load()
-        if name not in self._entries:
-            raise unknown_name(self.kind, name, self._entries)
+        # A file may hold anything where a name belongs.
+        if not isinstance(name, str) or name not in self._entries:
+            raise unknown_name(self.kind, str(name), self._entries)
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -6,11 +6,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from vimlight.errors import ConfigError, VimlightError, unknown_name
+from vimlight.errors import ConfigError, VimlightError, shown, unknown_name
 
 __all__ = ["at", "entry", "listed", "nothing_twice"]
 
@@ -54,12 +54,21 @@ def _typed(kind: type[T], content: dict[str, Any], where: str) -> T:
             if field.default is field.default_factory is dataclasses.MISSING
         }
         try:
-            _parser_of(kind).parse_object({**required, name: value})  # type: ignore[arg-type]  # classes are hashable
+            # Nothing at all passes for every type.
+            if value is None and not _is_optional(kind, name):  # type: ignore[arg-type]  # classes are hashable
+                raise ArgumentError(None, "nothing is given")
+            _parser_of(kind).parse_object({**required, name: value})  # type: ignore[arg-type]  # as above
         except ArgumentError as error:
             place = f"{where}.{name}" if where else name
             wanted = kind.__dataclass_fields__[name].type  # type: ignore[attr-defined]
-            raise ConfigError(f"{place}: expected {wanted}, got {value!r}") from error
+            raise ConfigError(f"{place}: expected {wanted}, got {shown(value)}") from error
     return kind(**content)
+
+
+@lru_cache
+def _is_optional(kind: type, name: str) -> bool:
+    hint = get_type_hints(kind)[name]
+    return hint is Any or type(None) in get_args(hint)
 
 
 @lru_cache
