@@ -196,3 +196,25 @@ def test_mistakes(tmp_path):
 
     with pytest.raises(DataError, match=r"row 23 \('23'\), view 1, of the target cache .*all logits equal 2.5"):
         fit_gap_ridge(weak, weak_tuned, Broken.open(strong.path), batch_size=40)
+
+
+@pytest.mark.parametrize("fewer", ["weak", "weak_tuned", "strong"])
+def test_one_view_is_the_pair_of_the_first_of_several(tmp_path, fewer):
+    names = ("weak", "weak_tuned", "strong")
+    caches = dict(zip(names, write_pair(tmp_path), strict=True))
+    alone = {
+        name: write_cache(
+            tmp_path / "one" / name,
+            logits=cache.logits()[:, None],
+            ids=cache.ids,
+            class_names=CLASSES,
+            aux_names=() if name == "weak_tuned" else AUX,
+            split="train",
+            model=name,
+        )
+        for name, cache in caches.items()
+    }
+    mixed = {**caches, fewer: alone[fewer]}
+    ours, expected = (fit_gap_ridge(*(found[name] for name in names)) for found in (mixed, alone))
+    assert torch.equal(ours.weight, expected.weight)
+    assert torch.equal(ours.bias, expected.bias)

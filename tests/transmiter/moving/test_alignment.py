@@ -240,6 +240,25 @@ def test_caches_are_read_in_all_their_views(tmp_path):
     }
 
 
+@pytest.mark.parametrize("fewer", ["strong", "weak"])
+def test_one_view_is_the_pair_of_the_first_of_several(tmp_path, fewer):
+    caches = dict(zip(("weak", "tuned", "strong"), write_pair(tmp_path), strict=True))
+    common = {"class_names": CLASSES, "aux_names": AUX, "split": "train"}
+    alone = {
+        name: write_cache(
+            tmp_path / f"one/{name}", logits=caches[name].logits()[:, None], ids=caches[name].ids, model=name, **common
+        )
+        for name in ("weak", "strong")
+    }
+    mixed = {**caches, fewer: alone[fewer]}
+    expected = align(adapter(), alone["weak"], alone["strong"]).basis
+    assert torch.equal(align(adapter(), mixed["weak"], mixed["strong"], batch_size=7).basis, expected)
+    assert choose_beta(mixed["weak"], mixed["strong"]) == choose_beta(alone["weak"], alone["strong"])
+    several, one = align_all(adapter(), caches["weak"], [caches["strong"], alone["strong"]])
+    assert torch.equal(one.basis, expected)
+    assert torch.equal(several.basis, align(adapter(), caches["weak"], caches["strong"]).basis)
+
+
 def test_memory_does_not_grow_with_the_number_of_rows(monkeypatch):
     monkeypatch.setattr(room, "_BLOCK", 64)
     alive, original = [], room.CrossMoments.add
@@ -316,9 +335,9 @@ def test_permuted_images_are_refused(tmp_path):
     other = write_cache(tmp_path / "other", logits=logits(latent, 2).flip(0), ids=ids[::-1], **common)
     with pytest.raises(CacheError, match="the same images in another order: row 0 is '0' in the first and '79'"):
         align(adapter(), weak, other)
-    fewer = write_cache(tmp_path / "fewer", logits=logits(latent, 2)[:, :1], ids=ids, labels=labels, **common)
-    with pytest.raises(CacheError, match="2 and 1 views"):
-        align(adapter(), weak, fewer)
+    more = write_cache(tmp_path / "more", logits=logits(latent, 2).repeat(1, 2, 1), ids=ids, labels=labels, **common)
+    with pytest.raises(CacheError, match="2 and 4 views"):
+        align(adapter(), weak, more)
     common["class_names"] = ("cat", "dog", "fox", "elk")
     wrong = write_cache(tmp_path / "wrong", logits=logits(latent, 2), ids=ids, **common)
     with pytest.raises(

@@ -113,8 +113,8 @@ def fit_gap_ridge(
         DataError: If there are fewer than two images, a row is not finite or constant, or there are no features.
         UnknownNameError: If it shall read something else.
     """
-    check_paired(source, target)
-    check_paired(source, tuned, task_only=True)
+    check_paired(source, target, one_of_views=True)
+    check_paired(source, tuned, task_only=True, one_of_views=True)
     if len(target) < 2:
         raise DataError(f"a regression needs at least 2 images, got {len(target)}")
     width = target.width if reads == "features" else None
@@ -157,10 +157,11 @@ class _Images:
     batch_size: int
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        size = max(1, self.batch_size // self.source.num_views)
+        num_views = min(cache.num_views for cache in (self.source, self.tuned, self.target))
+        size = max(1, self.batch_size // num_views)
         for start in range(0, len(self.source), size):
             rows = slice(start, start + size)
-            views = [self._view(rows, start, view) for view in range(self.source.num_views)]
+            views = [self._view(rows, start, view) for view in range(num_views)]
             inputs, gaps = zip(*views, strict=True)
             yield torch.stack(inputs, dim=1).double(), torch.stack(gaps, dim=1).double()
 

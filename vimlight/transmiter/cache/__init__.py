@@ -16,8 +16,8 @@ from __future__ import annotations
 from vimlight.transmiter.cache.assembly import write_cache
 from vimlight.transmiter.cache.logit_cache import LogitCache
 from vimlight.transmiter.cache.manifest import Manifest
-from vimlight.transmiter.cache.pairing import check_paired
+from vimlight.transmiter.cache.pairing import check_paired, is_one_of_views
 from vimlight.transmiter.cache.text_head import TextHead
 from vimlight.transmiter.cache.writer import CacheWriter
 
-__all__ = ["CacheWriter", "LogitCache", "Manifest", "TextHead", "check_paired", "write_cache"]
+__all__ = ["CacheWriter", "LogitCache", "Manifest", "TextHead", "check_paired", "is_one_of_views", "write_cache"]

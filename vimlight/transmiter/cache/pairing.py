@@ -8,16 +8,31 @@ from vimlight.errors import CacheError
 from vimlight.transmiter.cache.logit_cache import LogitCache
 from vimlight.transmiter.cache.names import TEXT
 
-__all__ = ["check_paired"]
+__all__ = ["check_paired", "is_one_of_views"]
 
 
-def check_paired(first: LogitCache, second: LogitCache, *, task_only: bool = False) -> None:
+def is_one_of_views(first: LogitCache, second: LogitCache) -> bool:
+    """Tells whether one of two caches holds several views of each image and the other one.
+
+    That is the image as in evaluation, which is the first of several views.
+
+    Args:
+        first: A cache.
+        second: Another one.
+    """
+    return first.num_views != second.num_views and 1 in (first.num_views, second.num_views)
+
+
+def check_paired(
+    first: LogitCache, second: LogitCache, *, task_only: bool = False, one_of_views: bool = False
+) -> None:
     """Checks that two caches hold the same images, views and classes in the same order.
 
     Args:
         first: A cache.
         second: Another one, usually of another model.
         task_only: Whether the auxiliary classes may differ, as where one cache holds a fine-tuned model's task logits.
+        one_of_views: Whether one may have the image as in evaluation alone, where the other has several views.
 
     Raises:
         CacheError: If they differ; the text names the first difference, and for classes what is missing and extra.
@@ -27,7 +42,8 @@ def check_paired(first: LogitCache, second: LogitCache, *, task_only: bool = Fal
         raise CacheError(f"caches {pair} hold {len(first)} and {len(second)} images; pair caches of the same split")
     _check_ids(first, second, pair)
     _check_labels(first, second, pair)
-    _check_views(first, second, pair)
+    if not (one_of_views and is_one_of_views(first, second)):
+        _check_views(first, second, pair)
     _check_names("classes", first.class_names, second.class_names, pair)
     if not task_only:
         _check_names("auxiliary classes", first.aux_names, second.aux_names, pair)

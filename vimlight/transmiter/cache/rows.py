@@ -31,19 +31,21 @@ def z_score(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class LogitRows:
-    """The rows of a tensor or of a cache, every view of every image.
+    """The rows of a tensor or of a cache, every view of every image or the first.
 
     Args:
         logits: `(N, M)`, or a cache.
         role: What they are, as messages say it, such as `"source"`.
+        first_views: Whether only the first view of each image counts.
 
     Raises:
         DataError: If a tensor has other than two axes, or there are no rows.
     """
 
-    def __init__(self, logits: Tensor | LogitCache, role: str) -> None:
+    def __init__(self, logits: Tensor | LogitCache, role: str, *, first_views: bool = False) -> None:
         self._logits = logits
         self._role = role
+        self._first_views = first_views
         if isinstance(logits, Tensor) and logits.ndim != 2:
             raise DataError(f"the {role} logits must be (images, classes), got {tuple(logits.shape)}")
         if not len(self):
@@ -51,7 +53,13 @@ class LogitRows:
 
     def __len__(self) -> int:
         """Returns the number of rows: images times views."""
-        return len(self._logits) * (self._logits.num_views if isinstance(self._logits, LogitCache) else 1)
+        return len(self._logits) * self.num_views
+
+    @property
+    def num_views(self) -> int:
+        """Number of views of each image."""
+        several = isinstance(self._logits, LogitCache) and not self._first_views
+        return self._logits.num_views if several else 1  # type: ignore[union-attr]  # a cache, then
 
     @property
     def num_logits(self) -> int:
@@ -62,15 +70,15 @@ class LogitRows:
     def batches(self, batch_size: int) -> Iterator[Tensor]:
         """Yields all rows in order, `batch_size` at a time, `(n, M)`."""
         if isinstance(self._logits, LogitCache):
-            return self._logits.batches(batch_size)
+            return self._logits.batches(batch_size, views=0 if self._first_views else "all")
         return iter(self._logits.split(batch_size))
 
     def name(self, row: int) -> str:
         """Returns what a message calls a row."""
         if not isinstance(self._logits, LogitCache):
             return f"row {row} of the {self._role} logits"
-        image, view = divmod(row, self._logits.num_views)
-        which = f"row {image} ({self._logits.ids[image]!r})" + (f", view {view}," if self._logits.num_views > 1 else "")
+        image, view = divmod(row, self.num_views)
+        which = f"row {image} ({self._logits.ids[image]!r})" + (f", view {view}," if self.num_views > 1 else "")
         return f"{which} of the {self._role} cache {str(self._logits.path)!r}"
 
 

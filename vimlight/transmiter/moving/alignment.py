@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vimlight.errors import ConfigError, DataError
 from vimlight.transmiter.adapters.transmiter import TransMiter
-from vimlight.transmiter.cache import LogitCache, check_paired
+from vimlight.transmiter.cache import LogitCache, check_paired, is_one_of_views
 from vimlight.transmiter.cache.rows import LogitRows, checked_z_score
 
 __all__ = ["CrossMoments", "align", "align_all", "choose_beta", "cross_moments"]
@@ -145,9 +145,8 @@ def choose_beta(
         CacheError: If two caches show other images or classes.
         DataError: If there are fewer than two images, or as in `cross_moments`.
     """
-    rows = [LogitRows(source, "source"), LogitRows(target, "target")]
-    _check_pair(source, target, *rows)
-    views = source.num_views if isinstance(source, LogitCache) else 1
+    rows = _paired_rows(source, [target], first_views=_has_one_of_views(source, target))
+    views = rows[0].num_views
     if len(rows[0]) < 2 * views:
         raise DataError(f"a choice of beta needs at least 2 images, got {len(rows[0]) // views}")
     used, left_out = CrossMoments(rows[0].num_logits), CrossMoments(rows[0].num_logits)
@@ -228,14 +227,17 @@ def cross_moments(
         CacheError: If two caches show other images or classes.
         DataError: If a row is not finite or all its logits are equal, or the tensors do not fit together.
     """
-    rows = [LogitRows(source, "source"), *(LogitRows(target, "target") for target in targets)]
-    for target, other in zip(targets, rows[1:], strict=True):
-        _check_pair(source, target, rows[0], other)
-    moments = [CrossMoments(rows[0].num_logits, device) for _ in targets]
-    for block in _blocks(rows, batch_size, device, progress):
-        for found, target in zip(moments, block[1:], strict=True):
-            found.add(block[0], target)
-    return moments
+    found: dict[int, CrossMoments] = {}
+    for first_views in (False, True):
+        places = [n for n, target in enumerate(targets) if _has_one_of_views(source, target) == first_views]
+        if not places:
+            continue
+        rows = _paired_rows(source, [targets[n] for n in places], first_views=first_views)
+        found |= {n: CrossMoments(rows[0].num_logits, device) for n in places}
+        for block in _blocks(rows, batch_size, device, progress):
+            for n, target in zip(places, block[1:], strict=True):
+                found[n].add(block[0], target)
+    return [found[n] for n in range(len(targets))]
 
 
 def _blocks(
@@ -267,9 +269,22 @@ def _name(rows: LogitRows, first_row: int, row: int) -> str:
     return rows.name(first_row + row)
 
 
+def _has_one_of_views(source: Logits, target: Logits) -> bool:
+    return isinstance(source, LogitCache) and isinstance(target, LogitCache) and is_one_of_views(source, target)
+
+
+def _paired_rows(source: Logits, targets: Sequence[Logits], *, first_views: bool) -> list[LogitRows]:
+    """Returns the rows of the source and of each target, which belong together."""
+    rows = LogitRows(source, "source", first_views=first_views)
+    others = [LogitRows(target, "target", first_views=first_views) for target in targets]
+    for target, other in zip(targets, others, strict=True):
+        _check_pair(source, target, rows, other)
+    return [rows, *others]
+
+
 def _check_pair(source: Logits, target: Logits, first: LogitRows, second: LogitRows) -> None:
     if isinstance(source, LogitCache) and isinstance(target, LogitCache):
-        check_paired(source, target)
+        check_paired(source, target, one_of_views=True)
     elif len(first) != len(second) or first.num_logits != second.num_logits:
         shapes = [(len(rows), rows.num_logits) for rows in (first, second)]
         raise DataError(f"the source logits are {shapes[0]}, the target logits {shapes[1]}; they must be paired rows")
