@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vimlight.errors import ConfigError
@@ -175,25 +175,33 @@ def publish_directory(copy: Path, final: Path, overwrite: bool) -> None:
         _sync(path)
     if final.exists() and not overwrite:
         raise FileExistsError(str(final))
-    if not final.exists():
-        _rename_new(copy, final)
-    else:
-        # A directory with content cannot be replaced in one step; nobody finds half of one in between, and who is
-        # killed there leaves what `recover` takes back.
-        old = set_aside(final)
-        copy.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
+    while not _named(copy, final, overwrite):
+        # Another process was faster: what is there is whole.
+        if not overwrite:
+            raise FileExistsError(str(final))
     _sync(final.parent)
 
 
-def _rename_new(copy: Path, final: Path) -> None:
+def _named(copy: Path, final: Path, overwrite: bool) -> bool:
+    """Gives a directory its name, which what has it loses; tells whether no other process took it meanwhile."""
+    old = None
+    if overwrite:
+        # A directory with content cannot be replaced in one step; nobody finds half of one in between, and who is
+        # killed there leaves what `recover` takes back.
+        with suppress(FileNotFoundError):
+            old = set_aside(final)
     try:
         copy.rename(final)
-    except OSError as error:
-        # Another process was faster: what is there is whole.
+    except OSError:
         if final.exists():
-            raise FileExistsError(str(final)) from error
+            return False
+        if old is not None:
+            old.rename(final)
         raise
+    finally:
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+    return True
 
 
 def _sync(path: Path) -> None:
