@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from vimlight.commands.zoo import main
-from vimlight.errors import VimlightError
+from vimlight.errors import VimlightError, ZooError
 from vimlight.zoo import Zoo
 
 
@@ -116,6 +117,18 @@ def test_remove_asks(run, zoo, monkeypatch):
     assert list(zoo.path.iterdir()) == []
     assert "is empty; add a module with: vimlight zoo add FILE" in run("list")
     assert run("list", "--json") == "[]\n"
+
+
+def test_of_two_that_remove_a_module_one_is_told(zoo, monkeypatch):
+    unlink = Path.unlink
+
+    def too_late(self, missing_ok=False):
+        unlink(self, missing_ok=True)
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", too_late)
+    with pytest.raises(ZooError, match="module 'letters' was removed by another process meanwhile"):
+        zoo.remove("letters")
 
 
 def test_remove_without_asking_takes_even_a_broken_file(run, zoo):

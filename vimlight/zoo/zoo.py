@@ -251,7 +251,10 @@ class Zoo:
         path = self._existing(name)
         # The head first: what is left after an interruption says that it is missing.
         beside(path).unlink(missing_ok=True)
-        path.unlink()
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            raise ZooError(f"module {name!r} was removed by another process meanwhile") from None
 
     def verify(self) -> list[Problem]:
         """Checks all that needs no backbone: headers, cards, hashes, plug-in types, and which head belongs to which.

@@ -17,7 +17,7 @@ from vimlight.data.sampling import few_shot
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
 from vimlight.data.tables import FileTable, Source
-from vimlight.errors import ConfigError, DataError, unknown_name
+from vimlight.errors import ConfigError, DataError, shown, unknown_name
 from vimlight.files.atomic import write_whole
 
 __all__ = ["coop", "coop_sets"]
@@ -95,7 +95,7 @@ def _class_names(files: CoopFiles, rows: Mapping[str, Sequence[Row]]) -> list[st
     found: dict[int, str] = {}
     for _, label, name in (row for part in rows.values() for row in part):
         if found.setdefault(label, name) != name:
-            raise DataError(f"{files.listing}: label {label} is called {found[label]!r} and {name!r}")
+            raise DataError(f"{files.listing}: label {label} is called {shown(found[label])} and {shown(name)}")
     gap = next((label for label in range(len(found)) if label not in found), None)
     if gap is not None:
         raise DataError(f"{files.listing}: labels are 0 to {max(found)}, but no image has the label {gap}")
@@ -119,7 +119,8 @@ def _sampled(
         found = read_rows(pinned, ("train", "val"))
         for row in (row for part in found.values() for row in part):
             if row not in known:
-                raise DataError(f"{pinned}: {json.dumps(row)} is no training or validation image of {files.listing}")
+                said = shown(json.dumps(row))
+                raise DataError(f"{pinned}: {said} is no training or validation image of {files.listing}")
         return found
     drawn = _drawn(rows, names, shots, seed)
     if pinned is not None:

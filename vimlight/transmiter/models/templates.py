@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vimlight.data.coop_files import DATASETS
 from vimlight.data.listings import read_lines
-from vimlight.errors import ConfigError, unknown_name
+from vimlight.errors import ConfigError, shown, unknown_name
 from vimlight.progress import track
 from vimlight.transmiter.models.image_text import ImageTextModel
 from vimlight.transmiter.models.texts import check_names, prompts_of
@@ -42,7 +42,7 @@ def templates_of(templates: str | Sequence[str]) -> list[str]:
         found = [templates] if isinstance(templates, str) else list(templates)
     for template in found or [""]:
         if template.count("{}") != 1:
-            raise ConfigError(f"template {template!r} must have {{}} once, where the class name goes")
+            raise ConfigError(f"template {shown(template)} must have {{}} once, where the class name goes")
     return found
 
 
