@@ -61,6 +61,8 @@ def test_the_library_itself_goes_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
     for name, value in {"API_KEY": "a" * 40, "BASE_URL": "http://127.0.0.1:9", "INIT_TIMEOUT": "1"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
+    # Whoever used it before made it read another environment.
+    wandb.teardown()
     with pytest.warns(UserWarning, match=r"W&B starts no run \(.*refused"):
         run = open_wandb(lambda: wandb.init(project="mine", dir=str(tmp_path)))
     run.log({"loss": 1.0})

@@ -97,8 +97,8 @@ def test_the_same_command_gives_the_same_adapter(workplace):
 MISTAKES = {
     "model class": (["--model=ExtractonModule"], "unknown class 'ExtractonModule'; did you mean 'ExtractionModule'"),
     "data class": (["--data=CacheDataModul"], "unknown class 'CacheDataModul'; did you mean 'CacheDataModule'"),
-    "model key": (["--model.temprature=2"], "unknown key 'temprature'; did you mean 'temperature'"),
-    "data key": (["--data.tunde=x"], "unknown key 'tunde'; did you mean 'tuned'"),
+    "model key": (["--model.temprature=2"], "key 'model.temprature'; did you mean 'model.init_args.temperature'"),
+    "data key": (["--data.tunde=x"], "unknown key 'data.tunde'; did you mean 'data.init_args.tuned'"),
     "cache": (["--data.train=caches/weak/trian"], "'caches/weak/trian' does not exist; did you mean"),
     "tuned": (["--data.tuned=null"], "extraction learns from a fine-tuned model: set data.tuned"),
     "out": (["--model.out=weak.pt"], "an adapter is a .safetensors file; 'weak.pt' ends in '.pt'"),

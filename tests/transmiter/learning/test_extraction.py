@@ -287,7 +287,7 @@ def test_mistakes(root, tmp_path):
     data = CacheDataModule(str(root / "weak"))
     with pytest.raises(ConfigError, match=r"extraction learns from a fine-tuned model: set data.tuned"):
         trainer(tmp_path).fit(extraction(data), datamodule=data)
-    with pytest.raises(ConfigError, match=r"'val_tuned' goes with 'tuned' and 'val': set 'val' too"):
+    with pytest.raises(ConfigError, match=r"'val_tuned' is of the images of 'val': set 'val' too, or leave it out"):
         cache_data(root, val_tuned=str(root / "weak_tuned"))
     for options, error, text in (
         ({"temperature": 0}, ConfigError, "temperatures must be above 0, got 0 and 0.5"),

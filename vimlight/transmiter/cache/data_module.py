@@ -80,9 +80,8 @@ class CacheDataModule(CertainProperties, pl.LightningDataModule):
         given = [name for name, value in labelled.items() if value is not None]
         if tuned is not None and given:
             raise ConfigError(f"{given[0]!r} needs labels, but none are read where 'tuned' is given; leave one out")
-        if val_tuned is not None and (tuned is None or val is None):
-            missing = "tuned" if tuned is None else "val"
-            raise ConfigError(f"'val_tuned' goes with 'tuned' and 'val': set {missing!r} too, or leave it out")
+        if val_tuned is not None and val is None:
+            raise ConfigError("'val_tuned' is of the images of 'val': set 'val' too, or leave it out")
         self.paths = {"train": train, "val": val, "test": test}
         self.tuned_paths = [tuned] if isinstance(tuned, str) else list(tuned or [])
         self.val_tuned_paths = [val_tuned] if isinstance(val_tuned, str) else list(val_tuned or [])

@@ -160,10 +160,11 @@ class RefinementModule(AdapterModule):
         """
         if not hasattr(data, "batches"):
             raise ConfigError("refinement needs a CacheDataModule (or one with batches('val', device)) to choose by")
-        if getattr(data, "tuned_paths", None):
-            raise ConfigError(
-                "refinement learns from labels, and none are read where data.tuned is given; leave it out"
-            )
+        for name in ("tuned", "val_tuned"):
+            if getattr(data, f"{name}_paths", None):
+                raise ConfigError(
+                    f"refinement learns from labels, and none are read where data.{name} is given; leave it out"
+                )
         ours, theirs = self.adapter.card.model, getattr(data, "model_name", "")
         if ours and theirs and ours != theirs:
             raise ConfigError(
