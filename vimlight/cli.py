@@ -15,6 +15,7 @@ from functools import partial
 from vimlight import __version__
 from vimlight.errors import ConfigError, VimlightError, printable, unknown_name
 from vimlight.extensions import import_extension
+from vimlight.masking import masked
 from vimlight.trust import trust_only
 
 __all__ = ["guarded", "main"]
@@ -81,7 +82,7 @@ def guarded(function: Callable[[], None], *, debug: bool = False) -> None:
     except VimlightError as error:
         if debug:
             raise
-        print(f"vimlight: {printable(str(error))}", file=sys.stderr)
+        print(f"vimlight: {printable(masked(str(error)))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         if debug:

@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.connectors import checkpoint_connector
 
 from vimlight.commands.keys import Keys, Typed
 from vimlight.errors import ConfigError, VimlightError, nearest
+from vimlight.masking import MASK, is_secret_name
 from vimlight.trust import refusal
 
 __all__ = ["Mistake", "cause", "explain", "while_restoring"]
@@ -182,6 +183,8 @@ def _where(message: str) -> str:
 
 def _given(message: str) -> str | None:
     value = _VALUE.search(message)
+    if value and any(is_secret_name(key) for key in _KEY.findall(message)):
+        return MASK
     return value[1].strip() if value else None
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.data import AttributeDict
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -31,6 +33,7 @@ from vimlight.files.atomic import check_writable
 from vimlight.files.checkpoint_facts import stated_texts
 from vimlight.files.checkpoint_files import CheckpointFiles
 from vimlight.files.weight_file import first_line
+from vimlight.masking import masked
 from vimlight.report.callbacks import RunReport
 from vimlight.report.interruption import Interruption, same_signals_after
 from vimlight.report.lines import ProgressLines
@@ -76,7 +79,10 @@ _EXPECTED = (
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes the full config into the run's directory and shows it to every logger."""
+    """Writes the full config, less what is secret in it, into the run's directory and shows it to every logger."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **options: Any) -> None:
+        super().__init__(parser, masked(config), **options)
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Hands the config to the loggers as hyper-parameters."""
@@ -201,6 +207,12 @@ class TrainingCLI(LightningCLI):
             if isinstance(self.model, kind) and isinstance(self.datamodule, data):
                 names = type(self.model).__name__, type(self.datamodule).__name__
                 raise ConfigError(f"{names[0]} learns from {wanted}, {names[1]} brings none; choose another data class")
+
+    def after_instantiate_classes(self) -> None:
+        """Hides what is secret in the settings that classes of one's own hand to loggers."""
+        for each in (self.model, self.datamodule):
+            if each is not None and each.hparams_initial:
+                each._hparams_initial = AttributeDict(masked(dict(each.hparams_initial)))
 
     def before_fit(self) -> None:
         """Refuses, before anything is written, what could not be learnt, or not be stored after the training."""

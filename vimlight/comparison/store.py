@@ -13,6 +13,7 @@ from vimlight import __version__
 from vimlight.errors import ConfigError
 from vimlight.files.atomic import write_whole
 from vimlight.files.json_text import json_object
+from vimlight.masking import masked
 
 __all__ = ["Store", "key_of"]
 
@@ -22,10 +23,12 @@ _SUM, _VERSION, _NEWEST = "crc32", "format_version", 1
 def key_of(content: Mapping[str, Any]) -> str:
     """Returns the key of a result: a hash over what it depends on and the version of this package.
 
+    With another token or password it is the same result.
+
     Args:
         content: Plain values.
     """
-    text = json.dumps({"vimlight": __version__, **content}, sort_keys=True, default=str)
+    text = json.dumps({"vimlight": __version__, **masked(content)}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -66,13 +69,13 @@ class Store:
         return content
 
     def write(self, key: str, content: Mapping[str, Any]) -> None:
-        """Writes a result.
+        """Writes a result, less what is secret in it.
 
         Args:
             key: Its key.
             content: Plain values.
         """
-        whole = {_VERSION: _NEWEST, **content}
+        whole = {_VERSION: _NEWEST, **masked(content)}
         whole[_SUM] = _sum_of(whole)
         write_whole(self._path(key), json.dumps(whole, indent=1, ensure_ascii=False) + "\n", overwrite=True)
 

@@ -13,8 +13,12 @@ from vimlight.errors import CheckpointError
 from vimlight.files.atomic import write_whole
 from vimlight.files.checksums import check_members
 from vimlight.files.weight_file import WEIGHT_FAULTS
+from vimlight.masking import masked
 
 __all__ = ["CheckpointFiles", "load_checkpoint_file"]
+
+# What modules and data of one's own were made with.
+_SETTINGS = ("hyper_parameters", "datamodule_hyper_parameters")
 
 
 def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> Any:
@@ -47,7 +51,7 @@ class CheckpointFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes a checkpoint, whole or not at all.
+        """Writes a checkpoint, whole or not at all, and less what is secret in its settings.
 
         Args:
             checkpoint: What it holds.
@@ -57,6 +61,7 @@ class CheckpointFiles(TorchCheckpointIO):
         Raises:
             ConfigError: If it cannot be written.
         """
+        checkpoint = {key: masked(value) if key in _SETTINGS else value for key, value in checkpoint.items()}
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return

@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 from torch import distributed
 
 from vimlight.errors import RankError, VimlightError
+from vimlight.masking import masked
 
 __all__ = ["RankWatch", "how_ended", "is_lost_peer", "name_rank", "wait_for_watch"]
 
@@ -119,4 +120,4 @@ def name_rank(error: VimlightError, rank: int) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"vimlight: {text}", file=sys.stderr, flush=True)
+    print(f"vimlight: {masked(text)}", file=sys.stderr, flush=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from vimlight.errors import ConfigError
+from vimlight.masking import masked, masked_words
 
 __all__ = ["open_runs", "open_wandb"]
 
@@ -46,16 +49,29 @@ def open_wandb(start: Callable[[], Any]) -> Any:
 
     os.environ.setdefault("WANDB_INIT_TIMEOUT", _PATIENCE)
     try:
-        return start()
+        with _masked_command():
+            return start()
     except Error as error:
-        refusal = " ".join(str(error).partition("\n")[0].split())
+        refusal = masked(" ".join(str(error).partition("\n")[0].split()))
     os.environ["WANDB_MODE"] = "offline"
     # It would go by what it read of the environment before.
     wandb.teardown()
     try:
-        run = start()
+        with _masked_command():
+            run = start()
     except Error as error:
         raise ConfigError(f"W&B starts no run ({refusal}), not even offline; leave the logger out") from error
     kept = Path(run.dir).parent
     rank_zero_warn(f"W&B starts no run ({refusal}); it is kept offline, and 'wandb sync {kept}' uploads it later")
     return run
+
+
+@contextmanager
+def _masked_command() -> Iterator[None]:
+    """Hides what is secret in the command line, which is kept with every run."""
+    words = sys.argv
+    sys.argv = masked_words(words)
+    try:
+        yield
+    finally:
+        sys.argv = words

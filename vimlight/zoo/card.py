@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from vimlight.errors import ZooError, nearest
 from vimlight.files.json_text import check_version, json_object
+from vimlight.masking import masked
 
 if TYPE_CHECKING:
     from vimlight.plugins import Plugin
@@ -125,7 +126,7 @@ def describe(plugin: Plugin, given: Card | Mapping[str, Any], sha256: str, head:
 
     Args:
         plugin: The plug-in.
-        given: The describing fields; of another module's card only those are taken.
+        given: The describing fields; of another module's card only those are taken. What is secret in them is masked.
         sha256: Hash of the plug-in's tensors.
         head: Hash of the head's tensors, or nothing.
 
@@ -136,6 +137,8 @@ def describe(plugin: Plugin, given: Card | Mapping[str, Any], sha256: str, head:
     for key in describing:
         if key in _HINTS and key not in _DESCRIBING:
             raise ZooError(f"card key {key!r} is filled in from the plug-in; leave it out")
+    # Names of classes are what they are.
+    describing = {key: value if key == "classes" else masked(value) for key, value in describing.items()}
     made = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **_versions()},

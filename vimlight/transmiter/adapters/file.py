@@ -18,6 +18,7 @@ from vimlight.files.atomic import write_whole
 from vimlight.files.finite import check_finite
 from vimlight.files.json_text import check_version, json_of
 from vimlight.files.tensor_file import card_text, opened, pack, sha256_of, tensors_of
+from vimlight.masking import masked
 
 __all__ = ["FORMAT_VERSION", "AdapterCard", "check_path", "read_adapter", "read_card", "write_adapter"]
 
@@ -72,7 +73,7 @@ class AdapterCard:
             step: Its name.
             **facts: What there is to say of it, as plain values.
         """
-        return (*self.history, {"step": step, **facts})
+        return (*self.history, {"step": step, **masked(facts)})
 
     def to_json(self) -> str:
         """Returns the card as a JSON object."""

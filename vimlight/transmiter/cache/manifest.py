@@ -12,6 +12,7 @@ from typing import Any
 
 from vimlight.errors import CacheError, shown
 from vimlight.files.json_text import check_version, json_of
+from vimlight.masking import masked
 
 __all__ = ["CHECKSUMS", "FORMAT", "MANIFEST", "FileEntry", "Manifest", "read_manifest"]
 
@@ -138,6 +139,10 @@ class Manifest:
         content["class_names"], content["aux_names"] = tuple(content["class_names"]), tuple(content["aux_names"])
         content["files"] = {name: FileEntry(**entry) for name, entry in content["files"].items()}
         return cls(**content)
+
+    def without_secrets(self) -> Manifest:
+        """Returns a copy with what is secret masked in what data and model were opened with."""
+        return self.replace(data=masked(self.data), model_arguments=masked(self.model_arguments))
 
     def replace(self, **changes: Any) -> Manifest:
         """Returns a copy with some entries changed."""

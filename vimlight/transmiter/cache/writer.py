@@ -67,7 +67,7 @@ class CacheWriter:
     ) -> None:
         self.path = Path(path).expanduser()
         refuse_existing(self.path, overwrite)
-        self.manifest = manifest.replace(rows=len(ids), files={})
+        self.manifest = manifest.without_secrets().replace(rows=len(ids), files={})
         check_entries(self.manifest, ids, labels)
         self.part_rows = part_rows
         self._ids, self._labels, self._overwrite = ids, labels, overwrite
