@@ -73,7 +73,7 @@ def running_below(parent):
     return found
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=400):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -17,7 +17,7 @@ from vimlight.data.sampling import few_shot
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
 from vimlight.data.tables import FileTable, Source
-from vimlight.errors import ConfigError, DataError, shown, unknown_name
+from vimlight.errors import ConfigError, DataError, cut, shown, unknown_name
 from vimlight.files.atomic import write_whole
 
 __all__ = ["coop", "coop_sets"]
@@ -119,7 +119,7 @@ def _sampled(
         found = read_rows(pinned, ("train", "val"))
         for row in (row for part in found.values() for row in part):
             if row not in known:
-                said = shown(json.dumps(row))
+                said = cut(json.dumps(row))
                 raise DataError(f"{pinned}: {said} is no training or validation image of {files.listing}")
         return found
     drawn = _drawn(rows, names, shots, seed)
