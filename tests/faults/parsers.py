@@ -46,6 +46,7 @@ from vimlight.transmiter.models.templates import templates_of
 from vimlight.transmiter.models.vocabulary import word_list
 from vimlight.zoo import Zoo
 from vimlight.zoo.files import read_head, read_module
+from vimlight.zoo.sharing import INDEX, open_place, push
 
 
 class Parser(NamedTuple):
@@ -331,6 +332,14 @@ def of_module(root):
 def module(root):
     file, _ = of_module(root)
     return written(file, file.read_bytes(), lambda _: (read_module(file), read_head(file)))
+
+
+@parser
+def zoo_index(root):
+    of_module(root)
+    place = open_place(str(root / "shared"))
+    push(Zoo(root / "zoo"), place)
+    return as_json(root / "shared" / INDEX, json.loads((root / "shared" / INDEX).read_bytes()), lambda _: place.index())
 
 
 def recarded(file, card):

@@ -60,6 +60,8 @@ BY_ITSELF = {
     "transmiter/cache/files.py": "cache, cache_with_another_head",
     "transmiter/cache/logit_cache.py": "gives a cache its name back; cache_replaced",
     "transmiter/cache/writer.py": "cache_in_parts, cache_in_parts_replaced",
+    "zoo/sharing/moving.py": "modules_pulled, modules_pushed",
+    "zoo/sharing/places.py": "modules_pushed",
     "zoo/zoo.py": "module, module_replaced, module_removed, modules_exported",
 }
 FUNCTIONS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import os
 import warnings
@@ -36,6 +37,7 @@ from vimlight.transmiter.cache.manifest import Manifest
 from vimlight.transmiter.cache.merge import merge_caches
 from vimlight.transmiter.cache.writer import CacheWriter
 from vimlight.zoo import Zoo
+from vimlight.zoo.sharing import missing_here, open_place, pull, push
 
 WRITERS: dict[str, Callable[[Path], Writer]] = {}
 NEXT = "next.txt"
@@ -137,6 +139,41 @@ def modules_exported(root):
         zoo.export(missing, other.path) if missing else next_one(other.path)
 
     return Writer(write, lambda: modules(root / "other"))
+
+
+@writer
+def modules_pulled(root):
+    _shared(root)
+    return Writer(lambda _: _take(root), lambda: modules(root / "other"))
+
+
+@writer
+def modules_pushed(root):
+    """Into a directory that has one of them, and an index of it."""
+    zoo = _shared(root)
+    zoo.add("b", plugin(1))
+    place = open_place(str(root / "shared"))
+
+    def read():
+        # What an index names is whole.
+        found = {name: entry.sha256 for name, entry in place.index().modules.items()}
+        assert all(hashlib.sha256((root / "shared" / f"{name}.safetensors").read_bytes()).hexdigest() == sha256
+                   for name, sha256 in found.items())  # fmt: skip
+        return found
+
+    return Writer(lambda _: push(zoo, place), read)
+
+
+def _shared(root):
+    zoo = Zoo(root / "zoo")
+    zoo.add("a", plugin(0), {}, head(0))
+    push(zoo, open_place(str(root / "shared")))
+    return zoo
+
+
+def _take(root):
+    zoo, place = Zoo(root / "other"), open_place(str(root / "shared"))
+    pull(zoo, place, missing_here(zoo, place.index().chosen([], place.url)))
 
 
 @writer

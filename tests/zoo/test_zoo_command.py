@@ -141,7 +141,7 @@ def test_remove_without_asking_takes_even_a_broken_file(run, zoo):
     ("arguments", "message"),
     [
         (["lst"], "unknown command of vimlight zoo 'lst'; did you mean 'list'?"),
-        (["--zoo", "x", "shwo", "a"], "unknown command of vimlight zoo 'shwo'; did you mean 'show'?"),
+        (["--zoo", "x", "showw", "a"], "unknown command of vimlight zoo 'showw'; did you mean 'show'?"),
         ([], "vimlight zoo: the following arguments are required: COMMAND; see vimlight zoo --help"),
         (["show"], "vimlight zoo show: the following arguments are required: NAME; see vimlight zoo show --help"),
         (["list", "--jso"], "vimlight zoo: unrecognized arguments: --jso; see vimlight zoo --help"),

@@ -1,4 +1,7 @@
-"""`vimlight zoo`: look into a zoo of modules, check it, move modules in and out, and speak other formats."""
+"""`vimlight zoo`: look into a zoo of modules, check it, move modules in and out, and speak other formats.
+
+What goes to zoos elsewhere and comes from there is in `zoo_sharing`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vimlight.commands import zoo_sharing
 from vimlight.commands.options import Parser
 from vimlight.commands.output import one_line, print_json, print_table
 from vimlight.errors import ConfigError, ZooError, nearest, unknown_name
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_TEXT = "Look into a zoo of modules, check it, and move modules in and out."
+_TEXT = "Look into a zoo of modules, check it, move modules in and out, and share them."
 _OPTIONS = ("heads", "backbone", "name", "scale", "bits")
 _COLUMNS = ("module", "plug-in", "backbone", "task", "data set", "classes", "metrics")
 
@@ -98,6 +102,7 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
     reading.add_argument("--name", help="peft, petl: the module's name in the zoo (default: the file's)")
     reading.add_argument("--scale", metavar="S", type=float, help="petl: the factor s, which stands in a config")
     reading.add_argument("--bits", metavar="N", type=int, help="petl: bits of an AdaptFormer's weights")
+    zoo_sharing.add_commands(command)
     return parser, commands.choices
 
 

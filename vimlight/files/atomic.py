@@ -18,6 +18,7 @@ except ImportError:  # Windows has none, and hard links.
 
 __all__ = [
     "check_writable",
+    "locked",
     "publish",
     "publish_directory",
     "refuse_existing",
@@ -72,7 +73,7 @@ def publish(copy: Path, final: Path, overwrite: bool) -> None:
         raise
     except OSError:
         # The file system has no links. A lock ends with its owner, however that ends.
-        with _locked(final.parent):
+        with locked(final.parent):
             if final.exists():
                 raise FileExistsError(str(final)) from None
             copy.replace(final)
@@ -213,7 +214,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """Keeps other processes out of a directory, where the system can."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:

@@ -20,15 +20,12 @@ from vimlight.files.finite import check_finite
 from vimlight.files.replaced import unreplaced
 from vimlight.files.tensor_file import card_text, opened, pack, sha256_of, tensors_of
 from vimlight.zoo.card import Card
+from vimlight.zoo.names import HEAD_SUFFIX
 
-__all__ = [
-    "HEAD_SUFFIX", "beside", "pack_module", "plain", "read_card", "read_head", "read_module", "sha256_of",
-]  # fmt: skip
+__all__ = ["beside", "pack_module", "plain", "read_card", "read_head", "read_module", "sha256_of"]
 
 # What the names of a head's tensors begin with; no name of a module's has a slash.
 _HEAD = "head/"
-# What the names of files end in that hold a head alone.
-HEAD_SUFFIX = ".head"
 
 _opened = partial(opened, reader="a zoo", error=ZooError)
 

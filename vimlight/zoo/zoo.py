@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,16 +18,14 @@ from vimlight.files.atomic import publish, temporary
 from vimlight.files.finite import check_finite
 from vimlight.files.leftovers import sweep
 from vimlight.zoo.card import FORMAT_VERSION, Card, describe
-from vimlight.zoo.files import HEAD_SUFFIX, beside, pack_module, plain, read_card, read_head, read_module, sha256_of
+from vimlight.zoo.files import beside, pack_module, plain, read_card, read_head, read_module, sha256_of
+from vimlight.zoo.names import HEAD_SUFFIX, SUFFIX, check_name
 
 if TYPE_CHECKING:
     from vimlight.backbone import Backbone
     from vimlight.plugins import Plugin
 
-__all__ = ["Problem", "Zoo"]
-
-_SUFFIX, _HEAD = ".safetensors", HEAD_SUFFIX
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+__all__ = ["Problem", "Zoo", "checked_module"]
 
 
 class Problem(NamedTuple):
@@ -78,8 +75,12 @@ class Zoo:
 
     def names(self) -> list[str]:
         """Lists the modules in alphabetical order."""
-        stems = (file.name.removesuffix(_SUFFIX) for file in self.path.glob(f"[!.]*{_SUFFIX}"))
+        stems = (file.name.removesuffix(SUFFIX) for file in self.path.glob(f"[!.]*{SUFFIX}"))
         return sorted(filter(_is_listed, stems))
+
+    def file(self, name: str) -> Path:
+        """Returns where the file of a module is, or would be."""
+        return self.path / f"{name}{SUFFIX}"
 
     def card(self, name: str) -> Card:
         """Reads a module's card; only the file's header is read.
@@ -120,7 +121,7 @@ class Zoo:
         Raises:
             ZooError: If there is no such module, or its file is damaged or of an unknown plug-in type.
         """
-        return _checked_module(self._existing(name))
+        return checked_module(self._existing(name))
 
     def load_head(self, name: str) -> dict[str, Tensor]:
         """Loads the tensors of the head that was trained with a module.
@@ -149,12 +150,8 @@ class Zoo:
         Raises:
             ZooError: If the name is taken or not allowed.
         """
-        if not _NAME.fullmatch(name) or name.endswith((_HEAD, _SUFFIX)):
-            raise ZooError(
-                f"{name!r} cannot name a module: up to 100 lower-case letters, digits, '-', '_' and '.', "
-                "beginning with a letter or digit and not ending in '.head' or '.safetensors'"
-            )
-        if not overwrite and self._file(name).exists():
+        check_name(name)
+        if not overwrite and self.file(name).exists():
             raise ZooError(
                 f"zoo {str(self.path)!r} has a module {name!r} already; take another name, or replace it "
                 "with overwrite=True (--model.overwrite true)"
@@ -205,10 +202,11 @@ class Zoo:
             ZooError: If the file is missing, damaged, no module or of an unknown plug-in type, or the name is taken.
         """
         source = Path(path).expanduser()
-        stem = source.name.removesuffix(_SUFFIX)
-        if stem.endswith(_HEAD):
-            raise ZooError(f"{source.name} is a head; add the module {stem.removesuffix(_HEAD)}{_SUFFIX} beside it")
-        card, tensors = _checked_module(source)
+        stem = source.name.removesuffix(SUFFIX)
+        if stem.endswith(HEAD_SUFFIX):
+            owner = stem.removesuffix(HEAD_SUFFIX)
+            raise ZooError(f"{source.name} is a head; add the module {owner}{SUFFIX} beside it")
+        card, tensors = checked_module(source)
         head = read_head(source)
         self._write(name or stem, card, tensors, head, overwrite)
         return name or stem
@@ -228,16 +226,35 @@ class Zoo:
         """
         chosen = [names] if isinstance(names, str) else list(names)
         target = Path(to).expanduser()
-        as_file = target.suffix == _SUFFIX
+        as_file = target.suffix == SUFFIX
         if as_file and len(chosen) != 1:
             raise ZooError(f"{len(chosen)} modules do not fit into the one file {target.name}; export to a directory")
         other = Zoo(target.parent if as_file else target)
-        renamed = {name: target.name.removesuffix(_SUFFIX) if as_file else name for name in chosen}
+        renamed = {name: target.name.removesuffix(SUFFIX) if as_file else name for name in chosen}
         for name, new in renamed.items():
-            _checked_module(self._existing(name))
-            read_head(self._file(name))
+            checked_module(self._existing(name))
+            read_head(self.file(name))
             other.check_new(new)
-        return [other._file(other.add_file(self._file(name), new)) for name, new in renamed.items()]
+        return [other.file(other.add_file(self.file(name), new)) for name, new in renamed.items()]
+
+    def take(self, copy: Path, name: str, overwrite: bool = False) -> None:
+        """Gives a whole file, which lies in the zoo's directory under a hidden name, the name of a module.
+
+        Args:
+            copy: The file.
+            name: The module.
+            overwrite: Whether a module of that name may be replaced.
+
+        Raises:
+            ZooError: If the name is taken.
+        """
+        file = self.file(name)
+        try:
+            publish(copy, file, overwrite)
+        except FileExistsError as error:
+            raise ZooError(f"zoo {str(self.path)!r} has a module {name!r} already; take another name") from error
+        # The head of a module of an earlier version, which is replaced.
+        beside(file).unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
         """Deletes a module and its head.
@@ -269,30 +286,27 @@ class Zoo:
             raise ZooError(f"zoo {str(self.path)!r} does not exist")
         return [
             Problem(file.name, text)
-            for file in sorted(self.path.glob(f"[!.]*{_SUFFIX}"))
+            for file in sorted(self.path.glob(f"[!.]*{SUFFIX}"))
             if (text := self._problem(file))
         ]
 
     def _problem(self, file: Path) -> str:
-        stem = file.name.removesuffix(_SUFFIX)
-        owner = stem.removesuffix(_HEAD)
-        if stem.endswith(_HEAD):
+        stem = file.name.removesuffix(SUFFIX)
+        owner = stem.removesuffix(HEAD_SUFFIX)
+        if stem.endswith(HEAD_SUFFIX):
             # With its module it is looked at there.
             return "" if owner in self else f"is a head, but there is no module {owner!r}"
         try:
-            _checked_module(file)
+            checked_module(file)
             read_head(file)
         except ZooError as error:
             return str(error).removeprefix(file.name).lstrip(": ")
         return ""
 
-    def _file(self, stem: str) -> Path:
-        return self.path / f"{stem}{_SUFFIX}"
-
     def _existing(self, name: str) -> Path:
         # Without a look at the other files, of which there may be thousands.
-        if _is_listed(name) and self._file(name).is_file():
-            return self._file(name)
+        if _is_listed(name) and self.file(name).is_file():
+            return self.file(name)
         names = self.names()
         if not self.path.is_dir():
             raise ZooError(f"zoo {str(self.path)!r} does not exist, so there is no module {name!r}")
@@ -306,25 +320,29 @@ class Zoo:
         self.check_new(name, overwrite)
         check_finite(tensors, f"module {name!r}", ZooError)
         check_finite(head or {}, f"the head of module {name!r}", ZooError)
-        file, card = self._file(name), dataclasses.replace(card, format_version=FORMAT_VERSION)
+        file, card = self.file(name), dataclasses.replace(card, format_version=FORMAT_VERSION)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             sweep(self.path)
             with temporary(file, pack_module(card, tensors, head)) as copy:
-                publish(copy, file, overwrite)
-            # That of a module of an earlier version, which is replaced.
-            beside(file).unlink(missing_ok=True)
-        except FileExistsError as error:
-            raise ZooError(f"zoo {str(self.path)!r} has a module {name!r} already; take another name") from error
+                self.take(copy, name, overwrite)
         except OSError as error:
             raise ZooError(f"module {name!r} cannot be written to {str(self.path)!r}: {error.strerror}") from error
 
 
 def _is_listed(stem: str) -> bool:
-    return not stem.endswith(_HEAD) and not stem.startswith(".") and stem == Path(stem).name
+    return not stem.endswith(HEAD_SUFFIX) and not stem.startswith(".") and stem == Path(stem).name
 
 
-def _checked_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
+def checked_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
+    """Reads a module's card and tensors, for which no backbone is needed.
+
+    Args:
+        path: Its file.
+
+    Raises:
+        ZooError: If it is missing, damaged, no module or of an unknown plug-in type.
+    """
     from vimlight.plugins import PLUGINS
 
     card, tensors = read_module(path)

@@ -1,0 +1,97 @@
+"""`vimlight zoo push`, `pull`, `search` and `sync`: modules that people share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from vimlight.commands.output import one_line, print_json, print_table
+
+if TYPE_CHECKING:
+    from vimlight.zoo import Card
+    from vimlight.zoo.sharing import Entry
+
+__all__ = ["add_commands"]
+
+_URL = "a directory, or an address such as s3://BUCKET/ZOO or https://HOST/ZOO (read-only)"
+_UNSTATED = "(none stated)"
+
+
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Adds the commands.
+
+    Args:
+        command: Adds a command by its name, what runs it and what it does; returns its parser.
+    """
+    push = command("push", _push, "check modules and put them into a zoo elsewhere")
+    pull = command("pull", _pull, "bring modules from a zoo elsewhere, checked; goes on with what was interrupted")
+    search = command("search", _search, "look for modules in a zoo elsewhere")
+    sync = command("sync", _sync, "pull from a zoo elsewhere what is missing here, and push what is missing there")
+    for sub in (push, pull, search, sync):
+        sub.add_argument("url", metavar="URL", help=_URL)
+    for sub, what in ((push, "there"), (pull, "here")):
+        sub.add_argument("names", metavar="NAME", nargs="*", help="modules (default: all)")
+        sub.add_argument("--overwrite", action="store_true", help=f"replace modules of another content {what}")
+    search.add_argument("words", metavar="WORD", nargs="*", help="what name or card contain (default: all modules)")
+    search.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _push(options: argparse.Namespace) -> None:
+    from vimlight.zoo import Zoo
+    from vimlight.zoo.sharing import open_place, push
+
+    zoo, place = Zoo(options.zoo), open_place(options.url)
+    pushed = push(zoo, place, options.names, options.overwrite)
+    _print_cards((name, zoo.card(name)) for name in pushed)
+    print(f"modules pushed to {place.url}: {len(pushed)}")
+
+
+def _pull(options: argparse.Namespace) -> None:
+    from vimlight.zoo import Zoo
+    from vimlight.zoo.sharing import missing_here, open_place, pull
+
+    zoo, place = Zoo(options.zoo), open_place(options.url)
+    missing = missing_here(zoo, place.index().chosen(options.names, place.url), options.overwrite)
+    # Under which licence they are is said before they are there.
+    _print_cards((entry.name, entry.card) for entry in missing)
+    pull(zoo, place, missing, options.overwrite)
+    print(f"modules pulled into zoo {options.zoo!r}: {len(missing)}")
+
+
+def _sync(options: argparse.Namespace) -> None:
+    from vimlight.zoo import Zoo
+    from vimlight.zoo.sharing import missing_here, open_place, pull, push
+
+    zoo, place = Zoo(options.zoo), open_place(options.url)
+    missing = missing_here(zoo, place.index_or_empty().modules.values())
+    _print_cards((entry.name, entry.card) for entry in missing)
+    pull(zoo, place, missing)
+    pushed = push(zoo, place) if place.writable else []
+    print(f"modules pulled into zoo {options.zoo!r}: {len(missing)}, pushed to {place.url}: {len(pushed)}")
+
+
+def _search(options: argparse.Namespace) -> None:
+    from vimlight.zoo.sharing import matching, open_place
+
+    place = open_place(options.url)
+    found = matching(place.index(), options.words)
+    if options.json:
+        print_json([_fields(entry) for entry in found])
+    elif found:
+        _print_cards((entry.name, entry.card) for entry in found)
+    else:
+        print(f"no module of {place.url} has {' and '.join(map(repr, options.words)) or 'a name'}")
+
+
+def _print_cards(cards: Iterable[tuple[str, Card]]) -> None:
+    rows = [
+        (name, card.license or _UNSTATED, card.kind, card.backbone, card.task, card.dataset, one_line(card.metrics))
+        for name, card in cards
+    ]
+    if rows:
+        print_table(("module", "licence", "plug-in", "backbone", "task", "data set", "metrics"), rows)
+
+
+def _fields(entry: Entry) -> dict[str, object]:
+    return {"name": entry.name, "size": entry.size, "file_sha256": entry.sha256, **vars(entry.card)}

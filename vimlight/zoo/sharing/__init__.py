@@ -1,0 +1,11 @@
+"""Zoos that people share: modules pushed to places elsewhere and pulled from there, with nothing taken on trust."""
+
+from __future__ import annotations
+
+from vimlight.zoo.sharing.index import INDEX, Entry, Index
+from vimlight.zoo.sharing.moving import matching, missing_here, missing_there, pull, push
+from vimlight.zoo.sharing.places import Place, open_place
+
+__all__ = [
+    "INDEX", "Entry", "Index", "Place", "matching", "missing_here", "missing_there", "open_place", "pull", "push",
+]  # fmt: skip
