@@ -15,7 +15,7 @@ from vimlight.comparison.transfer import Adapted, TransferPlan
 from vimlight.data import load_source
 from vimlight.data.sources.compositions import composition_names, held_out_compositions
 from vimlight.errors import ConfigError, UnknownNameError
-from vimlight.report import Page
+from vimlight.pages import build_report
 
 
 def test_random_modules_have_the_trained_modules_scale():
@@ -111,8 +111,7 @@ def test_the_transfer_half_scores_every_method_for_every_seed(tmp_path):
         seeds=(0, 1),
         adapted=Adapted(method="clip_adapter", epochs=1, shots=1, few_epochs=1, extraction_epochs=1),
     )
-    page = Page("tiny")
-    table = demo.run_transfer(plan, tmp_path, page, overwrite=False)
+    table = demo.run_transfer(plan, tmp_path, overwrite=False)
     written = json.loads((tmp_path / "transfer.json").read_text())
     assert [run["seed"] for run in written["runs"]] == [0, 1]
     novel = {composition_names()[index] for index in held_out_compositions()}
@@ -120,4 +119,4 @@ def test_the_transfer_half_scores_every_method_for_every_seed(tmp_path):
         assert not run["left_out"]
         assert set(run["groups"]["novel"]["classes"]) == novel
     assert {"transmiter", "transmiter_plus", "target_tuned", "gap_ridge", "eft", "safe"} <= set(table.titles)
-    assert "TransMiter+" in page.render()
+    assert "TransMiter+" in build_report([tmp_path / "transfer.json"]).render()

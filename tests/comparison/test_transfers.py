@@ -136,7 +136,6 @@ def test_shards_share_the_work_and_what_is_done_is_not_done_again(tmp_path, in_p
         pulse.step()
 
     monkeypatch.setattr("vimlight.comparison.transfers.moving.move_group", move_group)
-    monkeypatch.setattr("vimlight.comparison.results.write_results", lambda compared: None)
     write_pools(tmp_path / "pools")
     changes = {"seeds": [0, 1], "pairs": [["small", "large"], ["large", "small"]]}
     assert "0 of 4 results are done" in _compared(tmp_path, capsys, "--dry-run", **changes)

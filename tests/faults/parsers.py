@@ -25,6 +25,8 @@ from tiny_layouts import write_coop, write_image, write_vtab, write_webdataset
 from tiny_training import tiny_backbone
 from torch import nn
 
+from tests.pages.tiny_results import config as run_settings
+from tests.pages.tiny_results import write_comparison, write_evaluation, write_fit
 from vimlight.comparison.reading import read_any
 from vimlight.data.boxes import read_coco, read_voc
 from vimlight.data.sources import load_source
@@ -36,6 +38,7 @@ from vimlight.files.checkpoint_files import CheckpointFiles
 from vimlight.files.tensor_file import pack
 from vimlight.files.weight_file import read_weights
 from vimlight.interop.peft.config import CONFIG, read_settings
+from vimlight.pages import build_report
 from vimlight.plugins import create_plugin
 from vimlight.trainable import read_checkpoint
 from vimlight.transmiter import LogitCache, TextHead, TransMiter, load_adapter, write_cache
@@ -498,3 +501,56 @@ def plan(root):
 def run_config(root):
     plain = {"model": {"class_path": "MidstreamModule", "init_args": {"backbone": "vit"}}, "seed_everything": 0}
     return of_yaml(root / "config.yaml", plain, _model_settings)
+
+
+def reported(file, changed, plain=None):
+    """A file of a run of which a report is made: it is read, and all that it says is shown."""
+    return Parser(changed, lambda: build_report([file]).render(), plain)
+
+
+@parser
+def report_log(root):
+    file = write_fit(root / "run")
+    return reported(file, file)
+
+
+@parser
+def report_config(root):
+    file = write_fit(root / "run")
+    return reported(file, file.with_name("config.yaml"), run_settings())
+
+
+@parser
+def report_gates(root):
+    file = write_fit(root / "run")
+    return reported(file, file.with_name("gates.csv"))
+
+
+@parser
+def report_confusion(root):
+    file = write_fit(root / "run")
+    return reported(file, file.with_name("val_confusion.csv"))
+
+
+@parser
+def report_reliability(root):
+    file = write_fit(root / "run")
+    return reported(file, file.with_name("val_reliability.csv"))
+
+
+@parser
+def report_ranking(root):
+    file = write_fit(root / "run")
+    return reported(file, file.with_name("ranking.csv"))
+
+
+@parser
+def report_comparison(root):
+    file = write_comparison(root)
+    return reported(file, file, json.loads(file.read_text()))
+
+
+@parser
+def report_evaluation(root):
+    file = write_evaluation(root)
+    return reported(file, file, json.loads(file.read_text()))

@@ -352,13 +352,14 @@ def result(root):
 
 
 @writer
-def tables_and_report(root):
-    names = ("results.json", "table.md", "table.csv", "report.html")
+def tables(root):
+    names = ("results.json", "table.md", "table.csv")
     for name in names:
         write_whole(root / name, "old")
-    plan = SimpleNamespace(title="Tables", reference="none")
+    plan = SimpleNamespace(title="Tables")
     compared = SimpleNamespace(
-        study=SimpleNamespace(folder=root, plan=plan), records=[], tables=[], summaries=[], missing=0
+        study=SimpleNamespace(folder=root, plan=plan), records=[], tables=[], summaries=[], missing=0,
+        reference="none",
     )
     return Writer(lambda _: write_results(compared), lambda: files(root, *names))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from vimlight.errors import ConfigError
-from vimlight.report.plots import bars_with_spread, confusion_matrix, decode, gain_matrix, gate_heatmap, image_grid, png
+from vimlight.report.plots import confusion_matrix, decode, gate_heatmap, image_grid, png
 
 PLACES = [f"blocks.{block}.{place}" for block in range(12) for place in ("attn", "mlp")]
 
@@ -69,7 +68,6 @@ FIGURES = {
     "gates": lambda: gate_heatmap(np.eye(24, 12), PLACES, [f"module{k}" for k in range(12)], LONG),
     "two classes": lambda: confusion_matrix(np.eye(2), ["a" * 30, "b"], LONG),
     "one image": lambda: image_grid([np.zeros((8, 8, 3), np.uint8)], ["a"], title=LONG, legend={"a" * 30: (1, 2, 3)}),
-    "bars": lambda: bars_with_spread(["m"], {"task": [(1.0, 0.1)]}, title=LONG),
 }
 
 
@@ -139,23 +137,7 @@ def test_image_grid_tells_right_from_wrong():
         image_grid(images, ["a"])
 
 
-def test_bars_show_means_spreads_and_gaps():
-    panels = {"digits": [(70.0, 1.5), None], "fashion": [(60.0, math.nan), (50.0, 2.0)]}
-    figure = bars_with_spread(["ViM", "probe"], panels, title="Accuracy", highlight="ViM", unit="%")
-    drawn(figure)
-    assert texts(figure) == {"70.0 ± 1.5", "—", "60.0", "50.0 ± 2.0"}
-    assert [bar.get_width() for bar in figure.axes[0].patches] == [70.0, 0.0]
-    with pytest.raises(ConfigError, match="one result for each of the 2 methods"):
-        bars_with_spread(["ViM", "probe"], {"digits": [(1.0, 0.0)]})
-
-
 def test_png_and_no_pyplot():
     had_pyplot = "matplotlib.pyplot" in sys.modules
     assert png(gate_heatmap(torch.ones(1, 1), ["a"], ["b"])).startswith(b"\x89PNG")
     assert ("matplotlib.pyplot" in sys.modules) == had_pyplot
-
-
-def test_gains_within_the_noise_stay_pale():
-    figure = gain_matrix([[-0.002, 0.04], [0.001, 0.01]], [[0.006, 0.005], [0.001, 0.002]], ["a", "b"], ["s", "t"])
-    shares = figure.axes[0].images[0].get_array()
-    np.testing.assert_allclose(shares, [[-0.002 / 0.012, 1], [0.001 / 0.012, 0.25]])

@@ -100,6 +100,7 @@ def compare(
     from vimlight.comparison.running import run_study
     from vimlight.comparison.tracking import Tracker
     from vimlight.comparison.work import study_of
+    from vimlight.pages import build_report
 
     def opened(jobs: int) -> AbstractContextManager[Executor]:
         return open_executor(executor, jobs, address=address, folder=folder / "slurm")
@@ -110,6 +111,7 @@ def compare(
     run_study(study, opened, shard, None if tracker is None else tracker.log)
     compared = gather(study)
     write_results(compared)
+    build_report([folder / "results.json"]).save(folder / "report.html", overwrite=True)
     if tracker is not None:
         tracker.summarise(compared.tables)
     _print_tables(compared.tables, compared.summaries)

@@ -19,7 +19,6 @@ from vimlight.workers import prepare_workers
 if TYPE_CHECKING:
     from vimlight.comparison.entries import Plan
     from vimlight.comparison.transfer import TransferPlan
-    from vimlight.report import Page
     from vimlight.report.evaluation import EvaluationTable
 
 __all__ = ["both", "main", "plan", "run_transfer", "transfer_plan"]
@@ -72,16 +71,18 @@ def both(vim: Plan | None, moved: TransferPlan | None, folder: Path, *, overwrit
     Raises:
         ConfigError: If there are results and `overwrite` is false.
     """
-    from vimlight.report import Page
+    from vimlight.pages import build_report
 
     _refuse_results(folder, ["report.html"], overwrite=overwrite)
-    page = Page("vimlight demo")
+    intro = []
     if vim is not None:
-        _run_vim(vim, folder, page, overwrite=overwrite)
+        _run_vim(vim, folder, overwrite=overwrite)
     if moved is not None:
-        run_transfer(moved, folder, page, overwrite=overwrite)
+        run_transfer(moved, folder, overwrite=overwrite)
+        intro = _about_transfer(moved)
+    ran = [folder / _RESULTS[half] for half, plan in (("vim", vim), ("transfer", moved)) if plan is not None]
     # The first half has left a page of its own, which this one holds too.
-    page.save(folder / "report.html", overwrite=True)
+    build_report(ran, "vimlight demo", intro).save(folder / "report.html", overwrite=True)
     print(f"{folder / 'report.html'} written")
 
 
@@ -102,22 +103,19 @@ def _refuse_results(folder: Path, names: Sequence[str], *, overwrite: bool) -> N
             raise ConfigError(f"{path} exists; choose another --out, or pass --overwrite")
 
 
-def _run_vim(plan: Plan, folder: Path, page: Page, *, overwrite: bool) -> None:
-    from vimlight.comparison.results import describe
-
+def _run_vim(plan: Plan, folder: Path, *, overwrite: bool) -> None:
     _refuse_results(folder, [_RESULTS["vim"]], overwrite=overwrite)
     start = time.monotonic()
-    describe(page, compare.compare(plan, folder))
+    compare.compare(plan, folder)
     print(f"{folder / _RESULTS['vim']} written after {time.monotonic() - start:.0f} s")
 
 
-def run_transfer(plan: TransferPlan, folder: Path, page: Page, *, overwrite: bool) -> EvaluationTable:
-    """Moves what a weak model learnt to a strong one, for all seeds, prints the table and adds it to the report.
+def run_transfer(plan: TransferPlan, folder: Path, *, overwrite: bool) -> EvaluationTable:
+    """Moves what a weak model learnt to a strong one, for all seeds, and prints the table.
 
     Args:
         plan: What to compare.
         folder: Where the results go; caches and adapters go to `transfer` in it.
-        page: The report.
         overwrite: Whether results that are there may be replaced.
 
     Raises:
@@ -138,18 +136,17 @@ def run_transfer(plan: TransferPlan, folder: Path, page: Page, *, overwrite: boo
     table.print()
     text = json.dumps(stamped(as_dict(runs)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(folder / _RESULTS["transfer"], text, overwrite=overwrite)
-    page.heading(f"From {plan.weak} to {plan.strong}")
-    page.paragraph(
-        "Compositions of shape and texture; two in five are novel: nothing here is fitted to images of them, "
-        "though four of the eight shapes were drawn when the two models were first trained. Source: the weak "
-        "model, fine-tuned on base classes. Target: the strong model. Methods that learn from the target's labels "
-        f"have {plan.adapted.shots} images of each base class."
-    )
-    page.table(table.header(), table.rows(), table.title)
-    for remark in table.remarks:
-        page.paragraph(remark)
     print(f"{folder / _RESULTS['transfer']} written after {time.monotonic() - start:.0f} s")
     return table
+
+
+def _about_transfer(plan: TransferPlan) -> list[str]:
+    return [
+        f"From {plan.weak} to {plan.strong}: compositions of shape and texture; two in five are novel: nothing here is "
+        "fitted to images of them, though four of the eight shapes were drawn when the two models were first trained. "
+        "Source: the weak model, fine-tuned on base classes. Target: the strong model. Methods that learn from the "
+        f"target's labels have {plan.adapted.shots} images of each base class."
+    ]
 
 
 def transfer_plan(full: bool = False) -> TransferPlan:

@@ -1,4 +1,4 @@
-"""Reports: tables, plots, one self-contained page, and what a run shows on its loggers."""
+"""Reports: tables, figures, what pages are made of, and what a run shows on its loggers."""
 
 from __future__ import annotations
 

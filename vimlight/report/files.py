@@ -9,6 +9,7 @@ from vimlight import __version__
 from vimlight.errors import ConfigError
 from vimlight.files.atomic import refuse_existing, write_whole
 from vimlight.files.json_text import check_version, json_object
+from vimlight.zoo.card import library_versions
 
 __all__ = ["read_results", "refuse_existing", "stamped", "write_whole"]
 
@@ -16,12 +17,12 @@ _VERSION = 1
 
 
 def stamped(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns results as `results.json` has them: behind the version of this package and of the file's format.
+    """Returns results as `results.json` has them: behind the versions of this package, the format and the libraries.
 
     Args:
         results: Plain values.
     """
-    return {"vimlight": __version__, "format_version": _VERSION, **results}
+    return {"vimlight": __version__, "format_version": _VERSION, "versions": library_versions(), **results}
 
 
 def read_results(text: str | bytes, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Plots: gates, confusion matrices, images with captions, and methods compared.
+"""Plots for loggers: gates, confusion matrices, and images with captions.
 
 Every function returns a matplotlib `Figure` with a canvas of its own; pyplot and its global state are never used.
 """
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["bars_with_spread", "confusion_matrix", "decode", "gain_matrix", "gate_heatmap", "image_grid", "png"]
+__all__ = ["confusion_matrix", "decode", "gate_heatmap", "image_grid", "png"]
 
 _INK, _FAINT = "#222222", "#8a8f98"
 # From the palette of Okabe and Ito, which stays apart for every kind of colour vision.
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
-_PALE = "#a9bccb"
 _DPI = 144
 _MOST_LABELS = 60
 _TITLE = 11
@@ -65,46 +64,6 @@ def gate_heatmap(
     if values.size <= 400:
         _write_in_cells(axes, np.abs(values) / top, [[f"{value:.2f}" for value in row] for row in values], 7)
     _colour_bar(figure, axes, picture, "gate")
-    _title(figure, title)
-    return figure
-
-
-def gain_matrix(
-    gains: npt.ArrayLike, spreads: npt.ArrayLike, modules: Sequence[str], tasks: Sequence[str], title: str = "Gains"
-) -> Figure:
-    """Draws what each module gains on each task; each column has its own scale, since metrics differ.
-
-    The deepest colour is the column's largest gain, but at least twice its largest spread: noise stays pale.
-
-    Args:
-        gains: Means `(modules, tasks)`, positive where the module helps.
-        spreads: Their standard deviations, of the same shape.
-        modules: Names of the rows.
-        tasks: Names of the columns.
-        title: Title.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ConfigError: If the shapes do not fit the names.
-    """
-    means, deviations = np.asarray(gains, dtype=float), np.asarray(spreads, dtype=float)
-    if not means.size or not means.shape == deviations.shape == (len(modules), len(tasks)):
-        raise ConfigError(
-            f"gains {means.shape} and spreads {deviations.shape} do not fit {len(modules)} modules, {len(tasks)} tasks"
-        )
-    largest = np.maximum(np.abs(means).max(axis=0), 2 * deviations.max(axis=0))
-    shares = means / np.maximum(largest, 1e-12)
-    figure, axes = _figure(2.2 + 1.05 * len(tasks), 1.6 + 0.5 * len(modules))
-    picture = axes.imshow(shares, cmap="PuOr", vmin=-1, vmax=1, aspect="auto")
-    _label_cells(axes, tasks, modules)
-    texts = [
-        [f"{mean:+.3f}\n± {spread:.3f}" for mean, spread in zip(*rows, strict=True)]
-        for rows in zip(means, deviations, strict=True)
-    ]
-    _write_in_cells(axes, np.abs(shares), texts, 6.5)
-    _colour_bar(figure, axes, picture, "gain by the task's largest, or by 2 spreads")
     _title(figure, title)
     return figure
 
@@ -192,49 +151,6 @@ def image_grid(
     return figure
 
 
-def bars_with_spread(
-    methods: Sequence[str],
-    panels: Mapping[str, Sequence[tuple[float, float] | None]],
-    *,
-    title: str = "",
-    highlight: str | None = None,
-    unit: str = "",
-) -> Figure:
-    """Compares methods: one panel of horizontal bars for each task, with whiskers of one standard deviation.
-
-    Args:
-        methods: Names of the methods, from the top.
-        panels: For each panel's title the mean and the spread of each method, or none where a method has no result; the
-            spread may be NaN.
-        title: Title.
-        highlight: The method whose bars stand out.
-        unit: What is measured, written below the panels.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ConfigError: If there are no panels or a panel does not have as many results as there are methods.
-    """
-    if not panels or not methods or any(len(results) != len(methods) for results in panels.values()):
-        raise ConfigError(f"each panel needs one result for each of the {len(methods)} methods")
-    columns = min(len(panels), 4)
-    rows = math.ceil(len(panels) / columns)
-    label_width = 0.075 * max(map(len, methods)) + 0.3
-    figure, grid = _figures(label_width + 2.3 * columns, rows * (0.75 + 0.24 * len(methods)) + 0.5, rows, columns)
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
-    for number, (axes, (name, results)) in enumerate(zip(grid, panels.items(), strict=False)):
-        _bars(axes, results, [_BLUE if method == highlight else _PALE for method in methods])
-        axes.set_title(name, fontsize=9.5, color=_INK, loc="left")
-        axes.set_yticks(range(len(methods)), methods if number % columns == 0 else [""] * len(methods))
-        for label, method in zip(axes.get_yticklabels(), methods, strict=True):
-            label.set(fontsize=8.5, color=_INK, fontweight="bold" if method == highlight else "normal")
-    _title(figure, title)
-    figure.supxlabel(f"{unit}; whiskers: one standard deviation over seeds".lstrip("; "), fontsize=8, color=_FAINT)
-    return figure
-
-
 def png(figure: Figure, dpi: int = _DPI) -> bytes:
     """Renders a figure as a PNG file.
 
@@ -307,25 +223,6 @@ def _legend(figure: Figure, colours: Mapping[str, tuple[int, int, int]]) -> None
     rows = math.ceil(len(patches) / columns)
     figure.set_figheight(figure.get_figheight() + 0.17 * rows + 0.1)
     figure.legend(handles=patches, loc="outside lower left", ncols=columns, fontsize=8, frameon=False)
-
-
-def _bars(axes: Axes, results: Sequence[tuple[float, float] | None], colours: Sequence[str]) -> None:
-    ends = [mean + np.nan_to_num(spread) for mean, spread in filter(None, results)]
-    reach = max(ends, default=1.0) or 1.0
-    for row, (result, colour) in enumerate(zip(results, colours, strict=True)):
-        mean, spread = result if result is not None else (0.0, math.nan)
-        axes.barh(row, mean, height=0.72, color=colour)
-        if not math.isnan(spread):
-            axes.errorbar(mean, row, xerr=spread, color=_INK, linewidth=1.0, capsize=2)
-        text = "—" if result is None else f"{mean:.1f}" + ("" if math.isnan(spread) else f" ± {spread:.1f}")
-        axes.text(mean + np.nan_to_num(spread) + 0.03 * reach, row, text, va="center", fontsize=7.5, color=_INK)
-    axes.set_xlim(0, 1.55 * reach)
-    axes.set_ylim(len(results) - 0.5, -0.5)
-    axes.set_xticks([])
-    axes.tick_params(axis="y", length=0)
-    for side in ("top", "right", "bottom"):
-        axes.spines[side].set_visible(False)
-    axes.spines["left"].set_color(_FAINT)
 
 
 def _confusion_cells(

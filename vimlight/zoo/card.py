@@ -19,7 +19,7 @@ from vimlight.masking import masked
 if TYPE_CHECKING:
     from vimlight.plugins import Plugin
 
-__all__ = ["FORMAT_VERSION", "Card", "describe"]
+__all__ = ["FORMAT_VERSION", "Card", "describe", "library_versions"]
 
 # 2: the head lies in the module's file.
 FORMAT_VERSION = 2
@@ -141,7 +141,7 @@ def describe(plugin: Plugin, given: Card | Mapping[str, Any], sha256: str, head:
     describing = {key: value if key == "classes" else masked(value) for key, value in describing.items()}
     made = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": library_versions(),
     }
     return Card(
         kind=plugin.kind,
@@ -192,8 +192,9 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{reprlib.repr(value)} of type {type(value).__name__}")
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
+def library_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the libraries that results depend on, as far as they are installed."""
+    versions = {"python": platform.python_version()}
     for library in _LIBRARIES:
         # A source tree on the path is no installed distribution.
         with suppress(importlib.metadata.PackageNotFoundError):

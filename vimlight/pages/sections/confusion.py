@@ -1,0 +1,60 @@
+"""Which classes are taken for which, and how well each is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vimlight.pages.sections.base import section
+from vimlight.pages.sources import Found
+from vimlight.pages.sources.fit import Confusion, Fit
+from vimlight.report.figures import Group, heat_map
+from vimlight.report.html import Markup
+from vimlight.report.parts import Cell, figure, table
+from vimlight.report.tables import MISSING
+
+# Of more classes than these a matrix cannot be read; the confusions that occur most are listed.
+_DRAWN, _LISTED = 60, 200
+
+
+@section("Confusion", 90)
+def confusion(found: Found) -> Iterator[Markup]:
+    """Yields the matrix of each run and split, with precision, recall and F1 of each class."""
+    for fit in found.of(Fit):
+        for split, matrix in fit.confusion.items():
+            yield from _matrix(matrix, f"{fit.title}, {'validation' if split == 'val' else split} images")
+            yield _per_class(matrix, f"{fit.title}, {split}: each class, in points of a hundred.")
+
+
+def _matrix(matrix: Confusion, title: str) -> Iterator[Markup]:
+    totals = [sum(row) for row in matrix.counts]
+    right = sum(row[number] for number, row in enumerate(matrix.counts))
+    share = f"{right / sum(totals):.1%} of {sum(totals):,.0f} right" if sum(totals) else "no images"
+    if len(matrix.classes) <= _DRAWN:
+        shares = [[value / total if total else 0.0 for value in row]
+                  for row, total in zip(matrix.counts, totals, strict=True)]  # fmt: skip
+        texts = [[f"{count:.0f}" if count else "" for count in row] for row in matrix.counts]
+        caption = f"{title}: {share}. Rows are true classes, columns predicted ones; colours are shares of a row."
+        yield figure(heat_map(matrix.classes, [Group("predicted", matrix.classes, shares, texts)], caption, top=1.0),
+                     caption)  # fmt: skip
+        return
+    pairs = sorted(
+        ((count, true, predicted)
+         for true, row in zip(matrix.classes, matrix.counts, strict=True)
+         for predicted, count in zip(matrix.classes, row, strict=True)
+         if count and true != predicted),
+        reverse=True,
+    )  # fmt: skip
+    rows = [[true, predicted, f"{count:.0f}"] for count, true, predicted in pairs[:_LISTED]]
+    yield table(["true", "taken for", "images"], rows, f"{title}: {share}. The confusions that occur most.")
+
+
+def _per_class(matrix: Confusion, caption: str) -> Markup:
+    columns = [sum(column) for column in zip(*matrix.counts, strict=True)]
+    rows = []
+    for number, (name, row) in enumerate(zip(matrix.classes, matrix.counts, strict=True)):
+        hits, total, named = row[number], sum(row), columns[number]
+        f1 = 2 * hits / (total + named) if total + named else None
+        shares = [hits / named if named else None, hits / total if total else None, f1]
+        texts = [MISSING if share is None else f"{100 * share:.1f}" for share in shares]
+        rows.append([Cell(name), Cell(f"{total:,.0f}"), *map(Cell, texts)])
+    return table(["class", "images", "precision", "recall", "F1"], rows, caption)

@@ -1,0 +1,67 @@
+"use strict";
+for (const tabular of document.querySelectorAll(".tabular")) {
+  const body = tabular.querySelector("tbody");
+  const heads = [...tabular.querySelectorAll("th")];
+  let rows = [...body.rows];
+
+  const value = (row, column) => {
+    const cell = row.cells[column];
+    return cell.dataset.key === undefined ? cell.textContent : Number(cell.dataset.key);
+  };
+  const compare = (a, b) => {
+    if (typeof a === "number" && typeof b === "number") return a - b;
+    return String(a).localeCompare(String(b), undefined, { numeric: true });
+  };
+  const sort = (column) => {
+    const head = heads[column];
+    // Of numbers the greatest stand first, of names the first.
+    const first = head.classList.contains("left") ? "ascending" : "descending";
+    const other = first === "ascending" ? "descending" : "ascending";
+    const order = head.getAttribute("aria-sort") === first ? other : first;
+    for (const each of heads) each.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", order);
+    const sign = order === "ascending" ? 1 : -1;
+    const numeric = !head.classList.contains("left");
+    const keyed = rows.map((row) => [value(row, column), row]);
+    // What has no value stands last, whichever way.
+    const missing = (key) => numeric && typeof key !== "number";
+    keyed.sort(([a], [b]) => missing(a) - missing(b) || sign * compare(a, b));
+    rows = keyed.map(([, row]) => row);
+    body.append(...rows);
+  };
+  heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => sort(column)));
+
+  const field = tabular.querySelector("input");
+  if (!field) continue;
+  const count = tabular.querySelector("output");
+  const texts = new Map(rows.map((row) => [row, [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase()]));
+  field.addEventListener("input", () => {
+    const wanted = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const row of rows) {
+      row.hidden = !wanted.every((word) => texts.get(row).includes(word));
+      shown += !row.hidden;
+    }
+    const whole = rows.length.toLocaleString("en");
+    count.value = wanted.length ? `${shown.toLocaleString("en")} of ${whole} rows` : `${whole} rows`;
+  });
+}
+
+const folded = [];
+addEventListener("beforeprint", () => {
+  folded.push(...document.querySelectorAll("details:not([open])"));
+  for (const each of folded) each.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const each of folded.splice(0)) each.open = false;
+});
+
+const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
+const seen = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (!entry.isIntersecting) continue;
+    for (const link of links.values()) link.removeAttribute("aria-current");
+    links.get(entry.target.querySelector("h2").id)?.setAttribute("aria-current", "true");
+  }
+}, { rootMargin: "0px 0px -75% 0px" });
+for (const section of document.querySelectorAll("main section")) seen.observe(section);
