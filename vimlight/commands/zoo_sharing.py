@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_commands"]
 
-_URL = "a directory, or an address such as s3://BUCKET/ZOO or https://HOST/ZOO (read-only)"
+_URL = "a directory, or an address such as hf://OWNER/NAME, s3://BUCKET/ZOO, https://HOST/ZOO (read-only)"
+_HUB = ("hf://", "hub:")
 _UNSTATED = "(none stated)"
 
 
@@ -26,7 +27,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     """
     push = command("push", _push, "check modules and put them into a zoo elsewhere")
     pull = command("pull", _pull, "bring modules from a zoo elsewhere, checked; goes on with what was interrupted")
-    search = command("search", _search, "look for modules in a zoo elsewhere")
+    search = command("search", _search, "look for modules in a zoo elsewhere, or for zoos on the hub (hf://)")
     sync = command("sync", _sync, "pull from a zoo elsewhere what is missing here, and push what is missing there")
     for sub in (push, pull, search, sync):
         sub.add_argument("url", metavar="URL", help=_URL)
@@ -74,6 +75,9 @@ def _sync(options: argparse.Namespace) -> None:
 def _search(options: argparse.Namespace) -> None:
     from vimlight.zoo.sharing import matching, open_place
 
+    if options.url in _HUB:
+        _search_hub(options)
+        return
     place = open_place(options.url)
     found = matching(place.index(), options.words)
     if options.json:
@@ -82,6 +86,18 @@ def _search(options: argparse.Namespace) -> None:
         _print_cards((entry.name, entry.card) for entry in found)
     else:
         print(f"no module of {place.url} has {' and '.join(map(repr, options.words)) or 'a name'}")
+
+
+def _search_hub(options: argparse.Namespace) -> None:
+    from vimlight.zoo.sharing import find_repositories
+
+    columns, found = ("zoo", "licence", "tags"), find_repositories(options.words)
+    if options.json:
+        print_json([dict(zip(columns, row, strict=True)) for row in found])
+    elif found:
+        print_table(columns, found)
+    else:
+        print(f"no zoo of the hub has {' and '.join(map(repr, options.words)) or 'a name'}")
 
 
 def _print_cards(cards: Iterable[tuple[str, Card]]) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vimlight.comparison.standings import Standings, half_width
 from vimlight.errors import printable
-from vimlight.report.tables import MISSING, Statistic, count_text, markdown_table, markdown_text, multiple_text
+from vimlight.files.text import markdown_text
+from vimlight.report.tables import MISSING, Statistic, count_text, markdown_table, multiple_text
 
 if TYPE_CHECKING:
     from rich.table import Table

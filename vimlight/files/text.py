@@ -1,14 +1,15 @@
-"""Text that others wrote, lines and comma-separated cells, read with suspicion: what is wrong is named by its line."""
+"""Text that others wrote: lines and comma-separated cells read with suspicion, and words shown as no more than that."""
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vimlight.errors import VimlightError, shown
 
-__all__ = ["check_header", "csv_rows", "is_file", "read_lines", "read_text"]
+__all__ = ["check_header", "csv_rows", "is_file", "markdown_text", "read_lines", "read_text"]
 
 # Spreadsheets and editors mark UTF-8 by three bytes in front.
 _ENCODING = "utf-8-sig"
@@ -103,6 +104,14 @@ def check_header(file: Path, names: Sequence[str], error: type[VimlightError]) -
     for column, name in enumerate(names):
         if seen.setdefault(name, column) != column:
             raise error(f"{file}: column {shown(name)} occurs twice, in columns {seen[name]} and {column}")
+
+
+def markdown_text(text: str) -> str:
+    """Returns a text, which may be a stranger's, so that Markdown shows its letters and takes none for a mark.
+
+    Emphasis alone may come of it. Line breaks become blanks.
+    """
+    return re.sub(r"[\\|`<\[\]]|&(?=#?\w+;)|^[#>]|^[+-](?=\s)", r"\\\g<0>", " ".join(text.split()))
 
 
 def _lines(stream: Iterable[str], file: Path, error: type[VimlightError]) -> Iterator[str]:

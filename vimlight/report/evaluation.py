@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vimlight.errors import printable
-from vimlight.report.tables import MISSING, Statistic, markdown_table, markdown_text, print_whole, whole_width
+from vimlight.files.text import markdown_text
+from vimlight.report.tables import MISSING, Statistic, markdown_table, print_whole, whole_width
 from vimlight.transmiter.judging.evaluation import promise
 from vimlight.transmiter.judging.methods.safe import PROMISED
 from vimlight.transmiter.judging.protocols import PROTOCOLS

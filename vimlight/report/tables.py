@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from vimlight.files.text import markdown_text
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 __all__ = [
-    "MISSING", "Statistic", "count_text", "markdown_table", "markdown_text", "multiple_text", "print_whole",
-    "whole_width",
+    "MISSING", "Statistic", "count_text", "markdown_table", "multiple_text", "print_whole", "whole_width",
 ]  # fmt: skip
 
 MISSING = "—"
@@ -40,14 +40,6 @@ class Statistic:
     def std(self) -> float:
         """The sample standard deviation over the seeds (n - 1 below the fraction), NaN for a single seed."""
         return statistics.stdev(self.seeds.values()) if len(self.seeds) > 1 else math.nan
-
-
-def markdown_text(text: str) -> str:
-    """Returns a text, which may be a stranger's, so that Markdown shows its letters and takes none for a mark.
-
-    Emphasis alone may come of it. Line breaks become blanks.
-    """
-    return re.sub(r"[\\|`<\[\]]|&(?=#?\w+;)|^[#>]|^[+-](?=\s)", r"\\\g<0>", " ".join(text.split()))
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[tuple[str, bool]]]) -> str:

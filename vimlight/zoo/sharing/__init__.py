@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from vimlight.zoo.sharing.hub import find_repositories
 from vimlight.zoo.sharing.index import INDEX, Entry, Index
 from vimlight.zoo.sharing.moving import matching, missing_here, missing_there, pull, push
 from vimlight.zoo.sharing.places import Place, open_place
 
 __all__ = [
-    "INDEX", "Entry", "Index", "Place", "matching", "missing_here", "missing_there", "open_place", "pull", "push",
+    "INDEX", "Entry", "Index", "Place", "find_repositories", "matching", "missing_here", "missing_there", "open_place",
+    "pull", "push",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where zoos lie that are shared: directories, object stores and web servers, through fsspec."""
+"""Where zoos lie that are shared: directories, object stores and web servers, through fsspec, and the hub."""
 
 from __future__ import annotations
 
@@ -252,11 +252,15 @@ def open_place(url: str) -> Place:
 
     Args:
         url: A directory, `file://`, `s3://`, `gs://` or any other address that fsspec knows, `http(s)://`, which is
-            read-only.
+            read-only, or `hf://OWNER/NAME` of the Hugging Face hub.
 
     Raises:
         ConfigError: If nothing can be opened there: no such kind of address, or its package is missing.
     """
+    from vimlight.zoo.sharing.hub import HubPlace
+
+    if HubPlace.is_address(url):
+        return HubPlace.at(url)
     if "::" in url or "?" in url or "#" in url:
         raise ConfigError(f"{url!r} is no address of a zoo: '::', '?' and '#' have no place in it")
     if re.match(r"https?://", url):
