@@ -11,10 +11,13 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from tiny_report import CLASSES, IMAGES, Drawn, TinyModule, loader
 from torch.utils.data import DataLoader
+from torchmetrics.classification import MulticlassCalibrationError
 
 from vimlight.aggregation.ranking import Ranking
 from vimlight.backbone import Preprocessing
 from vimlight.errors import ConfigError
+from vimlight.pages.sections.reliability import error
+from vimlight.pages.sources import find
 from vimlight.plugins import create_plugin
 from vimlight.report.callbacks import RunReport, restore_image
 from vimlight.report.logging import log_figure, log_table
@@ -84,8 +87,8 @@ def test_figure_and_table_on_every_logger(tmp_path):
 def test_fit_shows_the_last_validation_once(model, make_trainer, tmp_path):
     report = RunReport(images=4)
     matrices = []
-    take = report._take_matrix
-    report._take_matrix = lambda *arguments: (take(*arguments), matrices.append(report._matrix))
+    take = report._take
+    report._take = lambda *arguments: (take(*arguments), matrices.append(report._gathered["confusion"]))
     trainer = make_trainer(report, logger=CSVLogger(tmp_path, name="log"), max_epochs=3)
     trainer.fit(model, loader(), loader())
     # The first is the sanity check; none carries over into the next.
@@ -93,6 +96,26 @@ def test_fit_shows_the_last_validation_once(model, make_trainer, tmp_path):
     files = {path.name for path in (tmp_path / "log" / "version_0").iterdir()}
     assert {"val_confusion.png", "val_predictions.csv", "val_images.png"} <= files
     assert "gates.csv" not in files
+
+
+def test_confusion_and_reliability_are_tables_that_a_report_reads(model, make_trainer, tmp_path):
+    logger = CSVLogger(tmp_path, name="log")
+    make_trainer(RunReport(images=0), logger=logger, log_every_n_steps=1).fit(model, loader(), loader())
+    (run,) = find([tmp_path]).runs
+    assert run.confusion["val"].classes == list(CLASSES)
+    assert [sum(row) for row in run.confusion["val"].counts] == [3, 3, 2]
+    with torch.no_grad():
+        predictions = model.task.predictions(model.eval()(Drawn().images))
+    confidence, named = predictions.max(dim=1)
+    bins = [each for each in run.reliability["val"] if each.images]
+    assert sum(each.images for each in bins) == IMAGES
+    right = float((named == Drawn().targets).double().mean())
+    assert sum(each.images * each.accuracy for each in bins) / IMAGES == pytest.approx(right)
+    mean = sum(each.images * each.confidence for each in bins) / IMAGES
+    assert mean == pytest.approx(float(confidence.mean()), rel=1e-5)
+    expected = MulticlassCalibrationError(3, n_bins=15)(predictions, Drawn().targets)
+    assert error(bins) == pytest.approx(float(expected), rel=1e-5)
+    assert run.versions["torch"] == torch.__version__.partition("+")[0]
 
 
 @pytest.mark.parametrize("kind", ["classification", "multilabel"])
@@ -113,7 +136,8 @@ def test_images_are_taken_evenly_and_none_if_not_wanted(model, make_trainer, tmp
     make_trainer(RunReport(images=2)).validate(model, loader(), verbose=False)
     assert [row["id"] for row in rows_of(tmp_path / "run" / "val_predictions.csv")] == ["img2", "img6"]
     make_trainer(RunReport(images=0), default_root_dir=tmp_path / "none").validate(model, loader(), verbose=False)
-    assert [path.name for path in (tmp_path / "none").iterdir()] == ["val_confusion.png"]
+    files = {"val_confusion.csv", "val_confusion.png", "val_reliability.csv", "versions.json"}
+    assert {path.name for path in (tmp_path / "none").iterdir()} == files
     make_trainer(RunReport(images=100), default_root_dir=tmp_path / "all").validate(model, loader(), verbose=False)
     assert len(rows_of(tmp_path / "all" / "val_predictions.csv")) == IMAGES
 
@@ -186,7 +210,7 @@ class Recorded(RunReport):
 
     def _show(self, trainer, pl_module, split):
         if trainer.is_global_zero:
-            np.save(f"{trainer.default_root_dir}/matrix.npy", self._matrix)
+            np.save(f"{trainer.default_root_dir}/matrix.npy", self._gathered["confusion"])
         super()._show(trainer, pl_module, split)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from vimlight.report.files import write_whole
 from vimlight.report.logging import log_figure, log_table, table_csv
 from vimlight.report.plots import confusion_matrix, gate_heatmap, image_grid
 from vimlight.tasks import Task
+from vimlight.trainable import TrainableModule
 from vimlight.training.base import SupervisedModule
 from vimlight.training.downstream import DownstreamModule
+from vimlight.zoo.card import library_versions
 
 __all__ = ["RunReport", "restore_image"]
 
@@ -39,10 +42,11 @@ class _Sample:
 class RunReport(pl.Callback):
     """Shows results at the end of `fit`, `validate` and `test`, on every logger that can and as files otherwise.
 
-    These are the confusion matrix of the last pass over the validation or test images, where the task has one; a table
-    and a picture of some predictions, taken evenly from all batches; and, of a downstream model, the gates as a heat
-    map and as `gates.csv`, and the ranking of its modules as `ranking.csv`. What lies in the image is drawn into it:
-    first the target, beside it the prediction.
+    These are the confusion matrix of the last pass over the validation or test images, where the task has one, also as
+    `val_confusion.csv`, and how far its confidence can be trusted as `val_reliability.csv`; a table and a picture of
+    some predictions, taken evenly from all batches; and, of a downstream model, the gates as a heat map and as
+    `gates.csv`, and the ranking of its modules as `ranking.csv`. What lies in the image is drawn into it: first the
+    target, beside it the prediction. Versions of the libraries are noted in `versions.json` when the run starts.
     Files go to the directory of the run: the first logger's, or the trainer's `default_root_dir`.
 
     Args:
@@ -57,7 +61,16 @@ class RunReport(pl.Callback):
             raise ConfigError(f"images must be at least 0, got {images}")
         self.images = images
         self._samples: list[_Sample] = []
-        self._matrix: npt.NDArray[np.int64] | None = None
+        self._gathered: dict[str, npt.NDArray[np.float64]] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Notes the versions of the libraries."""
+        # Asked of every process, because it is broadcast from the first.
+        directory = trainer.log_dir
+        noted = isinstance(pl_module, TrainableModule) and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        if directory is not None and noted and trainer.is_global_zero:
+            text = json.dumps(library_versions(), indent=1) + "\n"
+            write_whole(Path(directory) / "versions.json", text, overwrite=True)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts a new pass."""
@@ -82,12 +95,12 @@ class RunReport(pl.Callback):
         self._keep(trainer, pl_module, batch, batch_idx, trainer.num_test_batches[dataloader_idx])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the confusion matrix of this pass and clears it for the next."""
-        self._take_matrix(pl_module, "val")
+        """Takes the confusion matrix and the reliability of this pass and clears them for the next."""
+        self._take(pl_module, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the confusion matrix of this pass and clears it for the next."""
-        self._take_matrix(pl_module, "test")
+        """Takes the confusion matrix and the reliability of this pass and clears them for the next."""
+        self._take(pl_module, "test")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Shows the results of `validate`; those of a pass within `fit` wait for its end."""
@@ -117,13 +130,13 @@ class RunReport(pl.Callback):
             target, image = move_data_to_device((batch["target"][index], batch["image"][index]), "cpu")
             self._samples.append(_Sample(str(batch["id"][index]), image, target))
 
-    def _take_matrix(self, pl_module: pl.LightningModule, split: str) -> None:
-        if not isinstance(pl_module, SupervisedModule) or f"{split}_" not in pl_module.confusion:
+    def _take(self, pl_module: pl.LightningModule, split: str) -> None:
+        if not isinstance(pl_module, SupervisedModule):
             return
-        metric = pl_module.confusion[f"{split}_"]
-        # Every process computes: the counts are added over them.
-        self._matrix = metric.compute().cpu().numpy()  # type: ignore[operator]
-        metric.reset()  # type: ignore[operator]
+        for name, metric in pl_module.gathering(split).items():
+            # Every process computes: the counts are added over them.
+            self._gathered[name] = metric.compute().cpu().numpy()
+            metric.reset()
 
     def _show(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         if not isinstance(pl_module, SupervisedModule) or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -133,9 +146,8 @@ class RunReport(pl.Callback):
         if not trainer.is_global_zero:
             return
         where: dict[str, Any] = {"step": trainer.global_step, "directory": directory}
-        if self._matrix is not None and self._matrix.sum():
-            figure = confusion_matrix(self._matrix, pl_module.task.class_names, f"Confusion, {split}")
-            log_figure(trainer.loggers, f"{split}/confusion", figure, **where)
+        self._show_confusion(trainer, pl_module.task, split, where)
+        self._keep_reliability(split, directory)
         if self._samples:
             self._show_predictions(trainer, pl_module, split, where)
         if isinstance(pl_module, DownstreamModule) and pl_module.gates.numel():
@@ -147,7 +159,25 @@ class RunReport(pl.Callback):
             columns, ranked = pl_module.ranking.columns(), pl_module.ranking.rows()
             log_table(trainer.loggers, "ranking", columns, ranked, **where)
             write_whole(directory / "ranking.csv", table_csv(columns, ranked), overwrite=True)
-        self._matrix, self._samples = None, []
+        self._gathered, self._samples = {}, []
+
+    def _show_confusion(self, trainer: pl.Trainer, task: Task, split: str, where: dict[str, Any]) -> None:
+        matrix, names = self._gathered.get("confusion"), task.class_names
+        if matrix is None or not matrix.sum():
+            return
+        figure = confusion_matrix(matrix, names, f"Confusion, {split}")
+        log_figure(trainer.loggers, f"{split}/confusion", figure, **where)
+        if matrix.ndim == 2:
+            rows = [[name, *row] for name, row in zip(names, matrix.tolist(), strict=True)]
+            text = table_csv(["true", *names], rows)
+            write_whole(where["directory"] / f"{split}_confusion.csv", text, overwrite=True)
+
+    def _keep_reliability(self, split: str, directory: Path) -> None:
+        bins = self._gathered.get("reliability")
+        if bins is not None and bins.sum():
+            rows = [[int(images), confidence, accuracy] for images, confidence, accuracy in bins.tolist()]
+            text = table_csv(["images", "confidence", "accuracy"], rows)
+            write_whole(directory / f"{split}_reliability.csv", text, overwrite=True)
 
     def _show_predictions(
         self, trainer: pl.Trainer, pl_module: SupervisedModule, split: str, where: dict[str, Any]

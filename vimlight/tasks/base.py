@@ -16,7 +16,7 @@ few-shot sampling, augmentation, reports and predictions take it from there. It 
   images)`. Then the gates of a zoo start from a ranking of its modules and, if `closed_form`, the head is solved;
 * how predictions are written: `table(predictions)`, values for the row of each image (`rows`, where an image has
   several or none), and where one prediction is a file of its own `file(prediction, size)`; and how they are shown:
-  `labels`, `truth`, `draw`, `confusion`.
+  `labels`, `truth`, `draw`, `confusion`, `reliability`.
 
 Batches are dictionaries: `"image"` `(N, 3, H, W)`, `"target"`, `"id"`, and `"size"` `(N, 2)`, height and width of the
 images as they were before they became the input.
@@ -154,6 +154,13 @@ class Task(ABC):
         """Returns a fresh metric that gathers the confusion of classes from predictions and targets, if there is one.
 
         Its value is `(C, C)`, rows the true classes, or `(C, 2, 2)`.
+        """
+        return None
+
+    def reliability(self) -> Metric | None:
+        """Returns a fresh metric that gathers how far confidence can be trusted, if predictions have one.
+
+        Its value is `(bins, 3)`: images, mean confidence and share of right answers.
         """
         return None
 

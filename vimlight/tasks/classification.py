@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassSta
 
 from vimlight.tasks.averages import over_classes, wide
 from vimlight.tasks.base import TASKS, Task
+from vimlight.tasks.calibration import Reliability
 from vimlight.tasks.heads import best_factor
 
 __all__ = ["Classification"]
@@ -47,6 +48,10 @@ class Classification(Task):
     def confusion(self) -> Metric:
         """Returns the confusion matrix `(C, C)`, rows the true classes."""
         return MulticlassConfusionMatrix(self.num_outputs)
+
+    def reliability(self) -> Metric:
+        """Returns how often the most probable class is right, by its probability."""
+        return Reliability()
 
     def calibrate(self, left_out: Tensor, columns: Tensor) -> tuple[float, float]:
         """Returns the factor with the least cross-entropy; scores of closed forms are even at a half."""

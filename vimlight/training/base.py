@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from vimlight.backbone import Backbone, Features, Preprocessing, build_backbone
 from vimlight.backbone.readout import MAPS
@@ -62,8 +63,7 @@ class SupervisedModule(ScoredModule):
         self.measure(self.task, ("train", "val", "test"))
         self.prepared: Preprocessing | None = None
         self.background: str | None = None
-        confusion = {f"{split}_": self.task.confusion() for split in ("val", "test")}
-        self.confusion = nn.ModuleDict({split: metric for split, metric in confusion.items() if metric is not None})
+        self.gathered = nn.ModuleDict({f"{split}_": _gathering(self.task) for split in ("val", "test")})
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -73,6 +73,11 @@ class SupervisedModule(ScoredModule):
     def forward(self, images: Tensor) -> Any:
         """Returns the head's outputs for images `(N, 3, H, W)`, such as logits `(N, C)`."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    def gathering(self, split: str) -> dict[str, Metric]:
+        """Returns what is gathered of a split beside its scores: `"confusion"` and `"reliability"`, where there are."""
+        key = f"{split}_"
+        return dict(self.gathered[key].items()) if key in self.gathered else {}  # type: ignore[operator]
 
     def frozen_part(self) -> FrozenPart:
         """Returns what of the model stays as it is while it is trained, for the prefix cache."""
@@ -172,10 +177,10 @@ class SupervisedModule(ScoredModule):
         self.log_scores("train")
 
     def reset_scores(self, split: str) -> None:
-        """Forgets what was gathered of a split, and its confusion matrix."""
+        """Forgets what was gathered of a split, with its confusion matrix and reliability."""
         super().reset_scores(split)
-        if f"{split}_" in self.confusion:
-            self.confusion[f"{split}_"].reset()  # type: ignore[operator]
+        for metric in self.gathering(split).values():
+            metric.reset()
 
     def on_validation_start(self) -> None:
         """Warns of images that are prepared otherwise than those that it learnt from."""
@@ -233,9 +238,15 @@ class SupervisedModule(ScoredModule):
             with torch.no_grad():
                 predictions = self.task.predictions(outputs, _size(images))
             self.score(split, batch, predictions, targets, None if training else loss)
-            if f"{split}_" in self.confusion and not batch.get("spare"):
-                self.confusion[f"{split}_"].update(predictions, targets)  # type: ignore[operator]
+            if not batch.get("spare"):
+                for metric in self.gathering(split).values():
+                    metric.update(predictions, targets)
         return loss
+
+
+def _gathering(task: Task) -> nn.ModuleDict:
+    found = {"confusion": task.confusion(), "reliability": task.reliability()}
+    return nn.ModuleDict({name: metric for name, metric in found.items() if metric is not None})
 
 
 def _size(images: Tensor) -> tuple[int, int]:

@@ -54,6 +54,9 @@ def test_log_loss_and_calibration_error_by_hand():
         bins[min(int(sure * CALIBRATION_BINS), CALIBRATION_BINS - 1)].append((sure, row[place] == sure))
     error = sum(abs(sum(c for c, _ in b) - sum(r for _, r in b)) for b in bins) / 200
     assert found.calibration_error == pytest.approx(error, abs=1e-6)
+    assert [count for count, _, _ in found.reliability] == list(map(len, bins))
+    gaps = (count * abs(confidence - accuracy) for count, confidence, accuracy in found.reliability)
+    assert sum(gaps) / 200 == pytest.approx(error, abs=1e-6)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 200])

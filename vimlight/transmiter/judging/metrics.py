@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class Score:
         calibration_error: Mean distance of confidence from accuracy over 15 equal bins of confidence.
         log_loss: Mean negative log-likelihood of the true class.
         count: Number of images.
+        reliability: Images, mean confidence and share of right answers of each of these bins.
     """
 
     accuracy: float
@@ -36,6 +37,7 @@ class Score:
     calibration_error: float
     log_loss: float
     count: int
+    reliability: list[tuple[int, float, float]] = field(default_factory=list)
 
 
 class Scorer:
@@ -55,6 +57,7 @@ class Scorer:
         self._calibration.set_dtype(torch.float64)
         self._right = torch.zeros(num_classes, dtype=torch.int64)
         self._seen = torch.zeros(num_classes, dtype=torch.int64)
+        self._bins = torch.zeros(CALIBRATION_BINS, 3, dtype=torch.float64)
         self._loss = 0.0
 
     def update(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -80,6 +83,7 @@ class Scorer:
         right = predicted == targets
         self._seen += torch.bincount(labels.cpu(), minlength=len(self._seen))
         self._right += torch.bincount(labels.cpu()[right], minlength=len(self._right))
+        self._gather(probabilities.amax(dim=1), right)
         self._loss += float(F.cross_entropy(chosen, targets, reduction="sum"))
         if len(self._columns) > 1:
             self._calibration.update(probabilities, targets)
@@ -98,7 +102,12 @@ class Scorer:
             int(label): int(self._right[label]) / int(self._seen[label]) for label in self._seen.nonzero().flatten()
         }
         calibration = float(self._calibration.compute()) if len(self._columns) > 1 else 0.0
-        return Score(int(self._right.sum()) / count, per_class, calibration, self._loss / count, count)
+        bins = [(int(n), confidence / max(n, 1), hits / max(n, 1)) for n, confidence, hits in self._bins.tolist()]
+        return Score(int(self._right.sum()) / count, per_class, calibration, self._loss / count, count, bins)
+
+    def _gather(self, confidence: Tensor, right: Tensor) -> None:
+        places = (confidence * CALIBRATION_BINS).long().clamp(0, CALIBRATION_BINS - 1)
+        self._bins.index_add_(0, places, torch.stack([torch.ones_like(confidence), confidence, right.double()], dim=1))
 
 
 @dataclass(frozen=True)
