@@ -19,6 +19,7 @@ from vimlight.commands.train import TrainingCLI
 from vimlight.data import SOURCES, Source
 from vimlight.plugins import create_plugin
 from vimlight.zoo import Zoo
+from vimlight.zoo.sharing import read_lock
 
 BACKBONE = {"name": "vit_tiny_patch16_224", **VIT}
 MODULE = {
@@ -287,6 +288,8 @@ def test_runs_never_overwrite_each_other(workplace, capsys):
         assert config["data"]["init_args"]["seed"] == version
     first = yaml.safe_load(Path("runs/fit/version_0/config.yaml").read_text())
     assert first["data"]["init_args"]["seed"] == 0
+    used = [(pin.name, pin.sha256) for pin in read_lock(Path("runs/fit/version_0/zoo.lock"))]
+    assert used == [(name, Zoo("zoo").card(name).sha256) for name in ("one", "two")]
 
     # A finished run can be measured again and again, also when the zoo has grown by what does not fit.
     checkpoint = next(Path("runs/fit/version_0/checkpoints").glob("*.ckpt"))

@@ -49,7 +49,7 @@ from vimlight.transmiter.models.templates import templates_of
 from vimlight.transmiter.models.vocabulary import word_list
 from vimlight.zoo import Zoo
 from vimlight.zoo.files import read_head, read_module
-from vimlight.zoo.sharing import INDEX, open_place, push
+from vimlight.zoo.sharing import INDEX, LOCK, open_place, push, read_lock, write_lock
 
 
 class Parser(NamedTuple):
@@ -343,6 +343,14 @@ def zoo_index(root):
     place = open_place(str(root / "shared"))
     push(Zoo(root / "zoo"), place)
     return as_json(root / "shared" / INDEX, json.loads((root / "shared" / INDEX).read_bytes()), lambda _: place.index())
+
+
+@parser
+def zoo_lock(root):
+    of_module(root)
+    push(Zoo(root / "zoo"), open_place(str(root / "shared")))
+    write_lock(Zoo(root / "zoo"), ["a"], root / LOCK)
+    return as_json(root / LOCK, json.loads((root / LOCK).read_bytes()), read_lock)
 
 
 def recarded(file, card):

@@ -62,6 +62,11 @@ def refusal(*arguments):
     return str(error.value)
 
 
+def visible(zoo):
+    """Returns the names of a zoo's files, but of that in which it keeps where they came from."""
+    return sorted(path.name for path in zoo.path.iterdir() if path.name != ".origins.json")
+
+
 def entry_of(folder):
     return json.loads((folder / INDEX).read_text())["modules"]["letters"]
 
@@ -81,7 +86,7 @@ def test_push_and_pull(zoo, mine, url, capsys):
     ]
     run("pull", url, "letters", "--zoo", mine.path)
     assert mine.file("letters").read_bytes() == zoo.file("letters").read_bytes()
-    assert [path.name for path in mine.path.iterdir()] == ["letters.safetensors"], "nothing else is left"
+    assert visible(mine) == ["letters.safetensors"], "nothing else is left"
     out = capsys.readouterr().out
     assert "letters\tapache-2.0" in out
     assert f"modules pulled into zoo '{mine.path}': 1" in out
@@ -170,7 +175,7 @@ def test_pairs_of_earlier_versions_are_pushed_as_one_file(zoo, mine, pair, tmp_p
     pair("letters")
     run("push", tmp_path / "shared", "--zoo", zoo.path)
     run("pull", tmp_path / "shared", "--zoo", mine.path)
-    assert [path.name for path in mine.path.iterdir()] == ["letters.safetensors"]
+    assert visible(mine) == ["letters.safetensors"]
     assert mine.load_head("letters").keys() == zoo.load_head("letters").keys()
 
 
@@ -195,7 +200,7 @@ def test_a_lost_connection_is_taken_up_where_it_broke(served, zoo, mine, parts):
     run("pull", served.url, "--zoo", mine.path)
     assert served.asked[-1] == ("letters.safetensors", size // 2 if parts else 0)
     assert mine.file("letters").read_bytes() == zoo.file("letters").read_bytes()
-    assert [path.name for path in mine.path.iterdir()] == ["letters.safetensors"]
+    assert visible(mine) == ["letters.safetensors"]
 
 
 def test_what_a_killed_pull_left_is_gone_on_with_and_that_of_another_content_is_not(served, shared, zoo, mine):
@@ -208,7 +213,7 @@ def test_what_a_killed_pull_left_is_gone_on_with_and_that_of_another_content_is_
     run("pull", served.url, "--zoo", mine.path)
     assert served.asked[-1] == ("letters.safetensors", 100)
     assert mine.file("letters").read_bytes() == content
-    assert sorted(path.name for path in mine.path.iterdir()) == [other.name, "letters.safetensors"]
+    assert visible(mine) == [other.name, "letters.safetensors"]
 
 
 def test_what_is_whole_already_is_not_asked_for(served, shared, zoo, mine):
@@ -275,11 +280,12 @@ def test_nothing_of_a_module_that_is_not_what_it_should_be_is_taken(shared, mine
     ],
 )
 def test_an_index_is_read_with_suspicion(mine, tmp_path, content, message):
+    mine.path.mkdir()
     (tmp_path / INDEX).write_text(content)
     said = refusal("pull", tmp_path, "--zoo", mine.path)
     assert said.startswith(f"index.json of {tmp_path}")
     assert message in said
-    assert message in refusal("push", tmp_path, "--zoo", tmp_path / "zoo"), "nor is it written over"
+    assert message in refusal("push", tmp_path, "--zoo", mine.path), "nor is it written over"
 
 
 @pytest.mark.parametrize(
@@ -316,12 +322,13 @@ def test_an_index_that_is_too_large_is_not_read(shared, mine, monkeypatch):
         (["pull", "zip://a::memory://b"], "is no address of a zoo"),
         (["pull", "s4://bucket"], "'s4://bucket' cannot be opened: Protocol not known: s4"),
         (["pull", "http://me:secret@127.0.0.1:9/zoo"], "index.json of http://127.0.0.1:9/zoo cannot be read: "),
+        (["push", "{shared}", "--zoo", "nowhere"], "zoo 'nowhere' does not exist"),
         (["push", "{zoo}/letters.safetensors"], "{zoo}/letters.safetensors cannot be written: File exists"),
     ],
 )
 def test_mistakes(shared, zoo, arguments, message):
     names = {"shared": shared, "zoo": zoo.path}
-    said = refusal(*(word.format(**names) for word in arguments), "--zoo", zoo.path)
+    said = refusal("--zoo", zoo.path, *(word.format(**names) for word in arguments))
     assert message.format(**names) in said
     assert "secret" not in said
 
@@ -346,4 +353,4 @@ def test_of_two_pulls_one_after_the_other_takes_what_is_there(shared, mine):
     with pytest.raises(ZooError, match="has a module 'letters' already"):
         pull(mine, place, entries)
     pull(mine, place, entries, overwrite=True)
-    assert [path.name for path in mine.path.iterdir()] == ["letters.safetensors"]
+    assert visible(mine) == ["letters.safetensors"]

@@ -52,6 +52,7 @@ from vimlight.transmiter.learning.refinement import RefinementModule
 from vimlight.transmiter.sources.data import SourceDataModule
 from vimlight.transmiter.sources.module import SourceModule
 from vimlight.trust import check_made, guard_parsers
+from vimlight.zoo.sharing.lock import LOCK, write_lock
 
 __all__ = ["TrainingCLI", "main"]
 
@@ -85,10 +86,12 @@ class RunConfig(SaveConfigCallback):
         super().__init__(parser, masked(config), **options)
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Hands the config to the loggers as hyper-parameters."""
+        """Hands the config to the loggers as hyper-parameters, and writes which modules of a zoo are used."""
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):
                 logger.log_hyperparams(self.config.as_dict())
+            elif stage == "fit" and isinstance(pl_module, DownstreamModule) and pl_module.module_names:
+                write_lock(pl_module.zoo, pl_module.module_names, Path(logger.log_dir) / LOCK)
 
 
 class RunLogger(CSVLogger):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vimlight.commands.output import one_line, print_json, print_table
+from vimlight.errors import ConfigError, ZooError
 
 if TYPE_CHECKING:
     from vimlight.zoo import Card
@@ -29,8 +31,10 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     pull = command("pull", _pull, "bring modules from a zoo elsewhere, checked; goes on with what was interrupted")
     search = command("search", _search, "look for modules in a zoo elsewhere, or for zoos on the hub (hf://)")
     sync = command("sync", _sync, "pull from a zoo elsewhere what is missing here, and push what is missing there")
-    for sub in (push, pull, search, sync):
+    for sub in (push, search, sync):
         sub.add_argument("url", metavar="URL", help=_URL)
+    pull.add_argument("url", metavar="URL", nargs="?", help=f"{_URL}; with --locked where that says, if left out")
+    pull.add_argument("--locked", metavar="FILE", help="bring exactly the modules of a run, as its zoo.lock says")
     for sub, what in ((push, "there"), (pull, "here")):
         sub.add_argument("names", metavar="NAME", nargs="*", help="modules (default: all)")
         sub.add_argument("--overwrite", action="store_true", help=f"replace modules of another content {what}")
@@ -49,6 +53,11 @@ def _push(options: argparse.Namespace) -> None:
 
 
 def _pull(options: argparse.Namespace) -> None:
+    if options.locked is not None:
+        _pull_locked(options)
+        return
+    if options.url is None:
+        raise ConfigError("vimlight zoo pull needs the URL of a zoo, or --locked with the zoo.lock of a run")
     from vimlight.zoo import Zoo
     from vimlight.zoo.sharing import missing_here, open_place, pull
 
@@ -58,6 +67,25 @@ def _pull(options: argparse.Namespace) -> None:
     _print_cards((entry.name, entry.card) for entry in missing)
     pull(zoo, place, missing, options.overwrite)
     print(f"modules pulled into zoo {options.zoo!r}: {len(missing)}")
+
+
+def _pull_locked(options: argparse.Namespace) -> None:
+    from vimlight.zoo import Zoo
+    from vimlight.zoo.sharing import not_here, open_place, pull, read_lock
+
+    if options.names:
+        raise ConfigError("--locked says which modules are pulled: leave the names out")
+    zoo, found = Zoo(options.zoo), []
+    for pin in not_here(zoo, read_lock(Path(options.locked).expanduser()), options.overwrite):
+        source = options.url or pin.source
+        if not source:
+            raise ZooError(f"{options.locked} does not say where {pin.name!r} is to be had; name the URL of a zoo")
+        place = open_place(source)
+        found.append((place, pin.entry_in(place)))
+    _print_cards((entry.name, entry.card) for _, entry in found)
+    for place, entry in found:
+        pull(zoo, place, [entry], options.overwrite)
+    print(f"modules pulled into zoo {options.zoo!r}, as {options.locked} says: {len(found)}")
 
 
 def _sync(options: argparse.Namespace) -> None:

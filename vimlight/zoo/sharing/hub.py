@@ -85,11 +85,12 @@ class HubPlace(Place):
         added = [CommitOperationAdd(name, content) for name, content in contents.items()]
         message = f"vimlight zoo: {len(files)} modules"
         try:
-            self._api.create_commit(self._repository, added, commit_message=message, parent_commit=self._commit)
+            made = self._api.create_commit(self._repository, added, commit_message=message, parent_commit=self._commit)
         except HfHubHTTPError as error:
             if error.response is not None and error.response.status_code in (409, 412):
                 raise ZooError(f"{self.url} was written by somebody else meanwhile; push again") from error
             raise
+        self._commit = made.oid
 
     def _index_text(self) -> bytes:
         if self._commit is None:

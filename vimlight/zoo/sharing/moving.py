@@ -14,6 +14,7 @@ from vimlight.progress import Progress
 from vimlight.zoo.card import FORMAT_VERSION, Card
 from vimlight.zoo.files import beside, pack_module, read_head
 from vimlight.zoo.sharing.index import Entry, Index
+from vimlight.zoo.sharing.lock import remember
 from vimlight.zoo.sharing.places import Place, explained
 from vimlight.zoo.zoo import Zoo, checked_module
 
@@ -63,6 +64,8 @@ def missing_here(zoo: Zoo, entries: Iterable[Entry], overwrite: bool = False) ->
 def push(zoo: Zoo, place: Place, names: Sequence[str] = (), overwrite: bool = False) -> list[str]:
     """Puts modules of a zoo elsewhere after checking them, and what they are into its index.
 
+    The zoo remembers that they are to be had there, for the locks of its users.
+
     Args:
         zoo: The zoo.
         place: Where they go.
@@ -78,9 +81,12 @@ def push(zoo: Zoo, place: Place, names: Sequence[str] = (), overwrite: bool = Fa
     """
     if not place.writable:
         raise ZooError(f"{place.url} is read-only: push to where its files lie")
+    if not zoo.path.is_dir():
+        raise ZooError(f"zoo {str(zoo.path)!r} does not exist")
+    asked = names or zoo.names()
     with place.alone():
         index = place.index_or_empty()
-        missing = missing_there(zoo, index, names or zoo.names(), place.url, overwrite)
+        missing = missing_there(zoo, index, asked, place.url, overwrite)
         files: dict[str, Path | bytes] = {}
         entries = dict(index.modules)
         for name in missing:
@@ -91,13 +97,15 @@ def push(zoo: Zoo, place: Place, names: Sequence[str] = (), overwrite: bool = Fa
         if files:
             with explained(place.url, "written"):
                 place.put(files, Index(entries))
+    remember(zoo, place, asked)
     return missing
 
 
 def pull(zoo: Zoo, place: Place, entries: Sequence[Entry], overwrite: bool = False) -> None:
     """Brings modules from elsewhere into a zoo, each checked before it is there.
 
-    What was fetched of a module before the process was killed, or the connection lost, is not fetched again.
+    What was fetched of a module before the process was killed, or the connection lost, is not fetched again. The zoo
+    remembers where it came from, for the locks of its users.
 
     Args:
         zoo: The zoo.
@@ -116,6 +124,7 @@ def pull(zoo: Zoo, place: Place, entries: Sequence[Entry], overwrite: bool = Fal
         with Progress(f"pulling from {place.url}", len(entries)) as progress:
             for entry in entries:
                 _fetch(zoo, place, entry, overwrite, progress)
+                remember(zoo, place, [entry.name])
                 progress.advance(entry.name)
     except OSError as error:
         raise ZooError(f"nothing can be written to zoo {str(zoo.path)!r}: {error.strerror}") from error

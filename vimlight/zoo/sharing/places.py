@@ -147,6 +147,10 @@ class DirectoryPlace(Place):
             while piece := opened.read(PIECE):
                 yield piece
 
+    def pinned(self) -> str:
+        """Returns the directory's path, wherever it is asked for from."""
+        return str(self._path.absolute())
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keeps other processes of this machine out of the directory."""
