@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["keep_heap", "kept_for_backward", "peak_bytes", "peak_of_process", "peak_of_this_process"]
+__all__ = ["keep_heap", "kept_by_graph", "kept_for_backward", "peak_bytes", "peak_of_process", "peak_of_this_process"]
 
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -105,6 +105,17 @@ def kept_for_backward(task: Callable[[], Any]) -> int:
     with _LiveTensors() as tensors, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         task()
     return sum(sizes.values())
+
+
+def kept_by_graph(forward: Callable[[], Tensor]) -> int:
+    """Returns how many bytes made by a forward pass live as long as its result, in the graph or held by it elsewhere.
+
+    Args:
+        forward: The forward pass; its result is not counted.
+    """
+    with _LiveTensors() as tensors:
+        result = forward()
+    return tensors.live - result.untyped_storage().nbytes()
 
 
 def peak_of_process(module: str, *arguments: str) -> float:

@@ -25,6 +25,7 @@ from vimlight.backbone.readout import (
     tap_blocks,
     tap_maps,
 )
+from vimlight.backbone.recomputing import Ledger, computed_again
 from vimlight.backbone.site import Site, Sites
 from vimlight.backbone.sites import find_sites
 from vimlight.backbone.trace import Trace, trace
@@ -51,6 +52,7 @@ class Backbone(nn.Module):
         name: The name it was created by.
         preprocessing: What it expects of its images.
         occupied: Depths of the sites that something is attached to at present, one entry for each attachment.
+        ledger: Where it is noted at present how tensors are made; see `recomputing`.
 
     Raises:
         BackboneError: If the model does not run on images of that size, gives no vector for an image, or no place for
@@ -70,6 +72,7 @@ class Backbone(nn.Module):
         _check_features(name, seen.features)
         self._sites = find_sites(model, seen)
         self.occupied: list[int] = []
+        self.ledger: Ledger | None = None
         self._routes: dict[tuple[int, torch.device, torch.dtype], Route] = {}
         if not self._sites.blocks:
             children = ", ".join(f"{child} ({type(module).__name__})" for child, module in model.named_children())
@@ -120,6 +123,33 @@ class Backbone(nn.Module):
         if readout not in READOUTS:
             return [read[site.name] for site in self.taps(readout)]
         return torch.cat([last, *read.values()], dim=1) if read else last
+
+    @contextmanager
+    def recomputing(self, memory: str) -> Iterator[None]:
+        """Makes forward passes inside the context keep less for their backward pass, at equal gradients.
+
+        What frozen norms, activations and linear layers made of tensors that are kept is computed again when the
+        backward pass asks for it. What is not known of, such as a convolution's input, is kept as ever. So is all in a
+        compiled model, for which `torch.compile` decides.
+
+        Args:
+            memory: `"plain"` to keep all that autograd asks for. `"light"` to keep of each transformer block the stream
+                at its start, queries, keys, values, attention's output, and the MLP's where a plug-in reads it: a half
+                to a third, for about a fifth more time. `"lean"` to keep the stream and attention's output alone, and
+                to compute all products but attention's own again: a fifth to a seventh, for about a third more time.
+
+        Raises:
+            UnknownNameError: If `memory` is none of these.
+        """
+        places = computed_again(memory)
+        if not places or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            yield
+            return
+        with Ledger.of(self.model, self._sites, places) as self.ledger:
+            try:
+                yield
+            finally:
+                self.ledger = None
 
     @torch.no_grad()
     def prefix(self, images: Tensor, depth: int, readout: str = "last") -> Prefix:

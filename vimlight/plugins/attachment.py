@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from vimlight.backbone import Backbone, Site
 from vimlight.backbone.hooks import Hooks, uncompiled
+from vimlight.backbone.recomputing import repeatable
 from vimlight.errors import FingerprintError, PluginError
 from vimlight.plugins.base import Plugin, Tap
 
@@ -78,9 +80,9 @@ class Attachment:
     def _attach(self, model: nn.Module, slot: Slot) -> None:
         site = slot.site
         if slot.writes == "input":
-            self._before(model, site.input_module, lambda x: x + slot.function(x))
+            self._before(model, site.input_module, lambda x: self._sum(slot, x, x))
         elif slot.reads == "output" or site.place == "block":
-            self._after(model, slot, lambda output: slot.function(_part(output, site)))
+            self._after(model, slot, lambda output: _part(output, site))
         else:
             self._across(model, slot)
 
@@ -96,7 +98,7 @@ class Attachment:
             return x
 
         self._before(model, source, remember)
-        self._after(model, slot, lambda _: slot.function(seen.pop()))
+        self._after(model, slot, lambda _: seen.pop())
 
     def _forget(self, *_: object) -> None:
         for seen in self._seen:
@@ -108,12 +110,24 @@ class Attachment:
 
         self._hooks.before(model.get_submodule(name), hook)
 
-    def _after(self, model: nn.Module, slot: Slot, delta: Callable[[Tensor], Tensor]) -> None:
+    def _after(self, model: nn.Module, slot: Slot, read: Callable[[Tensor], Tensor]) -> None:
         def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             written = slot.site.tensor(output)
-            return slot.site.put(output, _added(written, delta(written), slot))
+            return slot.site.put(output, self._sum(slot, written, read(written)))
 
         self._hooks.after(model.get_submodule(slot.site.output_module), hook)
+
+    def _sum(self, slot: Slot, written: Tensor, read: Tensor) -> Tensor:
+        """Adds what the slot's function makes of what was read; while there is a ledger it learns how."""
+        ledger = self._backbone.ledger
+        if ledger is None or torch.compiler.is_compiling():
+            return _added(written, slot.function(read), slot)
+        sources = ledger.source(written), ledger.source(read)
+        delta, again = repeatable(slot.function, read)
+        whole = _added(written, delta, slot)
+        if again is not None:
+            ledger.note(whole, partial(_added_again, again, slot), *sources)
+        return whole
 
 
 def attach(backbone: Backbone, plugin: Plugin) -> Attachment:
@@ -167,8 +181,13 @@ def _part(output: Tensor, site: Site) -> Tensor:
     return output if site.part is None else output[..., site.part[0] : site.part[1]]
 
 
+def _added_again(function: Callable[[Tensor], Tensor], slot: Slot, written: Tensor, read: Tensor) -> Tensor:
+    # What was computed again may be asked for once more, so it is not written to.
+    return _added(written if slot.site.part is None else written.clone(), function(read), slot)
+
+
 def _added(output: Tensor, delta: Tensor, slot: Slot) -> Tensor:
-    if slot.site.part is not None:
+    if slot.site.part is not None and slot.writes == "output":
         # What a fused layer has just made is nobody else's yet, unless the unit has read it.
         whole = output.clone() if slot.reads == "output" else output
         _part(whole, slot.site).add_(delta)

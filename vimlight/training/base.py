@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from vimlight.backbone import Backbone, Features, Preprocessing, build_backbone
 from vimlight.backbone.readout import MAPS
+from vimlight.backbone.recomputing import computed_again
 from vimlight.backbone.weights import why_other
 from vimlight.data import ImageDataModule
 from vimlight.errors import CheckpointError, ConfigError, FingerprintError
@@ -36,6 +37,8 @@ class SupervisedModule(ScoredModule):
         kind: Kind of task that the data are made for; the command line takes it from the data.
         class_names: Names of the classes; the command line takes them from the data.
         prefix_cache: Arguments of `PrefixCache`, to compute what comes before the first plug-in once for each image.
+        memory: How much a step keeps for its backward pass: `"plain"`, `"light"` or `"lean"`; the less, the longer it
+            takes, for the same gradients. See `Backbone.recomputing`.
         **optimisation: Optimiser and schedule; see `TrainableModule`.
 
     Attributes:
@@ -53,9 +56,12 @@ class SupervisedModule(ScoredModule):
         kind: str = "classification",
         class_names: Sequence[str] = (),
         prefix_cache: dict[str, Any] | None = None,
+        memory: str = "plain",
         **optimisation: Any,
     ) -> None:
         super().__init__(**optimisation)
+        computed_again(memory)
+        self.memory = memory
         check_types("prefix_cache", PrefixCache.__init__, prefix_cache or {})
         self.prefix_cache = None if prefix_cache is None else PrefixCache.of(prefix_cache)
         self.backbone = build_backbone(backbone)
@@ -229,7 +235,8 @@ class SupervisedModule(ScoredModule):
 
     def _shared_step(self, split: str, batch: Mapping[str, Any]) -> Tensor:
         images, targets = batch["image"], batch["target"]
-        outputs = self(images)
+        with self.backbone.recomputing(self.memory):
+            outputs = self(images)
         loss = self.task.loss(outputs, targets)
         training = split == "train"
         if training:

@@ -170,7 +170,9 @@ class DownstreamModule(SupervisedModule):
         if len(images) < 2 and batch_index > 0:
             # What is left over of an epoch may be one image, and there is no leaving out of one.
             return None
-        examples = examples_of(self.task, self.aggregator(images), batch["target"], len(images))
+        with self.backbone.recomputing(self.memory):
+            features = self.aggregator(images)
+        examples = examples_of(self.task, features, batch["target"], len(images))
         loss = self._solver_loss(examples, self.aggregator.gates)
         self.log("train/left_out_error", loss, prog_bar=True, batch_size=len(images))
         return loss.float() + self.penalty()
