@@ -39,6 +39,43 @@ def test_a_task_that_the_bare_backbone_solves_leaves_nothing_to_gain():
     assert ranking(0.0, bare=0.0).worth(OPEN).endswith("here the zoo is worth nothing")
 
 
+def halved(**changes):
+    fields = {"images": 50, "bare": 0.08, "modules": {"calm": 0.06, "early": 0.02, "loud": 0.1}, "how": "ens_moe"}
+    return Ranking(**{**fields, "judged_on": {"early": 10}, "bare_on": {10: 0.04, 50: 0.08}, **changes})
+
+
+def test_who_was_judged_on_fewer_images_comes_behind_and_is_compared_on_these():
+    assert halved().names() == ["calm", "loud", "early"]
+    assert halved().best() == "calm"
+    assert halved().order() == (
+        "modules by leave-one-out error on 50 images: calm 0.0600, loud 0.1000, 1 more on fewer images; "
+        "bare backbone 0.0800"
+    )
+    assert [row[1:] for row in halved().rows()] == [
+        ["calm", 0.06, pytest.approx(0.02), 50],
+        ["bare backbone", 0.08, 0.0, 50],
+        ["loud", 0.1, pytest.approx(-0.02), 50],
+        ["early", 0.02, pytest.approx(0.02), 10],
+    ]
+    assert halved().comparable("early") == pytest.approx(0.04)
+    assert halved().comparable("calm") == 0.06
+
+
+def test_a_ranking_by_halving_comes_back_from_a_checkpoint():
+    assert Ranking.from_dict(halved().as_dict()) == halved()
+    before = {key: value for key, value in ranking().as_dict().items() if key not in ("judged_on", "bare_on")}
+    assert Ranking.from_dict(before) == ranking()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"judged_on": {"early": "10"}}, {"judged_on": {"nobody": 10}}, {"bare_on": {50: 0.08}}, {"bare_on": {10: "x"}}],
+)
+def test_what_is_no_ranking_is_refused(changes):
+    with pytest.raises(TypeError, match="must be"):
+        Ranking.from_dict(halved(**changes).as_dict())
+
+
 def test_rows_rank_everything_that_was_measured():
     rows = ranking(0.05).rows()
     assert [row[:3] for row in rows] == [

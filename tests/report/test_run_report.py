@@ -169,6 +169,7 @@ def test_the_ranking_of_a_downstream_model_is_stored(model, make_trainer, tmp_pa
     rows = rows_of(path)
     assert [row["features"] for row in rows] == ["ens_moe", "birds", "bare backbone", "cars"]
     np.testing.assert_allclose([float(row["left_out_error"]) for row in rows], [0.1, 0.2, 0.3, 0.4])
+    assert {row["images"] for row in rows} == {"8"}
 
 
 def test_other_models_are_left_alone(make_trainer, tmp_path):

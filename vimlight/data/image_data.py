@@ -236,27 +236,44 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
         table = self.predict_table
         return self._loader(table, self._dealt(table), layout=self.predict_layout)
 
-    def batches(self, split: str, device: torch.device | str = "cpu", limit: int | None = None) -> Iterator[Batch]:
+    def batches(
+        self,
+        split: str,
+        device: torch.device | str = "cpu",
+        limit: int | None = None,
+        only: Sequence[int] | None = None,
+    ) -> Iterator[Batch]:
         """Yields the batches of a split as a model sees them in evaluation, without a trainer: in order, not augmented.
 
         Args:
             split: `"train"`, `"val"`, `"test"` or `"final"`.
             device: Where the batches are prepared and left.
             limit: How many images are wanted; the batch that completes them is the last.
+            only: The rows that are wanted and their order, in place of all; always the images themselves.
 
         Raises:
             UnknownNameError: If there is no such split.
         """
         if split not in self.tables:
             raise unknown_name("split", split, self.tables)
-        size = len(self.tables[split])
-        visited = size if limit is None else min(size, math.ceil(limit / self.batch_size) * self.batch_size)
-        for batch in self._loader(self.tables[split], kept=self._keeps(split)):
+        visited = self.visited(split, limit)
+        kept = only is None and self._keeps(split)
+        for batch in self._loader(self.tables[split], sampler=only, kept=kept):
             raise_worker_error(batch)
             rows = batch.pop("index")
             yield self._prepare(cast(Batch, move_data_to_device(batch, torch.device(device))), split, rows, visited)
-            if rows[-1] + 1 >= visited:
+            if only is None and rows[-1] + 1 >= visited:
                 return
+
+    def visited(self, split: str, limit: int | None = None) -> int:
+        """Returns how many images whole batches of a split have where about `limit` are wanted.
+
+        Args:
+            split: `"train"`, `"val"`, `"test"` or `"final"`.
+            limit: How many images are wanted; all if left out.
+        """
+        size = len(self.tables[split])
+        return size if limit is None else min(size, math.ceil(limit / self.batch_size) * self.batch_size)
 
     def read(
         self, split: str, chunks: Iterable[Sequence[int]], view: int | None = None, device: torch.device | str = "cpu"
@@ -354,7 +371,7 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
     def _loader(
         self,
         table: Table,
-        sampler: DistributedSampler[int] | None = None,
+        sampler: DistributedSampler[int] | Sequence[int] | None = None,
         layout: TargetLayout | None = None,
         kept: bool = False,
     ) -> DataLoader[Batch]:

@@ -148,9 +148,13 @@ class TrainingLoader(DataLoader[Batch]):
 
 
 def batch_loader(
-    dataset: BatchDataset, batch_size: int, num_workers: int, sampler: Sampler[int] | None, pin_memory: bool
+    dataset: BatchDataset,
+    batch_size: int,
+    num_workers: int,
+    sampler: Sampler[int] | Sequence[int] | None,
+    pin_memory: bool,
 ) -> DataLoader[Batch]:
-    """Builds the loader; without a sampler the order is that of the table."""
+    """Builds the loader; without a sampler, or rows in its place, the order is that of the table."""
     # Without a generator of its own, each pass would draw from the global random state.
     generator = torch.Generator().manual_seed(0)
     kind = TrainingLoader if isinstance(sampler, TrainingRows) else DataLoader

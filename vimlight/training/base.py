@@ -93,6 +93,9 @@ class SupervisedModule(ScoredModule):
         """Returns what is added to the loss."""
         return 0.0
 
+    def prepare_fit(self) -> None:
+        """Decides before optimisers are built what of the model depends on the training images; by default nothing."""
+
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor | None:
         """Computes the loss of a batch and updates the training metrics."""
         loss = self._shared_step("train", batch)
@@ -132,6 +135,8 @@ class SupervisedModule(ScoredModule):
         tables = getattr(getattr(self.trainer, "datamodule", None), "tables", None)
         if tables is not None:
             self.task.prepare(tables["train"].targets)
+        if stage == "fit":
+            self.prepare_fit()
         if stage == "fit" and self.trainer.world_size > 1 and not self.trainable_parameters():
             raise ConfigError("nothing here takes gradient steps: several processes are no use; set trainer.devices: 1")
         if self.prefix_cache is not None:

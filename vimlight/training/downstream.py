@@ -3,45 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from vimlight.aggregation import AGGREGATORS, Aggregate, aggregate
-from vimlight.aggregation.bare import Bare
-from vimlight.aggregation.best_single import BestSingle
-from vimlight.aggregation.ranking import BARE, Ranking
-from vimlight.backbone import Backbone, Features, KeptImages
+from vimlight.aggregation import AGGREGATORS, aggregate
+from vimlight.aggregation.ranking import Ranking
+from vimlight.backbone import Backbone
 from vimlight.errors import CheckpointError, ConfigError, ZooError, unknown_name
 from vimlight.files.checkpoint_facts import made_of, stated, stated_texts
 from vimlight.prefix_cache import FrozenPart
 from vimlight.tasks import SOLVERS, EnsembleHead, Examples
-from vimlight.training.base import (
-    SupervisedModule,
-    check_types,
-    choose_readout,
-    collect_examples,
-    collect_features,
-    examples_of,
-)
+from vimlight.training.base import check_types, choose_readout, collect_examples, collect_features, examples_of
 from vimlight.training.midstream import build_plugin
+from vimlight.training.ranked import RankedModule
 from vimlight.zoo import Zoo
 
 __all__ = ["DownstreamModule"]
 
-T = TypeVar("T")
 _STARTS = ("ranking", "equal")
+_RANKINGS = ("halving", "exact")
+_BUILT = ("aggregator", "head")
 _BESIDE = {"names", "readout", "extra_module"}
 _IMAGES_TO_START = 64
 # From the middle outwards, so that leaving one out decides where validation images do not.
 _FACTORS = tuple(10 ** (sign * k / 2) for k in range(5) for sign in (1, -1))[1:]
 
 
-class DownstreamModule(SupervisedModule):
+class DownstreamModule(RankedModule):
     """Aggregates a frozen zoo for one task.
 
     Before the first step the single modules are ranked by the leave-one-out error of a closed-form head on the training
@@ -50,6 +43,10 @@ class DownstreamModule(SupervisedModule):
     checkpoint and at the end; with a `linear` head both are trained together, the head starting from the closed form.
     A task whose head has no closed form trains it together with the gates, which start from the ranking all the same
     where the task has examples for it.
+
+    A zoo of more than 14 modules is ranked by successive halving in about 12 passes over the images, and where gates
+    start from the ranking only its eight best modules are aggregated; see `SuccessiveHalving`. Until then it is not
+    loaded, unless somebody asks for the aggregator or the head.
 
     Args:
         backbone: The backbone, its name, or the arguments of `create_backbone`.
@@ -63,6 +60,7 @@ class DownstreamModule(SupervisedModule):
             `"maps"` for tasks of maps, `"grid"` for others.
         start: `"ranking"` to start the gates from a ranking of the single modules, `"equal"` for equal gates.
         extra_module: A fresh plug-in trained beside the zoo: the name of its type or the arguments of `create_plugin`.
+        ranking: `"halving"`, or `"exact"` to rank every module on all these images and aggregate all, however many.
         ranking_limit: How many training images the ranking looks at, at most.
         **training: Task, optimiser and schedule; see `SupervisedModule`.
 
@@ -82,6 +80,7 @@ class DownstreamModule(SupervisedModule):
         readout: str | None = None,
         start: str = "ranking",
         extra_module: str | dict[str, Any] | None = None,
+        ranking: str = "halving",
         ranking_limit: int = 1000,
         **training: Any,
     ) -> None:
@@ -92,6 +91,8 @@ class DownstreamModule(SupervisedModule):
             raise ConfigError(f"the head of this {self.task.kind} task has no closed form: leave 'head: {head}' out")
         if start not in _STARTS:
             raise unknown_name("start", start, _STARTS)
+        if ranking not in _RANKINGS:
+            raise unknown_name("ranking", ranking, _RANKINGS)
         self.zoo = Zoo(zoo)
         self.modules_asked = modules
         self.settings = {"how": aggregator} if isinstance(aggregator, str) else dict(aggregator)
@@ -106,14 +107,12 @@ class DownstreamModule(SupervisedModule):
         self.start = start
         self.extra_module = extra_module
         self.ranking_limit = ranking_limit
+        self.ranked_by = ranking
         self.ranking: Ranking | None = None
         self._head_of: tuple[int, bool] | None = None
-        self.build(self._default_names())
-
-    @property
-    def closed_form(self) -> bool:
-        """Whether the head is solved rather than trained."""
-        return self.head_kind in SOLVERS
+        self.module_names = self._default_names()
+        if not self._may_halve():
+            self.build(self.module_names)
 
     def build(self, names: Sequence[str]) -> None:
         """Loads modules and creates the aggregator and the head.
@@ -135,6 +134,12 @@ class DownstreamModule(SupervisedModule):
         if self.closed_form:
             self.head.requires_grad_(False)
         self.to(self.device)
+
+    def __getattr__(self, name: str) -> Any:
+        """Loads a large zoo once somebody asks for what is made of it."""
+        if name in _BUILT and name not in self._modules:
+            self.build(self.module_names)
+        return super().__getattr__(name)
 
     def trainable_modules(self) -> dict[str, nn.Module]:
         """Returns what the aggregator declares, and the head."""
@@ -173,7 +178,7 @@ class DownstreamModule(SupervisedModule):
         with self.backbone.recomputing(self.memory):
             features = self.aggregator(images)
         examples = examples_of(self.task, features, batch["target"], len(images))
-        loss = self._solver_loss(examples, self.aggregator.gates)
+        loss = self._solver_loss(examples, self.aggregator.gates, self._solver)
         self.log("train/left_out_error", loss, prog_bar=True, batch_size=len(images))
         return loss.float() + self.penalty()
 
@@ -188,10 +193,7 @@ class DownstreamModule(SupervisedModule):
         if self.start == "ranking" and self.module_names and self.task.ranks:
             # In the precision in which the gates will be trained.
             with self.trainer.precision_plugin.forward_context():
-                self.ranking = self._rank()
-                # Aggregators without anything to start keep the base class's method.
-                if type(self.aggregator).start_from is not Aggregate.start_from:
-                    self._start_gates(self.ranking)
+                self.start_from_ranking()
         self.fit_head()
         self.aggregator.train()
 
@@ -246,17 +248,6 @@ class DownstreamModule(SupervisedModule):
         self.aggregator.train(was_training)
         self._head_of = (self.trainer.global_step, final)
 
-    def rank_modules(self) -> dict[str, float]:
-        """Returns the leave-one-out error of a closed-form head on each module alone, by name; less is better."""
-        scores = {}
-        probe = BestSingle(
-            self.backbone, self.aggregator.modules_in_zoo, names=self.module_names, readout=self.readout
-        ).to(self.device)
-        for index, name in enumerate(self.module_names):
-            probe.start_from((torch.arange(len(self.module_names)) == index).float())
-            scores[name] = self._left_out_error(probe)
-        return scores
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the modules' names and the hashes of their tensors."""
         super().on_save_checkpoint(checkpoint)
@@ -281,7 +272,7 @@ class DownstreamModule(SupervisedModule):
                 raise CheckpointError(
                     f"module {name!r} of the zoo {str(self.zoo.path)!r} is not the one that was aggregated"
                 )
-        if list(modules) != self.module_names:
+        if list(modules) != self.module_names or "aggregator" not in self._modules:
             self.build(list(modules))
         ranking = stated(checkpoint, "ranking", dict, None)
         if ranking is not None:
@@ -330,65 +321,3 @@ class DownstreamModule(SupervisedModule):
                 f"the zoo {str(self.zoo.path)!r} is empty; train a module first (vimlight fit with MidstreamModule)"
             )
         return names
-
-    def _rank(self) -> Ranking:
-        how: str = self.settings["how"]
-        bare = self._left_out_error(_KeptBare(self.backbone, (), readout=self.readout))
-        return Ranking(self._count(self.ranking_limit), bare, self.rank_modules(), how)
-
-    def _start_gates(self, ranking: Ranking) -> None:
-        errors = torch.tensor(list(ranking.modules.values()), dtype=torch.float64)
-        spread = errors.std() if len(errors) > 1 else errors.new_ones(())
-        merit = (errors.mean() - errors) / spread.clamp_min(1e-12)
-        self._start_best(self.aggregator.start_from, self.aggregator.starts(merit.float().to(self.device)))
-        self._start_best(self.aggregator.scale_to, self.aggregator.strengths)
-
-    def _start_best(self, start: Callable[[T], None], candidates: Sequence[T]) -> None:
-        """Starts the gates from the candidate with the least leave-one-out error."""
-        if len(candidates) > 1:
-            errors = []
-            for candidate in candidates:
-                start(candidate)
-                errors.append(self._left_out_error(self.aggregator))
-            start(candidates[errors.index(min(errors))])
-
-    def _left_out_error(self, model: Aggregate) -> float:
-        count = self._count(self.ranking_limit)
-        examples = collect_examples(model, self._images(count), self.task, count)
-        return float(self._solver_loss(examples, model.gates.detach()))
-
-    def _solver_loss(self, examples: Examples, gates: Tensor) -> Tensor:
-        """Returns the leave-one-out error of a head in closed form; of streams, that of their mixture."""
-        solve = SOLVERS[self.head_kind if self.closed_form else "ridge"]
-        vectors, columns, images = examples
-        if vectors.dim() == 2:
-            return solve(vectors, columns, images=images).loss
-        left_out = torch.stack([solve(x, columns, images=images).left_out for x in vectors.unbind(1)], dim=-1)
-        return (left_out @ gates[0].to(left_out.dtype) - columns).square().mean()
-
-    def _count(self, limit: int | None = None) -> int:
-        """Returns the number of training images that are looked at."""
-        count = len(self._data().tables["train"])
-        return count if limit is None else min(count, limit)
-
-    def _images(self, limit: int | None = None) -> Iterable[Mapping[str, Any]]:
-        """Returns the training images as they are, in order, on the model's device: all, or about as many as asked."""
-        return self._data().batches("train", self.device, limit)  # type: ignore[no-any-return]
-
-    def _data(self) -> Any:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not hasattr(data, "batches"):
-            raise ConfigError(
-                "a downstream model needs a DownstreamDataModule (or one with batches('train', device, limit))"
-            )
-        return data
-
-
-class _KeptBare(Bare):
-    """The bare backbone beside an aggregator that may keep its own whole passes and nothing else of the images."""
-
-    def forward(self, images: Tensor) -> Features:
-        """Computes features of images `(N, 3, H, W)`, or recalls them."""
-        if isinstance(images, KeptImages):
-            return images.recall(f"{self.readout} {BARE}", super().forward)
-        return super().forward(images)
