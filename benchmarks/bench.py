@@ -22,7 +22,7 @@ __all__ = ["BENCHMARKS", "Bench", "Task"]
 
 Task = Callable[[], Any]
 # From `(bench, sizes)` to results, which are printed as they come.
-BENCHMARKS: Registry[Callable[..., Iterator[Any]]] = Registry("benchmark", "benchmarks.speed")
+BENCHMARKS: Registry[Callable[..., Iterator[Any]]] = Registry("benchmark", "benchmarks.speed", "BENCHMARKS")
 
 
 class Bench:

@@ -2,14 +2,19 @@
 
 A registry belongs to a room (`vimlight.plugins`, `vimlight.aggregation`, ...). Whoever adds an entry writes one file in
 that room, or anywhere else, with the registry's decorator on a class or function; no list has to be kept in step.
+
+Names are read off the text of those files, so that to list them, or to refuse one that is misspelt, imports nothing.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import pkgutil
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 from vimlight.errors import ConfigError, unknown_name
 
@@ -23,15 +28,17 @@ class Registry(Mapping[str, T]):
 
     Args:
         kind: What an entry is, as error messages say it, such as `"plug-in"`.
-        package: Dotted name of the package whose modules hold the built-in entries; they are imported at the first
-            look-up, so that importing the registry alone stays cheap. A single module that holds all of them will do.
+        package: Dotted name of the package whose modules hold the built-in entries, each of which is imported when it
+            is first looked up; or of the single module that holds all of them, the registry's own.
+        variable: What the registry is called in those modules, at the beginning of a line: `@PLUGINS.register("lora")`.
+            Where names are not written down so, nothing: then all modules are imported to know them.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str, variable: str = "") -> None:
         self.kind = kind
         self._package = package
+        self._line = re.compile(rf'^@?{variable}\.register\("(.+?)"\)', re.MULTILINE) if variable else None
         self._entries: dict[str, T] = {}
-        self._loaded = False
 
     def register(self, name: str, *, replace: bool = False) -> Callable[[T], T]:
         """Returns a decorator that enters its argument under `name`.
@@ -45,7 +52,7 @@ class Registry(Mapping[str, T]):
         """
 
         def enter(entry: T) -> T:
-            taken = self._entries.get(name)
+            taken = self._entries.get(name) or self._built_in(name)
             if taken is not None and not replace and not _same_definition(taken, entry):
                 raise ConfigError(
                     f"{self.kind} {name!r} is registered already; choose another name or pass replace=True"
@@ -61,34 +68,68 @@ class Registry(Mapping[str, T]):
         Raises:
             UnknownNameError: If there is none; the text gives the nearest names.
         """
-        self._load()
         # A file may hold anything where a name belongs.
-        if not isinstance(name, str) or name not in self._entries:
-            raise unknown_name(self.kind, str(name), self._entries)
+        if not isinstance(name, str) or name not in self:
+            raise unknown_name(self.kind, str(name), self)
+        if name not in self._entries:
+            importlib.import_module(self._places[name])
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
         """Iterates over the names in alphabetical order."""
-        self._load()
-        return iter(sorted(self._entries))
+        return iter(sorted(self._names()))
 
     def __len__(self) -> int:
         """Returns the number of entries."""
-        self._load()
-        return len(self._entries)
+        return len(self._names())
 
     def __contains__(self, name: object) -> bool:
         """Tells whether `name` is registered."""
-        self._load()
-        return name in self._entries
+        return name in self._entries or name in self._names()
 
-    def _load(self) -> None:
-        if self._loaded:
-            return
-        self._loaded = True
+    def source(self, name: str) -> str | None:
+        """Returns the text of the file that registers an entry.
+
+        Args:
+            name: The entry's name.
+
+        Returns:
+            The text; nothing where the entry was registered from outside of the registry's package.
+        """
+        place = self._places.get(name)
+        replaced = name in self._entries and getattr(self._entries[name], "__module__", place) != place
+        return None if place is None or replaced else _text(place)
+
+    def _names(self) -> set[str]:
+        # They first: to find them may import what registers itself.
+        places = self._places
+        return {*self._entries, *places}
+
+    @cached_property
+    def _places(self) -> dict[str, str]:
+        """The module that registers each built-in entry."""
         package = importlib.import_module(self._package)
+        found: dict[str, str] = {}
         for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
-            importlib.import_module(f"{self._package}.{module.name}")
+            place = f"{self._package}.{module.name}"
+            if self._line is None:
+                importlib.import_module(place)
+            else:
+                found |= dict.fromkeys(self._line.findall(_text(place)), place)
+        return found
+
+    def _built_in(self, name: str) -> T | None:
+        """Returns the built-in entry of a name, unless its module is what is being imported."""
+        place = None if self._line is None else self._places.get(name)
+        if place is None or place in sys.modules:
+            return None
+        importlib.import_module(place)
+        return self._entries.get(name)
+def _text(module: str) -> str:
+    """Returns the text of a module, whose package is imported already."""
+    spec = importlib.util.find_spec(module)
+    loader: Any = None if spec is None else spec.loader
+    return loader.get_source(module) or ""
 
 
 def _same_definition(first: object, second: object) -> bool:

@@ -21,7 +21,8 @@ from tests.interop.tiny_release import release
 from vimlight.comparison.results import write_results
 from vimlight.comparison.store import Store as Results
 from vimlight.deployment.deployed import Deployed
-from vimlight.deployment.formats import FORMATS, Format, Packed
+from vimlight.deployment.formats import Format, Packed
+from vimlight.deployment.registry import FORMATS
 from vimlight.errors import CacheError, ConfigError
 from vimlight.files.atomic import write_whole
 from vimlight.files.checkpoint_files import CheckpointFiles, load_checkpoint_file

@@ -5,7 +5,25 @@ An aggregator is one file in this folder with an `Aggregate` subclass under `@AG
 
 from __future__ import annotations
 
-from vimlight.aggregation.base import AGGREGATORS, Aggregate, Mixture, aggregate, list_aggregators
-from vimlight.aggregation.gated import GatedAggregate, StaticGates
+from typing import TYPE_CHECKING
+
+from vimlight.lazy import lazily
+
+if TYPE_CHECKING:
+    from vimlight.aggregation.base import Aggregate, Mixture, aggregate, list_aggregators
+    from vimlight.aggregation.gated import GatedAggregate, StaticGates
+    from vimlight.aggregation.registry import AGGREGATORS
 
 __all__ = ["AGGREGATORS", "Aggregate", "GatedAggregate", "Mixture", "StaticGates", "aggregate", "list_aggregators"]
+
+_PLACES = {
+    "AGGREGATORS": "registry",
+    "Aggregate": "base",
+    "GatedAggregate": "gated",
+    "Mixture": "base",
+    "StaticGates": "gated",
+    "aggregate": "base",
+    "list_aggregators": "base",
+}
+
+__getattr__ = lazily(__name__, _PLACES)

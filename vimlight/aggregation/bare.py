@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vimlight.aggregation.base import AGGREGATORS, Aggregate, Mixture
+from vimlight.aggregation.base import Aggregate, Mixture
+from vimlight.aggregation.registry import AGGREGATORS
 from vimlight.backbone import Features
 from vimlight.plugins import Attachment, Plugin
 

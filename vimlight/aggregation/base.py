@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from vimlight.aggregation.registry import AGGREGATORS
 from vimlight.backbone import Backbone, Features, Site, check_readout
 from vimlight.errors import ConfigError, PluginError, unknown_name
 from vimlight.plugins import Plugin, Slot, Unit
 from vimlight.plugins.attachment import check_fit
-from vimlight.registry import Registry
 
-__all__ = ["AGGREGATORS", "Aggregate", "Mixture", "aggregate", "list_aggregators"]
+__all__ = ["Aggregate", "Mixture", "aggregate", "list_aggregators"]
 
 # Sharpness of the gates made from a ranking: 0 is equal shares, the last nearly all for the best module. Sharper still,
 # and the softmax would be flat: training could not move it.
@@ -210,9 +210,6 @@ class SoftmaxLogits(nn.Module):
     def start_from(self, scores: Tensor) -> None:
         """Sets every row of the logits to the scores `(K,)`."""
         self.logits.copy_(scores.expand_as(self.logits))
-
-
-AGGREGATORS: Registry[type[Aggregate]] = Registry("aggregator", "vimlight.aggregation")
 
 
 def aggregate(

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vimlight.aggregation.base import AGGREGATORS, Mixture, alone
+from vimlight.aggregation.base import Mixture, alone
+from vimlight.aggregation.registry import AGGREGATORS
 from vimlight.aggregation.streams import Streams
 from vimlight.backbone import Backbone, Features
 from vimlight.plugins import Plugin

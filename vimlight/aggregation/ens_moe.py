@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vimlight.aggregation.base import AGGREGATORS
 from vimlight.aggregation.gated import StaticGates, masked_softmax
+from vimlight.aggregation.registry import AGGREGATORS
 from vimlight.backbone import Backbone
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.plugins import Plugin

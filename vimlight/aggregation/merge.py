@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vimlight.aggregation.base import AGGREGATORS, Aggregate, Mixture, SoftmaxLogits
+from vimlight.aggregation.base import Aggregate, Mixture, SoftmaxLogits
+from vimlight.aggregation.registry import AGGREGATORS
 from vimlight.backbone import Backbone, Features
 from vimlight.errors import PluginError
 from vimlight.plugins import Attachment, Plugin, Slot, Unit

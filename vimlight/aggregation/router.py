@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vimlight.aggregation.base import AGGREGATORS
 from vimlight.aggregation.gated import GatedAggregate, Group, masked_softmax
+from vimlight.aggregation.registry import AGGREGATORS
 from vimlight.backbone import Backbone, Layout
 from vimlight.errors import ConfigError
 from vimlight.plugins import Plugin, Slot, WideUnit

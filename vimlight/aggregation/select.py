@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vimlight.aggregation.base import AGGREGATORS
 from vimlight.aggregation.gated import Group, StaticGates
+from vimlight.aggregation.registry import AGGREGATORS
 from vimlight.backbone import Backbone
 from vimlight.plugins import Plugin, WideUnit
 

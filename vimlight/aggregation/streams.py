@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vimlight.aggregation.base import AGGREGATORS, Aggregate, SoftmaxLogits
+from vimlight.aggregation.base import Aggregate, SoftmaxLogits
+from vimlight.aggregation.registry import AGGREGATORS
 from vimlight.backbone import Backbone, Features, KeptImages
 from vimlight.plugins import Attachment, Plugin, Slot
 

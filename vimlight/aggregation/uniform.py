@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vimlight.aggregation.base import AGGREGATORS
 from vimlight.aggregation.gated import StaticGates
+from vimlight.aggregation.registry import AGGREGATORS
 
 __all__ = ["Uniform"]
 

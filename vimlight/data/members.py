@@ -29,7 +29,7 @@ class Member:
     missing: str = ""
 
 
-MEMBERS: Registry[Callable[..., list[Member]]] = Registry("collection of data sets", "vimlight.data.sources")
+MEMBERS: Registry[Callable[..., list[Member]]] = Registry("collection of data sets", "vimlight.data.sources", "MEMBERS")
 """By the source's name, a function from the folder of a collection to all its members in their usual order."""
 
 

@@ -5,8 +5,25 @@ A format is an entry of `FORMATS`, in a file of this folder or anywhere else.
 
 from __future__ import annotations
 
-from vimlight.deployment.deployed import OUTPUTS, Deployed, deploy
-from vimlight.deployment.formats import FORMATS, Format
-from vimlight.deployment.run import load_run
+from typing import TYPE_CHECKING
+
+from vimlight.lazy import lazily
+
+if TYPE_CHECKING:
+    from vimlight.deployment.deployed import OUTPUTS, Deployed, deploy
+    from vimlight.deployment.formats import Format
+    from vimlight.deployment.registry import FORMATS
+    from vimlight.deployment.run import load_run
 
 __all__ = ["FORMATS", "OUTPUTS", "Deployed", "Format", "deploy", "load_run"]
+
+_PLACES = {
+    "FORMATS": "registry",
+    "OUTPUTS": "deployed",
+    "Deployed": "deployed",
+    "Format": "formats",
+    "deploy": "deployed",
+    "load_run": "run",
+}
+
+__getattr__ = lazily(__name__, _PLACES)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, Protocol
 from torch import nn
 from torch.export import ExportedProgram
 
+from vimlight.deployment.registry import FORMATS
 from vimlight.errors import ExportError
 from vimlight.files.exported import Packed, packed_onnx, packed_program
-from vimlight.registry import Registry
 
-__all__ = ["FORMATS", "Format", "Packable", "Packed", "format_of"]
+__all__ = ["Format", "Packable", "Packed", "format_of"]
 
 
 class Packable(Protocol):
@@ -47,9 +47,6 @@ class Format(NamedTuple):
     suffix: str
     title: str
     pack: Callable[[Packable, int | None], Packed]
-
-
-FORMATS: Registry[Format] = Registry("export format", "vimlight.deployment")
 
 
 def format_of(path: Path, name: str | None) -> Format:

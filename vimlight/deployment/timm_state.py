@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vimlight.deployment.fixing import Fixed
-from vimlight.deployment.formats import FORMATS, Format, Packable, Packed
+from vimlight.deployment.formats import Format, Packable, Packed
+from vimlight.deployment.registry import FORMATS
 from vimlight.errors import ExportError
 from vimlight.tasks import AffineHead
 

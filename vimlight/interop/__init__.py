@@ -6,6 +6,20 @@ it by that name. What the file does not say, such as a backbone, is an option of
 
 from __future__ import annotations
 
-from vimlight.interop.base import FORMATS, Fact, Format
+from typing import TYPE_CHECKING
+
+from vimlight.lazy import lazily
+
+if TYPE_CHECKING:
+    from vimlight.interop.base import Fact, Format
+    from vimlight.interop.registry import FORMATS
 
 __all__ = ["FORMATS", "Fact", "Format"]
+
+_PLACES = {
+    "FORMATS": "registry",
+    "Fact": "base",
+    "Format": "base",
+}
+
+__getattr__ = lazily(__name__, _PLACES)

@@ -15,10 +15,9 @@ from vimlight.backbone import Backbone, build_backbone
 from vimlight.errors import CheckpointError, ConfigError
 from vimlight.files.yaml_text import yaml_of
 from vimlight.plugins import Plugin
-from vimlight.registry import Registry
 from vimlight.zoo import Card, Zoo
 
-__all__ = ["FORMATS", "Fact", "Format", "Imported", "add_module", "affine_head", "described"]
+__all__ = ["Fact", "Format", "Imported", "add_module", "affine_head", "described"]
 
 
 class Fact(NamedTuple):
@@ -85,9 +84,6 @@ class Format(ABC):
         method, fixed = (cls.import_zoo, 3) if way == "import" else (cls.export_zoo, 4)
         named = list(inspect.signature(method).parameters.values())[fixed:]
         return [option.name for option in named if option.kind not in (option.VAR_POSITIONAL, option.VAR_KEYWORD)]
-
-
-FORMATS: Registry[type[Format]] = Registry("format", "vimlight.interop")
 
 
 class Imported(NamedTuple):

@@ -17,7 +17,8 @@ from torch import Tensor
 from vimlight.backbone import Backbone
 from vimlight.errors import BackboneError, CheckpointError, ConfigError, unknown_name
 from vimlight.files.weight_file import read_weights
-from vimlight.interop.base import FORMATS, Fact, Format, Imported, add_module, affine_head
+from vimlight.interop.base import Fact, Format, Imported, add_module, affine_head
+from vimlight.interop.registry import FORMATS
 from vimlight.plugins import Plugin
 
 __all__ = ["PetlFile", "read"]

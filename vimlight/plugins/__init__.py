@@ -6,8 +6,14 @@ its parameters for one site, its forward, and how several of them widen into one
 
 from __future__ import annotations
 
-from vimlight.plugins.attachment import Attachment, Slot, attach
-from vimlight.plugins.base import PLUGINS, Plugin, Tap, Unit, WideUnit, create_plugin, list_plugins, widen
+from typing import TYPE_CHECKING
+
+from vimlight.lazy import lazily
+
+if TYPE_CHECKING:
+    from vimlight.plugins.attachment import Attachment, Slot, attach
+    from vimlight.plugins.base import Plugin, Tap, Unit, WideUnit, create_plugin, list_plugins, widen
+    from vimlight.plugins.registry import PLUGINS
 
 __all__ = [
     "PLUGINS",
@@ -22,3 +28,19 @@ __all__ = [
     "list_plugins",
     "widen",
 ]
+
+_PLACES = {
+    "PLUGINS": "registry",
+    "Attachment": "attachment",
+    "Plugin": "base",
+    "Slot": "attachment",
+    "Tap": "base",
+    "Unit": "base",
+    "WideUnit": "base",
+    "attach": "attachment",
+    "create_plugin": "base",
+    "list_plugins": "base",
+    "widen": "base",
+}
+
+__getattr__ = lazily(__name__, _PLACES)

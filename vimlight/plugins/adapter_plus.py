@@ -7,8 +7,8 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from vimlight.backbone import Site
-from vimlight.plugins.base import PLUGINS
 from vimlight.plugins.bottleneck import Bottleneck
+from vimlight.plugins.registry import PLUGINS
 
 __all__ = ["AdapterPlus"]
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vimlight.backbone import Site
-from vimlight.plugins.base import PLUGINS, LoopedUnits, Unit, WideUnit
+from vimlight.plugins.base import LoopedUnits, Unit, WideUnit
 from vimlight.plugins.bottleneck import Bottleneck
+from vimlight.plugins.registry import PLUGINS
 
 __all__ = ["AdaptFormer"]
 

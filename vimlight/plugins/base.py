@@ -15,9 +15,9 @@ from vimlight.backbone import Backbone, Layout, Preprocessing, Site
 from vimlight.errors import PluginError, unknown_name
 from vimlight.files.tensor_file import sha256_of
 from vimlight.plugins.blocks import Blocks, choose_blocks
-from vimlight.registry import Registry
+from vimlight.plugins.registry import PLUGINS
 
-__all__ = ["PLUGINS", "Plugin", "Tap", "Unit", "WideUnit", "create_plugin", "list_plugins", "widen"]
+__all__ = ["Plugin", "Tap", "Unit", "WideUnit", "create_plugin", "list_plugins", "widen"]
 
 Tap = Literal["input", "output", "residual"]
 
@@ -150,9 +150,6 @@ def spread(scales: Tensor, x: Tensor, layout: Layout) -> Tensor:
         else (*batch, *[1] * positions, scales.shape[-1])
     )
     return scales.reshape(shape)
-
-
-PLUGINS: Registry[type[Unit]] = Registry("plug-in", "vimlight.plugins")
 
 
 class Plugin(nn.Module):

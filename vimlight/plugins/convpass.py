@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vimlight.backbone import Site
-from vimlight.plugins.base import PLUGINS
 from vimlight.plugins.bottleneck import Bottleneck
+from vimlight.plugins.registry import PLUGINS
 
 __all__ = ["Convpass"]
 

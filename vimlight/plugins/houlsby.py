@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from vimlight.backbone import Site
-from vimlight.plugins.base import PLUGINS
 from vimlight.plugins.bottleneck import Bottleneck
+from vimlight.plugins.registry import PLUGINS
 
 __all__ = ["Houlsby"]
 

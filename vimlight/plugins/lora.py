@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from vimlight.backbone import Site
 from vimlight.errors import PluginError
-from vimlight.plugins.base import PLUGINS, Unit, WideUnit, spread
+from vimlight.plugins.base import Unit, WideUnit, spread
 from vimlight.plugins.bottleneck import linear
+from vimlight.plugins.registry import PLUGINS
 
 __all__ = ["Lora"]
 

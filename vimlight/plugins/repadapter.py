@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from vimlight.backbone import Site
 from vimlight.errors import PluginError
-from vimlight.plugins.base import PLUGINS
 from vimlight.plugins.bottleneck import Bottleneck
+from vimlight.plugins.registry import PLUGINS
 
 __all__ = ["RepAdapter"]
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vimlight.backbone import Site
-from vimlight.plugins.base import PLUGINS, Unit, WideUnit, spread
+from vimlight.plugins.base import Unit, WideUnit, spread
+from vimlight.plugins.registry import PLUGINS
 
 __all__ = ["Ssf"]
 

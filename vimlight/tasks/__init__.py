@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from vimlight.lazy import lazily
 
 if TYPE_CHECKING:
-    from vimlight.tasks.base import TASKS, Task, create_task, list_tasks
+    from vimlight.tasks.base import Task, create_task, list_tasks
     from vimlight.tasks.closed_form import SOLVERS, Examples, Solution
     from vimlight.tasks.heads import AffineHead, EnsembleHead
+    from vimlight.tasks.registry import TASKS
     from vimlight.tasks.targets import Frame, TargetLayout
 
 __all__ = [
@@ -32,7 +33,7 @@ __all__ = [
 
 _PLACES = {
     "SOLVERS": "closed_form",
-    "TASKS": "base",
+    "TASKS": "registry",
     "AffineHead": "heads",
     "EnsembleHead": "heads",
     "Examples": "closed_form",

@@ -36,13 +36,13 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from vimlight.errors import ConfigError, unknown_name
-from vimlight.registry import Registry
 from vimlight.tasks.averages import ClassesSeen
 from vimlight.tasks.closed_form import Examples
 from vimlight.tasks.heads import AffineHead
+from vimlight.tasks.registry import TASKS
 from vimlight.tasks.targets import LABELS, Batched, TargetLayout
 
-__all__ = ["TASKS", "Task", "create_task", "list_tasks"]
+__all__ = ["Task", "create_task", "list_tasks"]
 
 Shapes = Sequence[tuple[int, ...]]
 Features = Any
@@ -261,9 +261,6 @@ class Task(ABC):
     def colours(self) -> dict[str, tuple[int, int, int]]:
         """Returns what the colours of `draw` stand for, each of red, green and blue up to 255; by default nothing."""
         return {}
-
-
-TASKS: Registry[type[Task]] = Registry("task", "vimlight.tasks")
 
 
 def create_task(task: str | Mapping[str, Any], class_names: Sequence[str] = ()) -> Task:

@@ -11,9 +11,10 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassStatScores
 
 from vimlight.tasks.averages import over_classes, wide
-from vimlight.tasks.base import TASKS, Task
+from vimlight.tasks.base import Task
 from vimlight.tasks.calibration import Reliability
 from vimlight.tasks.heads import best_factor
+from vimlight.tasks.registry import TASKS
 
 __all__ = ["Classification"]
 

@@ -60,7 +60,7 @@ class Solution:
 Solver = Callable[..., Solution]
 """From features, targets and, as `images`, the image of each row (by default its own) to a solution."""
 _SMALLEST = 1e-9
-SOLVERS: Registry[Solver] = Registry("closed-form head", "vimlight.tasks")
+SOLVERS: Registry[Solver] = Registry("closed-form head", "vimlight.tasks", "SOLVERS")
 
 
 @SOLVERS.register("ridge")

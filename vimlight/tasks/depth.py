@@ -15,9 +15,10 @@ from torchmetrics import MetricCollection
 
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.tasks.averages import WideMetric, wide
-from vimlight.tasks.base import TASKS, Shapes
+from vimlight.tasks.base import Shapes
 from vimlight.tasks.heads import ScaledOutputs
 from vimlight.tasks.maps import MapTask, upsample
+from vimlight.tasks.registry import TASKS
 from vimlight.tasks.targets import FIELDS
 
 __all__ = ["Depth"]

@@ -14,11 +14,12 @@ from torchmetrics import MetricCollection
 from torchvision.utils import draw_bounding_boxes
 
 from vimlight.errors import ConfigError
-from vimlight.tasks.base import TASKS, Shapes, Task
+from vimlight.tasks.base import Shapes, Task
 from vimlight.tasks.box_layout import BOXES
 from vimlight.tasks.box_metrics import box_metrics
 from vimlight.tasks.closed_form import Examples
 from vimlight.tasks.fcos import FCOS, decode, fcos_loss
+from vimlight.tasks.registry import TASKS
 
 __all__ = ["Detection"]
 

@@ -26,7 +26,7 @@ _NOMINAL_STRIDE = 16
 
 MapHead = Callable[[Shapes, int, int], nn.Module]
 """From the maps' shapes, the number of outputs and a width to a module from maps to `(N, C, h, w)`."""
-MAP_HEADS: Registry[MapHead] = Registry("head of maps", "vimlight.tasks")
+MAP_HEADS: Registry[MapHead] = Registry("head of maps", "vimlight.tasks", "MAP_HEADS")
 
 
 class MapTask(Task):

@@ -15,9 +15,10 @@ from torchmetrics.utilities import dim_zero_cat
 
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.tasks.averages import over_classes, wide
-from vimlight.tasks.base import TASKS, Task
+from vimlight.tasks.base import Task
 from vimlight.tasks.classification import probability_table
 from vimlight.tasks.heads import best_factor
+from vimlight.tasks.registry import TASKS
 from vimlight.tasks.targets import FLAGS
 
 __all__ = ["Multilabel"]

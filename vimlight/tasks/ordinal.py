@@ -13,9 +13,10 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from vimlight.errors import unknown_name
 from vimlight.tasks.averages import wide
-from vimlight.tasks.base import TASKS, Shapes, Task
+from vimlight.tasks.base import Shapes, Task
 from vimlight.tasks.classification import probability_table
 from vimlight.tasks.heads import AffineHead, best_factor
+from vimlight.tasks.registry import TASKS
 
 __all__ = ["CumulativeHead", "Ordinal"]
 

@@ -12,8 +12,9 @@ from torchmetrics import MetricCollection
 
 from vimlight.errors import unknown_name
 from vimlight.tasks.averages import WideMetric, wide
-from vimlight.tasks.base import TASKS, Shapes, Task
+from vimlight.tasks.base import Shapes, Task
 from vimlight.tasks.heads import ScaledOutputs, start_of
+from vimlight.tasks.registry import TASKS
 from vimlight.tasks.targets import NUMBERS
 
 __all__ = ["Regression", "merged_moments"]

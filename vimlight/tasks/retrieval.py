@@ -14,9 +14,10 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_cat
 
 from vimlight.errors import ConfigError
-from vimlight.tasks.base import TASKS, Shapes, Task
+from vimlight.tasks.base import Shapes, Task
 from vimlight.tasks.closed_form import ridge
 from vimlight.tasks.heads import AffineHead
+from vimlight.tasks.registry import TASKS
 
 __all__ = ["Embedding", "Retrieval", "RetrievalScores"]
 

@@ -16,9 +16,9 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from vimlight.tasks.averages import over_classes, wide
-from vimlight.tasks.base import TASKS
 from vimlight.tasks.heads import best_factor
 from vimlight.tasks.maps import MapTask, upsample
+from vimlight.tasks.registry import TASKS
 from vimlight.tasks.targets import IGNORE, MASKS, Frame, nearest_in_frame
 
 __all__ = ["Segmentation", "palette"]

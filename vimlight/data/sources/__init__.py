@@ -16,19 +16,19 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from vimlight.data.classes import Classes, choose_classes
-from vimlight.data.tables import Source
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.registry import Registry
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from vimlight.data.tables import Source
+
 __all__ = ["SOURCES", "check_source", "list_sources", "load_source"]
 
 _CLASSES = "classes"
 
-SOURCES: Registry[Callable[..., Source]] = Registry("data set", "vimlight.data.sources")
+SOURCES: Registry[Callable[..., Source]] = Registry("data set", "vimlight.data.sources", "SOURCES")
 
 
 def list_sources() -> list[str]:
@@ -51,6 +51,8 @@ def load_source(name: str, arguments: Mapping[str, Any] | None = None) -> Source
         ConfigError: If an argument is missing or of the wrong type.
         DataError: If the data are missing or malformed.
     """
+    from vimlight.data.classes import choose_classes
+
     function = SOURCES[name]
     given = check_source(name, arguments)
     if _CLASSES in inspect.signature(function).parameters:
@@ -100,6 +102,8 @@ def _typed(name: str, function: Callable[..., Source], arguments: dict[str, Any]
 @lru_cache
 def _parser_of(function: Callable[..., Source]) -> ArgumentParser:
     from jsonargparse import ArgumentParser
+
+    from vimlight.data.classes import Classes
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(function)

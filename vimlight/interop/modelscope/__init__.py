@@ -15,12 +15,13 @@ import torch
 
 from vimlight.errors import ConfigError
 from vimlight.files.atomic import refuse_existing, write_whole
-from vimlight.interop.base import FORMATS, Fact, Format
+from vimlight.interop.base import Fact, Format
 from vimlight.interop.modelscope.folder import add_task, backbone_of, read_zoo, write_zoo
 from vimlight.interop.modelscope.layout import Checkpoint, pack
 from vimlight.interop.modelscope.model import ReleasedViM, model_of
 from vimlight.interop.modelscope.reading import read
 from vimlight.interop.modelscope.tower import Tower
+from vimlight.interop.registry import FORMATS
 
 __all__ = ["ModelScope", "ReleasedViM", "add_task", "backbone_of", "export_zoo", "import_zoo", "load", "save"]
 

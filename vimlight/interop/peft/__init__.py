@@ -10,9 +10,10 @@ from pathlib import Path
 
 from vimlight.backbone import build_backbone, create_backbone
 from vimlight.errors import CheckpointError
-from vimlight.interop.base import FORMATS, Fact, Format, add_module, described
+from vimlight.interop.base import Fact, Format, add_module, described
 from vimlight.interop.peft.reading import read
 from vimlight.interop.peft.writing import write
+from vimlight.interop.registry import FORMATS
 from vimlight.zoo import Zoo
 
 __all__ = ["PeftFolder", "read", "write"]

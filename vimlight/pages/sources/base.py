@@ -67,7 +67,7 @@ class Reader:
     read: Callable[[Path, str], Run]
 
 
-READERS: Registry[Reader] = Registry("kind of results", "vimlight.pages.sources")
+READERS: Registry[Reader] = Registry("kind of results", "vimlight.pages.sources", "READERS")
 
 
 @dataclass(frozen=True)

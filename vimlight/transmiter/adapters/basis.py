@@ -49,7 +49,7 @@ class Basis(nn.Module):
         """Returns the first `columns` columns of `hidden @ W`, `(N, columns)`, of hidden `(N, D)`."""
 
 
-BASES: Registry[type[Basis]] = Registry("basis", __name__)
+BASES: Registry[type[Basis]] = Registry("basis", __name__, "BASES")
 
 
 @BASES.register("fixed")

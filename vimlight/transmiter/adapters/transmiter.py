@@ -173,7 +173,7 @@ class Adapter(nn.Module):
             raise ConfigError(f"the adapter takes logits (images, {self.num_logits}), got {tuple(logits.shape)}")
 
 
-ADAPTERS: Registry[type[Adapter]] = Registry("kind of adapter", "vimlight.transmiter.adapters")
+ADAPTERS: Registry[type[Adapter]] = Registry("kind of adapter", "vimlight.transmiter.adapters", "ADAPTERS")
 
 
 @ADAPTERS.register("transmiter")

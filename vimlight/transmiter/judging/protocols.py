@@ -76,7 +76,7 @@ class Protocol(ABC):
         return dict(accuracies)
 
 
-PROTOCOLS: Registry[type[Protocol]] = Registry("protocol", __name__)
+PROTOCOLS: Registry[type[Protocol]] = Registry("protocol", __name__, "PROTOCOLS")
 
 
 @PROTOCOLS.register("base_to_base")

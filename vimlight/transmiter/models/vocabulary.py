@@ -25,7 +25,7 @@ __all__ = ["STRATEGIES", "WORDS", "draw_vocabulary", "eligible", "normal_form", 
 WORDS = "imagenet21k"
 Strategy = Callable[..., Sequence[int]]
 Provider = Callable[[Sequence[str]], Tensor]
-STRATEGIES: Registry[Strategy] = Registry("vocabulary strategy", "vimlight.transmiter.models.vocabulary")
+STRATEGIES: Registry[Strategy] = Registry("vocabulary strategy", "vimlight.transmiter.models.vocabulary", "STRATEGIES")
 """Each takes the candidates, how many to choose and a generator, and beyond that, by keyword, what it asks for of
 `class_features` `(C, E)`, `text_features` `(K, E)` of the K candidates, both L2-normalised, and `logits` `(n, K)` of
 some images; it returns the indices of its choice."""

@@ -30,7 +30,7 @@ from vimlight.transmiter.sources.base import Start, Tuning
 
 __all__ = ["TUNINGS", "Start", "Tuning", "check_tuning", "list_tunings"]
 
-TUNINGS: Registry[type[Tuning]] = Registry("way of fine-tuning", "vimlight.transmiter.sources")
+TUNINGS: Registry[type[Tuning]] = Registry("way of fine-tuning", "vimlight.transmiter.sources", "TUNINGS")
 
 
 def list_tunings() -> list[str]:

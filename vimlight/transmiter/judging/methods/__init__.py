@@ -37,7 +37,7 @@ __all__ = [
     "prepare",
 ]
 
-METHODS: Registry[type[Method]] = Registry("method", "vimlight.transmiter.judging.methods")
+METHODS: Registry[type[Method]] = Registry("method", "vimlight.transmiter.judging.methods", "METHODS")
 
 
 def list_methods() -> list[str]:
