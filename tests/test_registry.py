@@ -11,7 +11,6 @@ import pytest
 
 import vimlight
 from vimlight.errors import ConfigError, UnknownNameError
-from vimlight.registry import Registry
 
 ROOT = Path(vimlight.__file__).parent
 PLACES = [

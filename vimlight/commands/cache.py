@@ -241,12 +241,6 @@ def _summary(cache: LogitCache) -> str:
 def _fields(cache: LogitCache) -> dict[str, Any]:
     import dataclasses
 
-    import torch
-
-    counts: dict[str, int] = {}
-    if cache.labels is not None:
-        images = torch.bincount(cache.labels, minlength=cache.num_classes).tolist()
-        counts = dict(zip(cache.class_names, images, strict=True))
     manifest = dataclasses.asdict(cache.manifest)
     files = manifest.pop("files")
     size = sum(entry["bytes"] for entry in files.values())
@@ -254,7 +248,7 @@ def _fields(cache: LogitCache) -> dict[str, Any]:
         **manifest,
         "num_classes": cache.num_classes,
         "num_logits": cache.num_logits,
-        "images_per_class": counts,
+        "images_per_class": cache.images_per_class(),
         "files": {name: entry["bytes"] for name, entry in files.items()},
         "bytes": size,
         "hash": cache.hash,

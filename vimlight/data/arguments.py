@@ -1,19 +1,25 @@
-"""What data sources take, in words: their arguments with types, defaults and docs, read off their functions."""
+"""What data sources take, in words: their arguments with types, defaults and docs.
+
+They are read off the text of the sources' files, since to import them takes seconds; sources of somebody else's are
+imported already, and read off their functions.
+"""
 
 from __future__ import annotations
 
+import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
-from vimlight.data.classes import Classes
 from vimlight.data.sources import SOURCES
 from vimlight.errors import ConfigError
 from vimlight.files.yaml_text import yaml_of
 
 __all__ = ["Argument", "arguments_of", "parse_arguments", "summary_of"]
 
+# What the alias in annotations stands for; see `vimlight.data.classes`.
+_ALIAS = ("Classes", "list[str | int]")
 _CLASSES = "some of the classes by name, in the order that they are to have; by default all of them"
 
 
@@ -45,7 +51,7 @@ def summary_of(name: str) -> str:
     Raises:
         UnknownNameError: If there is no such source.
     """
-    return (inspect.getdoc(SOURCES[name]) or "").partition("\n\n")[0].replace("\n", " ")
+    return _written(name)[0].partition("\n\n")[0].replace("\n", " ")
 
 
 def arguments_of(name: str) -> list[Argument]:
@@ -54,10 +60,13 @@ def arguments_of(name: str) -> list[Argument]:
     Raises:
         UnknownNameError: If there is no such source.
     """
-    function = SOURCES[name]
-    found = [_argument(function, parameter) for parameter in inspect.signature(function).parameters.values()]
+    from docstring_parser import parse
+
+    text, parameters = _written(name)
+    docs = {each.arg_name: " ".join((each.description or "").split()) for each in parse(text).params}
+    found = [Argument(key, kind.replace(*_ALIAS), default, docs.get(key, "")) for key, kind, default in parameters]
     if not any(argument.name == "classes" for argument in found):
-        found.append(Argument("classes", inspect.formatannotation(Classes | None), "None", _CLASSES))
+        found.append(Argument("classes", f"{_ALIAS[1]} | None", "None", _CLASSES))
     return found
 
 
@@ -83,10 +92,32 @@ def parse_arguments(words: list[str]) -> dict[str, Any]:
     return found
 
 
-def _argument(function: Callable[..., Any], parameter: inspect.Parameter) -> Argument:
-    from docstring_parser import parse
+def _written(name: str) -> tuple[str, list[tuple[str, str, str]]]:
+    """Returns the docstring of a source and its parameters: name, annotation and default, as they are written."""
+    text = SOURCES.source(name)
+    if text is not None:
+        function = next(_registered(ast.parse(text), name))
+        return ast.get_docstring(function) or "", list(_parameters(function.args))
+    found = SOURCES[name]
+    return inspect.getdoc(found) or "", [_described(each) for each in inspect.signature(found).parameters.values()]
 
-    docs = {each.arg_name: each.description or "" for each in parse(inspect.getdoc(function) or "").params}
-    kind = inspect.formatannotation(get_type_hints(function).get(parameter.name, Any)).replace("typing.", "")
+
+def _registered(module: ast.Module, name: str) -> Iterator[ast.FunctionDef]:
+    """Finds the function that a file registers as a data source under a name."""
+    decorator = f"SOURCES.register({name!r})"
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef) and decorator in map(ast.unparse, node.decorator_list):
+            yield node
+
+
+def _parameters(found: ast.arguments) -> Iterator[tuple[str, str, str]]:
+    defaults = [None] * (len(found.args) - len(found.defaults)) + [ast.unparse(each) for each in found.defaults]
+    for argument, default in zip(found.args, defaults, strict=True):
+        yield argument.arg, "Any" if argument.annotation is None else ast.unparse(argument.annotation), default or ""
+
+
+def _described(parameter: inspect.Parameter) -> tuple[str, str, str]:
+    kind = Any if parameter.annotation is parameter.empty else parameter.annotation
+    text = kind if isinstance(kind, str) else inspect.formatannotation(kind)
     default = "" if parameter.default is parameter.empty else repr(parameter.default)
-    return Argument(parameter.name, kind, default, " ".join(docs.get(parameter.name, "").split()))
+    return parameter.name, text.replace("typing.", ""), default

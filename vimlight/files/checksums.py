@@ -10,12 +10,14 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vimlight.errors import VimlightError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["BLOCK", "BlockSums", "CheckedFile", "check_members", "crc32_of"]
 
@@ -31,6 +33,8 @@ def crc32_of(tensors: Mapping[str, Tensor]) -> int:
     Args:
         tensors: Contiguous tensors on the CPU, by name.
     """
+    import torch
+
     crc = 0
     for name, tensor in sorted(tensors.items()):
         crc = zlib.crc32(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode(), crc)

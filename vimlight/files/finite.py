@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from vimlight.errors import VimlightError
+from vimlight.files.stored import Stored
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["check_finite", "is_finite"]
 
 
 def is_finite(tensor: Tensor) -> bool:
     """Tells whether all numbers of a tensor are finite."""
+    import torch
+
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True
     # A finite sum has finite terms, and takes a tenth of the time of looking at each of them.
@@ -21,11 +25,11 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
 
 
-def check_finite(tensors: Mapping[str, Tensor], what: str, error: type[VimlightError]) -> None:
+def check_finite(tensors: Mapping[str, Tensor | Stored], what: str, error: type[VimlightError]) -> None:
     """Refuses tensors with numbers that are not finite, as a training leaves them that diverged.
 
     Args:
-        tensors: Tensors by name.
+        tensors: Tensors, or how they lie in a file, by name.
         what: What they belong to, as the message says it.
         error: What to raise.
 
@@ -33,9 +37,13 @@ def check_finite(tensors: Mapping[str, Tensor], what: str, error: type[VimlightE
         VimlightError: `error`, if a number is NaN or infinite; the text names the tensor.
     """
     for name, tensor in tensors.items():
-        if not is_finite(tensor):
-            count = int((~torch.isfinite(tensor)).sum())
+        count = tensor.not_finite() if isinstance(tensor, Stored) else _not_finite(tensor)
+        if count:
             raise error(
                 f"{what}: {count} of {tensor.numel()} numbers in {name!r} are NaN or infinite, as after a training "
                 "that diverged; train it anew, with a lower learning rate"
             )
+
+
+def _not_finite(tensor: Tensor) -> int:
+    return 0 if is_finite(tensor) else int((~tensor.isfinite()).sum())

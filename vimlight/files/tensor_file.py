@@ -1,6 +1,7 @@
 """One safetensors file with a card in its header: what is packed, and how it is read with suspicion.
 
-The header's metadata hold the card, a JSON text, and its SHA-256.
+The header's metadata hold the card, a JSON text, and its SHA-256. To look at a card, or to compare a file with its
+hashes, imports no torch.
 """
 
 from __future__ import annotations
@@ -9,33 +10,43 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from vimlight.errors import VimlightError
 from vimlight.files.absent import absence
+from vimlight.files.stored import Stored, StoredFile
 
-__all__ = ["PICKLES", "card_text", "opened", "pack", "sha256_of", "tensors_of"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
+__all__ = ["PICKLES", "Opened", "card_text", "opened", "pack", "sha256_of", "tensors_of"]
+
+Opened = Literal["pt", "header", "stored"]
 # How the files of `torch.save` and `pickle.dump` begin.
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
-def sha256_of(tensors: Mapping[str, Tensor]) -> str:
+def sha256_of(tensors: Mapping[str, Tensor | Stored]) -> str:
     """Returns the SHA-256 over the names, shapes, dtypes and bytes of tensors, in the order of their names.
 
     Args:
-        tensors: Contiguous tensors on the CPU, by name.
+        tensors: Contiguous tensors on the CPU, or as they lie in a file, by name.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor | Stored) -> Any:
+    if isinstance(tensor, Stored):
+        return tensor.data
+    import torch
+
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def pack(card: str, tensors: dict[str, Tensor]) -> bytes:
@@ -45,17 +56,21 @@ def pack(card: str, tensors: dict[str, Tensor]) -> bytes:
         card: The card.
         tensors: Contiguous tensors on the CPU, by name.
     """
+    from safetensors.torch import save
+
     return save(tensors, {"card": card, "card_sha256": hashlib.sha256(card.encode()).hexdigest()})
 
 
 @contextmanager
-def opened(path: Path, reader: str, error: type[VimlightError]) -> Iterator[Any]:
+def opened(path: Path, reader: str, error: type[VimlightError], how: Opened = "pt") -> Iterator[Any]:
     """Opens a safetensors file.
 
     Args:
         path: The file.
         reader: Who reads it, as messages say it, such as `"a zoo"`.
         error: What to raise.
+        how: `"pt"` to read torch's tensors, `"header"` to read none, `"stored"` to read them as they lie there; torch
+            is imported for the first alone.
 
     Raises:
         VimlightError: `error`, if the file is missing, damaged or no safetensors file.
@@ -65,7 +80,10 @@ def opened(path: Path, reader: str, error: type[VimlightError]) -> Iterator[Any]
     if not path.is_file():
         raise error(f"{str(path)!r} {absence(path)}")
     try:
-        with safe_open(path, framework="pt") as file:
+        if how == "stored":
+            yield StoredFile(path.read_bytes())
+            return
+        with safe_open(path, framework="pt" if how == "pt" else "np") as file:
             yield file
     except SafetensorError as cause:
         raise error(f"{path.name} {_diagnosis(path)} ({cause})") from cause
@@ -91,14 +109,15 @@ def card_text(file: Any, path: Path, error: type[VimlightError]) -> str | None:
     return text
 
 
-def tensors_of(file: Any, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
+def tensors_of(file: Any, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Any]:
     """Returns copies of tensors of an opened file: what is mapped from the file would change with it.
 
     Args:
         file: The opened file.
         wanted: Which of them, by name; all by default.
     """
-    return {name: file.get_tensor(name).clone() for name in file.keys() if wanted(name)}  # noqa: SIM118  (no mapping)
+    found = {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118  (no mapping)
+    return {name: each if isinstance(each, Stored) else each.clone() for name, each in found.items()}
 
 
 def _diagnosis(path: Path) -> str:

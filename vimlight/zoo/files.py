@@ -10,19 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from vimlight.errors import ZooError
 from vimlight.files.finite import check_finite
 from vimlight.files.replaced import unreplaced
-from vimlight.files.tensor_file import card_text, opened, pack, sha256_of, tensors_of
+from vimlight.files.tensor_file import Opened, card_text, opened, pack, sha256_of, tensors_of
 from vimlight.zoo.card import Card
 from vimlight.zoo.names import HEAD_SUFFIX
 
-__all__ = ["beside", "pack_module", "plain", "read_card", "read_head", "read_module", "sha256_of"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "beside", "check_head", "check_module", "pack_module", "plain", "read_card", "read_head", "read_module",
+    "sha256_of",
+]  # fmt: skip
 
 # What the names of a head's tensors begin with; no name of a module's has a slash.
 _HEAD = "head/"
@@ -39,6 +42,9 @@ def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ZooError: If there are none, or something is no tensor.
     """
+    import torch
+    from torch import Tensor
+
     if not tensors:
         raise ZooError("there are no tensors to save")
     for name, tensor in tensors.items():
@@ -69,8 +75,32 @@ def read_card(path: Path) -> Card:
     Raises:
         ZooError: If the file is missing, truncated, altered in its card, of a newer format or not a module's.
     """
-    with _opened(path) as file:
+    with _opened(path, how="header") as file:
         return _card(file, path)
+
+
+def check_module(path: Path) -> Card:
+    """Compares a module with its hash and returns its card, as `read_module` does, and needs no torch for it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ZooError: As `read_module`.
+    """
+    return unreplaced(path, partial(_read_module, how="stored"))[0]
+
+
+def check_head(path: Path) -> None:
+    """Compares the head of a module with its hash, if it has one, as `read_head` does, and needs no torch for it.
+
+    Args:
+        path: The module's file.
+
+    Raises:
+        ZooError: As `read_head`.
+    """
+    unreplaced(path, partial(_read_head, how="stored"))
 
 
 def read_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
@@ -85,8 +115,8 @@ def read_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
     return unreplaced(path, _read_module)
 
 
-def _read_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
-    with _opened(path) as file:
+def _read_module(path: Path, how: Opened = "pt") -> tuple[Card, dict[str, Any]]:
+    with _opened(path, how=how) as file:
         card = _card(file, path)
         tensors = tensors_of(file, lambda name: not name.startswith(_HEAD))
     if sha256_of(tensors) != card.sha256:
@@ -110,8 +140,8 @@ def read_head(path: Path) -> dict[str, Tensor] | None:
     return unreplaced(path, _read_head)
 
 
-def _read_head(path: Path) -> dict[str, Tensor] | None:
-    with _opened(path) as file:
+def _read_head(path: Path, how: Opened = "pt") -> dict[str, Any] | None:
+    with _opened(path, how=how) as file:
         card = _card(file, path)
         tensors = {
             name.removeprefix(_HEAD): tensor
@@ -120,7 +150,7 @@ def _read_head(path: Path) -> dict[str, Tensor] | None:
     if not tensors and not card.head:
         return None
     if not tensors:
-        return _head_beside(path, card)
+        return _head_beside(path, card, how)
     if sha256_of(tensors) != card.head:
         raise ZooError(f"{path.name}: the head was altered after it was saved (its SHA-256 differs)")
     check_finite(tensors, f"{path.name}: the head", ZooError)
@@ -136,11 +166,11 @@ def beside(path: Path) -> Path:
     return path.with_name(f"{path.name.removesuffix(path.suffix)}{HEAD_SUFFIX}{path.suffix}")
 
 
-def _head_beside(module: Path, card: Card) -> dict[str, Tensor]:
+def _head_beside(module: Path, card: Card, how: Opened) -> dict[str, Any]:
     path = beside(module)
     if not path.is_file():
         raise ZooError(f"{module.name} has lost its head: {path.name} is missing; the module itself is whole")
-    with _opened(path) as file:
+    with _opened(path, how=how) as file:
         stated, tensors = (file.metadata() or {}).get("head_sha256"), tensors_of(file)
     if sha256_of(tensors) != stated:
         raise ZooError(f"{path.name}: the head was altered after it was saved (its SHA-256 differs)")

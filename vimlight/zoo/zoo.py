@@ -11,17 +11,28 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor
-
 from vimlight.errors import ZooError, unknown_name
 from vimlight.files.atomic import publish, temporary
 from vimlight.files.finite import check_finite
 from vimlight.files.leftovers import sweep
+from vimlight.plugins.registry import PLUGINS
 from vimlight.zoo.card import FORMAT_VERSION, Card, describe
-from vimlight.zoo.files import beside, pack_module, plain, read_card, read_head, read_module, sha256_of
+from vimlight.zoo.files import (
+    beside,
+    check_head,
+    check_module,
+    pack_module,
+    plain,
+    read_card,
+    read_head,
+    read_module,
+    sha256_of,
+)
 from vimlight.zoo.names import HEAD_SUFFIX, SUFFIX, check_name
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vimlight.backbone import Backbone
     from vimlight.plugins import Plugin
 
@@ -297,8 +308,8 @@ class Zoo:
             # With its module it is looked at there.
             return "" if owner in self else f"is a head, but there is no module {owner!r}"
         try:
-            checked_module(file)
-            read_head(file)
+            _check_kind(file, check_module(file))
+            check_head(file)
         except ZooError as error:
             return str(error).removeprefix(file.name).lstrip(": ")
         return ""
@@ -343,9 +354,11 @@ def checked_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
     Raises:
         ZooError: If it is missing, damaged, no module or of an unknown plug-in type.
     """
-    from vimlight.plugins import PLUGINS
-
     card, tensors = read_module(path)
+    _check_kind(path, card)
+    return card, tensors
+
+
+def _check_kind(path: Path, card: Card) -> None:
     if card.kind not in PLUGINS:
         raise ZooError(f"{path.name}: {unknown_name('plug-in', card.kind, PLUGINS)}")
-    return card, tensors

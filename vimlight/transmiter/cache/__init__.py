@@ -13,11 +13,28 @@ DIR/manifest.json       everything that the numbers depend on, and a SHA-256 per
 
 from __future__ import annotations
 
-from vimlight.transmiter.cache.assembly import write_cache
-from vimlight.transmiter.cache.logit_cache import LogitCache
-from vimlight.transmiter.cache.manifest import Manifest
-from vimlight.transmiter.cache.pairing import check_paired, is_one_of_views
-from vimlight.transmiter.cache.text_head import TextHead
-from vimlight.transmiter.cache.writer import CacheWriter
+from typing import TYPE_CHECKING
+
+from vimlight.lazy import lazily
+
+if TYPE_CHECKING:
+    from vimlight.transmiter.cache.assembly import write_cache
+    from vimlight.transmiter.cache.logit_cache import LogitCache
+    from vimlight.transmiter.cache.manifest import Manifest
+    from vimlight.transmiter.cache.pairing import check_paired, is_one_of_views
+    from vimlight.transmiter.cache.text_head import TextHead
+    from vimlight.transmiter.cache.writer import CacheWriter
 
 __all__ = ["CacheWriter", "LogitCache", "Manifest", "TextHead", "check_paired", "is_one_of_views", "write_cache"]
+
+_PLACES = {
+    "CacheWriter": "writer",
+    "LogitCache": "logit_cache",
+    "Manifest": "manifest",
+    "TextHead": "text_head",
+    "check_paired": "pairing",
+    "is_one_of_views": "pairing",
+    "write_cache": "assembly",
+}
+
+__getattr__ = lazily(__name__, _PLACES)

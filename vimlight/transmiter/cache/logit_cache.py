@@ -1,4 +1,4 @@
-"""Reading a cache."""
+"""Reading a cache; to look into one, or to check it, imports no torch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vimlight.errors import CacheError, DataError
 from vimlight.files.absent import absence
@@ -25,11 +22,15 @@ from vimlight.files.leftovers import recover
 from vimlight.files.replaced import unreplaced
 from vimlight.transmiter.cache.manifest import CHECKSUMS, MANIFEST, Manifest, read_manifest
 from vimlight.transmiter.cache.names import StoredNames
-from vimlight.transmiter.cache.text_head import TextHead
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vimlight.transmiter.cache.text_head import TextHead
 
 __all__ = ["LogitCache", "Rows", "file_sha256"]
 
-Rows = slice | Sequence[int] | Tensor
+Rows: TypeAlias = "slice | Sequence[int] | Tensor"
 
 
 class LogitCache:
@@ -143,12 +144,29 @@ class LogitCache:
         Raises:
             CacheError: If one is of no class, or the file was altered.
         """
+        import torch
+
+        return None if self._labels is None else torch.from_numpy(self._labels)
+
+    def images_per_class(self) -> dict[str, int]:
+        """Counts the images of each task class, by its name; of a cache without labels, nothing.
+
+        Raises:
+            CacheError: As `labels`.
+        """
+        if self._labels is None:
+            return {}
+        counts = np.bincount(self._labels, minlength=self.num_classes).tolist()
+        return dict(zip(self.class_names, counts, strict=True))
+
+    @cached_property
+    def _labels(self) -> NDArray[np.int64] | None:
         if "labels.npy" not in self.manifest.files:
             return None
         self._check_whole("labels.npy")
-        labels = torch.from_numpy(np.array(_mapped(self.path / "labels.npy", (len(self),), "int64")))
+        labels = np.array(_mapped(self.path / "labels.npy", (len(self),), "int64"))
         self._check_unreplaced()
-        outside = ((labels < 0) | (labels >= self.num_classes)).nonzero().flatten()
+        outside = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
         if len(outside):
             row = int(outside[0])
             raise CacheError(
@@ -163,6 +181,10 @@ class LogitCache:
         width, scale, bias = self.manifest.width, self.manifest.scale, self.manifest.bias
         if width is None or scale is None or bias is None:
             return None
+        import torch
+
+        from vimlight.transmiter.cache.text_head import TextHead
+
         self._check_whole("head.npy")
         weights = np.array(_mapped(self.path / "head.npy", (self.num_logits, width), "float32"))
         self._check_unreplaced()
@@ -182,7 +204,7 @@ class LogitCache:
             DataError: If the cache holds bare logits.
         """
         self._need_features()
-        return F.normalize(self._read(rows, view), dim=1)
+        return _normalised(self._read(rows, view))
 
     def logits(self, rows: Rows = slice(None), *, view: int = 0, columns: Rows | None = None) -> Tensor:
         """Returns logits.
@@ -324,9 +346,11 @@ class LogitCache:
         if self.head is None:
             return stored if columns is None else stored[:, _index(columns)]
         if columns is None:
-            return self.head.logits(F.normalize(stored, dim=1))
-        chosen = torch.arange(self.num_logits)[columns if isinstance(columns, (slice, Tensor)) else list(columns)]
-        return self.head.columns(chosen).logits(F.normalize(stored, dim=1))
+            return self.head.logits(_normalised(stored))
+        import torch
+
+        chosen = torch.from_numpy(np.arange(self.num_logits)[_index(columns)])
+        return self.head.columns(chosen).logits(_normalised(stored))
 
 
 def file_sha256(path: Path) -> str:
@@ -377,9 +401,21 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap[Any, An
 
 
 def _index(rows: Rows) -> Any:
-    return rows.numpy(force=True) if isinstance(rows, Tensor) else rows if isinstance(rows, slice) else list(rows)
+    if isinstance(rows, slice):
+        return rows
+    import torch
+
+    return rows.numpy(force=True) if isinstance(rows, torch.Tensor) else list(rows)
+
+
+def _normalised(features: Tensor) -> Tensor:
+    import torch.nn.functional as F
+
+    return F.normalize(features, dim=1)
 
 
 def _float(values: NDArray[Any]) -> Tensor:
+    import torch
+
     # A copy: tensors on read-only memory invite writing to it.
     return torch.from_numpy(np.array(values, dtype=np.float32))

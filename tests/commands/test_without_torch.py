@@ -1,0 +1,106 @@
+"""What needs no model does without torch, and what is wrong is said before it is imported.
+
+All commands run one after the other in one process in which torch cannot be imported.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from vimlight.backbone import create_backbone
+from vimlight.plugins import create_plugin
+from vimlight.transmiter import write_cache
+from vimlight.zoo import Zoo
+
+RUNNER = """
+import contextlib, io, json, sys
+sys.modules["torch"] = None
+from vimlight.cli import main
+
+def run(words):
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(words)
+        except SystemExit as leaving:
+            code = leaving.code
+        except ImportError as error:
+            code = str(error)
+    return code or 0, out.getvalue(), err.getvalue()
+
+json.dump([run(line.split()) for line in json.load(sys.stdin)], sys.stdout)
+"""
+DOES = {
+    "--version": "vimlight ",
+    "--help": "usage: vimlight COMMAND",
+    "zoo --help": "usage: vimlight zoo",
+    "zoo list": "letters\tconvpass",
+    "zoo list --json": '"name": "letters"',
+    "zoo show letters": "kind\tconvpass",
+    "zoo verify": "modules checked: 1, all of them whole",
+    "data --help": "usage: vimlight data",
+    "data list": "manifest\tpath\tOpens a table",
+    "data list --json": '"name": "manifest"',
+    "data show manifest": "path\tstr\t(needed)\tThe table",
+    "cache --help": "usage: vimlight cache",
+    "cache info caches/test": "images_per_class\ta 3, b 1, c 1",
+    "cache verify caches/test": "caches checked: 1",
+    "evaluate --help": "usage: vimlight evaluate",
+    "transfer --help": "usage: vimlight transfer",
+    "export --help": "usage: vimlight export",
+    "compare --help": "usage: vimlight compare",
+    "demo --help": "usage: vimlight demo",
+}
+REFUSES = {
+    "fitt": "unknown command 'fitt'; did you mean 'fit' or",
+    "zoo lst": "unknown command of vimlight zoo 'lst'; did you mean 'list'?",
+    "zoo list --zoo zo": "zoo 'zo' does not exist; did you mean 'zoo'?",
+    "zoo show lettrs": "'lettrs'; did you mean 'letters'?",
+    "zoo add nothing.safetensors": "'nothing.safetensors' does not exist",
+    "zoo import pft x --out y": "unknown format 'pft'; did you mean 'peft'",
+    "data show digts": "unknown data set 'digts'; did you mean 'digits'?",
+    "data members vtab": "unknown collection of data sets 'vtab'; did you mean 'vtab1k'?",
+    "cache info caches/tst": "logit cache 'caches/tst' does not exist; did you mean 'caches/test'?",
+    "cache verify caches/tst": "logit cache 'caches/tst' does not exist; did you mean 'caches/test'?",
+}
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """What each command printed and left with."""
+    place = tmp_path_factory.mktemp("place")
+    backbone = create_backbone("test_vit", img_size=32)
+    head = nn.Linear(4, 3).state_dict()
+    Zoo(place / "zoo").add("letters", create_plugin("convpass", backbone, hidden=2), head=head)
+    labels = torch.tensor([0, 0, 1, 2, 0])
+    logits = torch.arange(15.0).reshape(5, 3)
+    write_cache(
+        place / "caches/test", logits=logits, labels=labels, class_names=["a", "b", "c"], split="test", model="m"
+    )
+    lines = [*DOES, *REFUSES]
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER],
+        input=json.dumps(lines), capture_output=True, text=True, cwd=place, timeout=120, check=True,
+    )  # fmt: skip
+    return dict(zip(lines, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize("line", DOES)
+def test_what_needs_no_model_needs_no_torch(line, said):
+    code, printed, wrong = said[line]
+    assert (code, wrong) == (0, "")
+    assert DOES[line] in printed
+
+
+@pytest.mark.parametrize("line", REFUSES)
+def test_what_is_wrong_is_said_before_torch_is_imported(line, said):
+    code, printed, wrong = said[line]
+    assert (code, printed) == (2, "")
+    assert REFUSES[line] in wrong
