@@ -130,6 +130,7 @@ def _dispatch(words: list[str]) -> None:
     elif words[0] in _TOOLS:
         importlib.import_module(f"vimlight.commands.{words[0]}").main(words[1:])
     elif words[0] in _TRAINING:
+        importlib.import_module("vimlight.commands.beforehand").check_training(words[1:])
         importlib.import_module("vimlight.commands.train").main(words)
     else:
         raise unknown_name("command", words[0], [*_TRAINING, *_TOOLS])

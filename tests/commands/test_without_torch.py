@@ -37,6 +37,10 @@ def run(words):
 
 json.dump([run(line.split()) for line in json.load(sys.stdin)], sys.stdout)
 """
+CONFIG = """
+model: {class_path: MidstreamModule, init_args: {plugin: {kind: convpass}}}
+data: {class_path: MidstreamDataModule, init_args: {dataset: scenes}}
+"""
 DOES = {
     "--version": "vimlight ",
     "--help": "usage: vimlight COMMAND",
@@ -68,6 +72,34 @@ REFUSES = {
     "data show digts": "unknown data set 'digts'; did you mean 'digits'?",
     "data members vtab": "unknown collection of data sets 'vtab'; did you mean 'vtab1k'?",
     "cache info caches/tst": "logit cache 'caches/tst' does not exist; did you mean 'caches/test'?",
+    "zoo export lettrs --to x": "'lettrs'; did you mean 'letters'?",
+    "zoo import peft nothing --out y": "file 'nothing' does not exist",
+    "cache merge caches/tst caches/test --out z": "logit cache 'caches/tst' does not exist; did you mean",
+    "cache head caches/tst --out z": "logit cache 'caches/tst' does not exist; did you mean",
+    "cache head caches/test --classes wrods.txt --out z": "file 'wrods.txt' does not exist; did you mean 'words.txt'?",
+    "cache tuned caches/test wrods.txt --out z": "file 'wrods.txt' does not exist; did you mean 'words.txt'?",
+    "cache import --logits wrods.txt --split test --out z": "file 'wrods.txt' does not exist;",
+    "cache import --logits wrods.npz:b --split test --out z": "file 'wrods.npz:b' does not exist",
+    "cache build --config lettres.yaml": "config: file 'lettres.yaml' does not exist; did you mean 'letters.yaml'?",
+    "cache build --config letters.yaml --data.dataset digts": "unknown data set 'digts'; did you mean 'digits'?",
+    "transfer --source caches/tst --source-tuned t --target u --out z.safetensors": "'caches/tst' does not exist",
+    "transfer --source caches/test --adapter wrods.txt --target caches/test --out z.safetensors": "adapter 'wr",
+    "evaluate --protocol base_to_novl --target caches/test": "unknown protocol 'base_to_novl'; did",
+    "evaluate --protocol few_shot --target caches/tst": "logit cache 'caches/tst' does not exist; did you mean",
+    "evaluate --protocol few_shot --target caches/test --adapter wrods.txt": "adapter 'wrods.txt' does not exist; did",
+    "export --ckpt wrods.txt --out y.onnx": "checkpoint 'wrods.txt' does not exist; did you mean 'words.txt'?",
+    "export --ckpt words.txt --out y.onnx --format onx": "unknown export format 'onx'; did you mean 'onnx'?",
+    "compare lettres.yaml --out z": "plan 'lettres.yaml' does not exist; did you mean 'letters.yaml'?",
+    "fit --config lettres.yaml": "config: file 'lettres.yaml' does not exist; did you mean 'letters.yaml'?",
+    "fit --config caches": "config: 'caches' is a directory, not a file",
+    "fit --config letters.yaml --model MidstreamModul": "model: unknown class 'MidstreamModul'; did",
+    "fit --config letters.yaml --data=MidstreamData": "data: unknown class 'MidstreamData'; did",
+    "fit --config letters.yaml --data.dataset digts": "unknown data set 'digts'; did you mean 'digits'?",
+    "fit --config letters.yaml --model.plugin.kind convpas": "unknown plug-in 'convpas'; did you mean 'convpass'?",
+    "fit --config letters.yaml --model.plugin=convpas": "unknown plug-in 'convpas'; did you mean 'convpass'?",
+    "fit --config letters.yaml --model.task depht": "unknown task 'depht'; did you mean 'depth'?",
+    "fit --config letters.yaml --ckpt_path wrods.txt": "checkpoint 'wrods.txt' does not exist; did",
+    "test --config letters.yaml --model=DownstreamModule --model.aggregator en_moe": "unknown aggregator 'en_moe'",
     "cache verify caches/tst": "logit cache 'caches/tst' does not exist; did you mean 'caches/test'?",
 }
 
@@ -84,6 +116,8 @@ def said(tmp_path_factory):
     write_cache(
         place / "caches/test", logits=logits, labels=labels, class_names=["a", "b", "c"], split="test", model="m"
     )
+    (place / "letters.yaml").write_text(CONFIG)
+    (place / "words.txt").write_text("a\nb\nc\n")
     lines = [*DOES, *REFUSES]
     done = subprocess.run(
         [sys.executable, "-c", RUNNER],
@@ -97,6 +131,28 @@ def test_what_needs_no_model_needs_no_torch(line, said):
     code, printed, wrong = said[line]
     assert (code, wrong) == (0, "")
     assert DOES[line] in printed
+
+
+def test_names_of_classes_are_those_of_the_command():
+    from vimlight.commands import beforehand, train
+
+    assert tuple(each.__name__ for each in train._MODELS) == beforehand.MODELS
+    assert tuple(each.__name__ for each in train._DATA) == beforehand.DATA
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--model", "my.Model", "--model.plugin", "own", "--data.class_path=my.Data", "--data.dataset=own"],
+        ["--config", "{model: MidstreamModule}"],
+        ["--model=MidstreamModule", "--model.plugin={kind: lora}", "--ckpt_path=null"],
+    ],
+)
+def test_what_may_be_right_is_left_to_the_parser(words):
+    from vimlight.commands.beforehand import check_training
+
+    check_training(words)
 
 
 @pytest.mark.parametrize("line", REFUSES)

@@ -82,7 +82,7 @@ def test_a_module_that_is_called_like_a_format(workplace, capsys):
         ("zoo import modelscop pytorch_model.pt --out new", "unknown format 'modelscop'; did you mean 'modelscope'?"),
         (
             "zoo import modelscope pytorch_modle.pt --out new",
-            "pytorch_modle.pt: does not exist; did you mean 'pytorch_model.pt'?",
+            "file 'pytorch_modle.pt' does not exist; did you mean 'pytorch_model.pt'?",
         ),
         ("zoo import modelscope zoo --out new", "zoo: is a directory; the released layout is a file, pytorch_model.pt"),
         (
@@ -203,7 +203,7 @@ def test_single_modules_and_their_mistakes(modules, capsys):
     text = said("zoo import peft adapter --heads 2", *out)
     assert "--heads is no option of peft, which takes --backbone, --name" in text
     assert "give it with --scale S" in said("zoo import petl cifar.pt", *out)
-    assert "'adapte' is no folder" in said("zoo import peft adapte", *out)
+    assert "file 'adapte' does not exist" in said("zoo import peft adapte", *out)
     assert "unknown format 'pef'; did you mean 'peft'" in said("zoo import pef adapter", *out)
     assert "'my-convpass' is a convpass" in said("zoo export peft my-convpass --zoo zoo --to new")
     text = said("zoo export peft --zoo zoo --to new")

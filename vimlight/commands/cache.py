@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vimlight.commands.beforehand import check_caches, check_file, check_images
 from vimlight.commands.options import Parser
 from vimlight.commands.output import one_line, print_json, print_table
-from vimlight.errors import ConfigError, unknown_name
+from vimlight.errors import ConfigError, DataError, unknown_name
+from vimlight.files.text import is_file
 
 if TYPE_CHECKING:
     from vimlight.transmiter import LogitCache
@@ -31,6 +34,7 @@ def main(arguments: Sequence[str]) -> None:
         SystemExit: With 1 if `verify` finds a problem, with 0 behind `--help`.
     """
     if arguments[:1] == ["build"]:
+        check_images(arguments[1:])
         from vimlight.commands.cache_build import main as build
 
         build(arguments[1:])
@@ -121,9 +125,10 @@ def _tuned_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
+    names = ("features", "logits", "head", "classes", "aux", "labels", "ids")
+    _check_inputs([path for name in names if (path := getattr(options, name)) is not None])
     from vimlight.transmiter.cache.imports import ImportFiles, import_cache
 
-    names = ("features", "logits", "head", "classes", "aux", "labels", "ids")
     cache = import_cache(
         options.out,
         ImportFiles(**{name: getattr(options, name) for name in names}),
@@ -159,6 +164,7 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _merge(options: argparse.Namespace) -> None:
+    check_caches(options.caches)
     from vimlight.transmiter.cache.merge import merge_caches
 
     caches = [_open(path) for path in options.caches]
@@ -166,6 +172,8 @@ def _merge(options: argparse.Namespace) -> None:
 
 
 def _head(options: argparse.Namespace) -> None:
+    check_caches([options.cache])
+    _check_inputs([path for path in (options.classes, options.head, options.words) if path is not None])
     from vimlight.transmiter.cache.derive import with_head
     from vimlight.transmiter.cache.heads import encoded_head
     from vimlight.transmiter.cache.imports import read_head
@@ -188,8 +196,8 @@ def _head(options: argparse.Namespace) -> None:
 
 
 def _tuned(options: argparse.Namespace) -> None:
-    from pathlib import Path
-
+    check_caches([options.cache])
+    check_file("file", options.file, DataError)
     from vimlight.transmiter.cache.processes import device_of
     from vimlight.transmiter.sources.files import load_tuned
     from vimlight.transmiter.sources.writing import write_tuned
@@ -203,6 +211,13 @@ def _tuned(options: argparse.Namespace) -> None:
     )  # fmt: skip
     print(f"read {one_line(found.facts)} as {found.kind}")
     print(_summary(made))
+
+
+def _check_inputs(paths: Sequence[str]) -> None:
+    for path in paths:
+        # FILE:KEY names one of several arrays.
+        file = path.rpartition(":")[0]
+        check_file("file", file if file and is_file(Path(file)) else path, DataError)
 
 
 def _vocabulary(options: argparse.Namespace) -> Vocabulary | None:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vimlight.commands.beforehand import check_file
 from vimlight.commands.options import Parser
 from vimlight.errors import ConfigError
 from vimlight.workers import prepare_workers, stop_on_signals
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--wandb", metavar="PROJECT", help="log a run for each result, and one with the table")
     options = parser.parse_args(arguments)
     shard = _shard(options.shard)
+    check_file("plan", options.plan, pattern="*.y*ml")
     if options.executor == "local" and not options.dry_run:
         prepare_workers(FOR_WORKERS)
     from vimlight.comparison.entries import Plan

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vimlight.commands.beforehand import check_caches, check_file
 from vimlight.commands.options import Parser
-from vimlight.errors import ConfigError, unknown_name
+from vimlight.errors import AdapterError, ConfigError, unknown_name
 from vimlight.files.yaml_text import yaml_of
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     options = _parser().parse_args(arguments)
     outputs = _outputs(options)
+    _check_protocol(options.protocol)
     from vimlight.files.atomic import refuse_existing, write_whole
 
     for path in outputs.values():
@@ -101,6 +103,13 @@ def _parser() -> Parser:
     return parser
 
 
+def _check_protocol(name: str) -> None:
+    from vimlight.transmiter.judging.protocols import PROTOCOLS
+
+    if name not in PROTOCOLS:
+        raise unknown_name("protocol", name, PROTOCOLS)
+
+
 def _option(role: str) -> str:
     return f"--{role.replace('_', '-')}"
 
@@ -142,6 +151,7 @@ def _run(
     seed: int,
     show: bool,
 ) -> Run:
+    _check_inputs(paths)
     from vimlight.progress import track
     from vimlight.transmiter.cache.partitions import class_indices
     from vimlight.transmiter.judging.evaluation import evaluate
@@ -166,6 +176,13 @@ def _run(
         progress=lambda methods: track(methods, f"{name}, seed {seed}", show),
     )
     return Run(str(name), shots, seed, found, inputs.describe(paths))
+
+
+def _check_inputs(paths: Mapping[str, str]) -> None:
+    check_caches([path for role, path in paths.items() if role in _CACHES])
+    for role, path in paths.items():
+        if role in _ADAPTERS:
+            check_file("adapter", path, AdapterError)
 
 
 def _device(name: str) -> str:
@@ -197,6 +214,8 @@ def _check_placeholders(paths: dict[str, str], options: argparse.Namespace, seed
 
 def _settings(given: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Reads the values of `--set`."""
+    if not given:
+        return {}
     from vimlight.transmiter.judging.methods import METHODS
 
     found: dict[str, dict[str, Any]] = {}

@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from vimlight.commands.beforehand import check_file
 from vimlight.commands.options import Parser
 from vimlight.commands.output import print_table
+from vimlight.errors import CheckpointError, unknown_name
 
 __all__ = ["main"]
 
@@ -28,6 +30,13 @@ def main(arguments: Sequence[str]) -> None:
         SystemExit: With 0 behind `--help`.
     """
     options = _parser().parse_args(arguments)
+    check_file("checkpoint", options.ckpt, CheckpointError)
+    if options.config is not None:
+        check_file("config", options.config)
+    from vimlight.deployment import FORMATS
+
+    if options.format is not None and options.format not in FORMATS:
+        raise unknown_name("export format", options.format, FORMATS)
     from vimlight.deployment import deploy, load_run
     from vimlight.deployment.formats import format_of
     from vimlight.files.atomic import refuse_existing

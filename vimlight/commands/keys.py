@@ -14,13 +14,15 @@ from vimlight.errors import ConfigError
 from vimlight.files.text import read_text
 from vimlight.files.yaml_text import yaml_of
 
-__all__ = ["Keys", "Owners", "Typed", "arguments_of", "typed_keys"]
+__all__ = ["CONFIG", "Keys", "Owners", "Typed", "arguments_of", "plain_key", "typed_keys"]
 
 Owners = Mapping[str, Sequence[str]]
 """What takes arguments at one place, such as the classes of optimisers, each with the names of its arguments."""
 Typed = Sequence[tuple[str, Any]]
 """Keys that were typed, from the outermost name on, with their values."""
 
+CONFIG = ("--config", "-c")
+"""The options that name config files."""
 _CLASS, _ARGUMENTS = "class_path", "init_args"
 # How alike names must be that stand where the wrong one was typed, and elsewhere.
 _ALIKE, _VERY_ALIKE = 0.6, 0.75
@@ -42,7 +44,7 @@ class Keys:
         """Returns the names of the classes at a place, or everywhere."""
         everywhere = [*self.checked.items(), *self.passed_on.items()]
         found = {name for path, owners in everywhere if path.endswith(_ARGUMENTS) for name in owners}
-        here = {name for path, owners in everywhere if _plain(path) == place for name in owners}
+        here = {name for path, owners in everywhere if plain_key(path) == place for name in owners}
         return sorted(here or found)
 
     def explain(self, key: str, typed: Typed) -> str:
@@ -64,7 +66,7 @@ class Keys:
 
     def _first_wrong(self, path: str, typed: Typed) -> tuple[str, str, str] | None:
         """Returns the place, the name and what is behind it of the first name that does not exist."""
-        parts = _plain(path).split(".")
+        parts = plain_key(path).split(".")
         for depth, name in enumerate(parts):
             place = ".".join(parts[:depth])
             known = self._names(place, typed)
@@ -76,7 +78,7 @@ class Keys:
 
     def _names(self, place: str, typed: Typed) -> set[str] | None:
         """Returns the names at a place, of the classes that were chosen for it; nothing if they may have others."""
-        owners = next((owners for path, owners in self.checked.items() if _plain(path) == place), None)
+        owners = next((owners for path, owners in self.checked.items() if plain_key(path) == place), None)
         if owners is None:
             return None
         chosen = _chosen(place, typed)
@@ -85,7 +87,7 @@ class Keys:
         return {name for owner in chosen or owners for name in owners[owner]}
 
     def _lacks_class(self, path: str, typed: Typed) -> str | None:
-        parts = _plain(path).split(".")
+        parts = plain_key(path).split(".")
         for depth in range(1, len(parts)):
             place = ".".join(parts[:depth])
             if self._writing(place).endswith(_ARGUMENTS) and not _chosen(place, typed):
@@ -95,7 +97,7 @@ class Keys:
     def _meant(self, place: str, name: str, rest: str, typed: Typed) -> str:
         nearby = list(self._nearest_first(place))
         names = self._names(place, typed)
-        here = [key for key in nearby if _plain(key.place) == place]
+        here = [key for key in nearby if plain_key(key.place) == place]
         here = [key for key in here if names is None or not key.owner or key.name in names]
         usual = [key for key in nearby if self._is_usual(key, typed)]
         meant = (
@@ -107,14 +109,14 @@ class Keys:
             return ""
         path = ".".join(part for part in (meant.place, meant.name, rest) if part)
         # Of another class than the one that was chosen.
-        other = meant.owner and meant.name not in (self._names(_plain(meant.place), typed) or [meant.name])
+        other = meant.owner and meant.name not in (self._names(plain_key(meant.place), typed) or [meant.name])
         return f"; did you mean {path!r}{f' of {meant.owner}' if other else ''}?"
 
     def _nearest_first(self, place: str) -> Iterator[_Key]:
         top = place.partition(".")[0]
 
         def distance(path: str) -> tuple[bool, bool, int]:
-            return _plain(path) != place, path.partition(".")[0] != top, path.count(".")
+            return plain_key(path) != place, path.partition(".")[0] != top, path.count(".")
 
         for path in sorted({**self.checked, **self.passed_on}, key=distance):
             for owner, names in (*self.checked.get(path, {}).items(), *self.passed_on.get(path, {}).items()):
@@ -124,14 +126,14 @@ class Keys:
 
     def _is_usual(self, key: _Key, typed: Typed) -> bool:
         """Tells whether most classes have a key at its place, if none was chosen there."""
-        if not key.place.endswith(_ARGUMENTS) or _chosen(_plain(key.place), typed):
+        if not key.place.endswith(_ARGUMENTS) or _chosen(plain_key(key.place), typed):
             return True
         owners = {**self.checked.get(key.place, {}), **self.passed_on.get(key.place, {})}
         return 2 * sum(key.name in names for names in owners.values()) >= len(owners)
 
     def _writing(self, place: str) -> str:
         """Returns a place as it is written in a config, with the keys that stand between a class and its arguments."""
-        return next((path for path in (*self.checked, *self.passed_on) if _plain(path) == place), place)
+        return next((path for path in (*self.checked, *self.passed_on) if plain_key(path) == place), place)
 
 
 class _Key(NamedTuple):
@@ -150,19 +152,23 @@ def _alike(name: str, keys: Sequence[_Key], least: float) -> _Key | None:
     return best if best is not None and likeness(best) >= least else None
 
 
-def _plain(path: str) -> str:
-    """Returns a key without the parts that may be left out on a command line."""
+def plain_key(path: str) -> str:
+    """Returns a key without the parts that may be left out on a command line, `class_path` and `init_args`.
+
+    Args:
+        path: The key, with dots in between.
+    """
     return ".".join(part for part in path.split(".") if part not in (_CLASS, _ARGUMENTS))
 
 
 def _last(path: str) -> tuple[str, str, str]:
-    place, _, name = _plain(path).rpartition(".")
+    place, _, name = plain_key(path).rpartition(".")
     return place, name, ""
 
 
 def _chosen(place: str, typed: Typed) -> set[str]:
     """Returns the names of the classes that were typed for a place."""
-    values = (value for path, value in typed if path and _plain(path) == place)
+    values = (value for path, value in typed if path and plain_key(path) == place)
     return {value.rpartition(".")[2] for value in values if isinstance(value, str)}
 
 
@@ -185,7 +191,7 @@ def _arguments(kind: Callable[..., Any]) -> Iterator[str]:
             return
 
 
-def typed_keys(arguments: Sequence[str], config: Sequence[str] = ("--config", "-c")) -> Typed:
+def typed_keys(arguments: Sequence[str], config: Sequence[str] = CONFIG) -> Typed:
     """Lists the keys that a command line sets, and those of the config files that it names.
 
     Args:
@@ -193,7 +199,7 @@ def typed_keys(arguments: Sequence[str], config: Sequence[str] = ("--config", "-
         config: The options that name config files.
     """
     found: list[tuple[str, Any]] = []
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
         option, equals, value = word.partition("=")
         value = value if equals else following
         if option in config:

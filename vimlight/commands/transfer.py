@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from vimlight.commands.beforehand import check_caches, check_file
 from vimlight.commands.options import Parser
 from vimlight.commands.output import print_table
-from vimlight.errors import ConfigError, unknown_name
+from vimlight.errors import AdapterError, ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from vimlight.transmiter import LogitCache
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str]) -> None:
     if options.method not in _METHODS:
         raise unknown_name("transfer method", options.method, _METHODS)
     _check_options(options)
+    check_caches([options.source, *options.target, *([options.source_tuned] if options.source_tuned else [])])
+    if options.adapter is not None:
+        check_file("adapter", options.adapter, AdapterError)
     files = _check_files(options)
     start = time.perf_counter()
     adapters = _METHODS[options.method](options)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vimlight.commands import zoo_sharing
+from vimlight.commands.beforehand import check_file
 from vimlight.commands.options import Parser
 from vimlight.commands.output import one_line, print_json, print_table
-from vimlight.errors import ConfigError, ZooError, nearest, unknown_name
+from vimlight.errors import CheckpointError, ConfigError, ZooError, nearest, unknown_name
 
 if TYPE_CHECKING:
     from vimlight.interop import Fact
@@ -160,6 +161,8 @@ def _export(options: argparse.Namespace) -> None:
     from vimlight.interop import FORMATS
 
     zoo, target, first = _open(options.zoo), Path(options.to), options.names[0]
+    if target.suffix in ("", ".safetensors"):
+        _check_names(zoo, [name for name in options.names if name not in FORMATS])
     suffixes = {kind.suffix for kind in FORMATS.values() if kind.suffix}
     # A module may be called like a format, but no module goes into a format's file.
     own_file = first in FORMATS and FORMATS[first].suffix and target.suffix == FORMATS[first].suffix
@@ -172,9 +175,16 @@ def _export(options: argparse.Namespace) -> None:
         print(file)
 
 
+def _check_names(zoo: Zoo, names: Iterable[str]) -> None:
+    for name in names:
+        zoo.card(name)
+
+
 def _import(options: argparse.Namespace) -> None:
     from vimlight.interop import FORMATS
 
+    if options.format in FORMATS:
+        check_file("file", options.file, CheckpointError)
     kind = FORMATS[options.format]
     given = _given(options, kind.options("import"), options.format)
     _print_facts(kind().import_zoo(Path(options.file).expanduser(), Path(options.out).expanduser(), **given))
