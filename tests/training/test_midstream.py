@@ -43,7 +43,7 @@ def test_the_module_is_in_the_zoo_with_its_card_and_head(tmp_path, backbone, dat
     zoo = Zoo(tmp_path / "zoo")
     assert zoo.names() == ["shapes"]
     card = zoo.card("shapes")
-    assert (card.kind, card.task, card.dataset, card.seed) == ("convpass", "classification", "scenes", 0)
+    assert (card.kind, card.task, card.dataset, card.seed) == ("convpass", "classification", "scenes/shapes", 0)
     assert (card.license, card.author, card.extra) == ("apache-2.0", "a tester", {"font": "serif"})
     assert card.fingerprint == backbone.fingerprint
     assert list(card.classes) == data.class_names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vimlight.commands.zoo import main
+from vimlight.commands.zoo_listing import SORTS
 from vimlight.errors import VimlightError, ZooError
 from vimlight.zoo import Zoo
 
@@ -37,9 +39,62 @@ def _refusal(*arguments):
 def test_list_when_piped(run):
     header, row = run("list").splitlines()
     assert header.split("\t")[:2] == ["module", "plug-in"]
-    assert row.split("\t") == [
-        "letters", "convpass", "test_vit", "classification", "drawn letters", "3", "val (accuracy 0.9375)"
+    *learnt, date, size = row.split("\t")
+    assert learnt == [
+        "letters", "convpass", "test_vit", "classification", "drawn letters", "3", "120", "accuracy 0.9375"
     ]  # fmt: skip
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", date)
+    assert re.fullmatch(r"\d+\.\d kB", size)
+
+
+@pytest.fixture
+def several(zoo, make_module):
+    """Two more modules, each the other's opposite in all that a list shows, and a damaged file."""
+    both = ("a", "ssf", {}, 9, 1, 0.1), ("z", "lora", {"rank": 32}, 8, 2, 0.9)
+    for name, kind, hidden, samples, day, value in both:
+        card = {
+            "task": kind, "dataset": kind, "classes": ["x"] * samples, "samples": {"train": samples},
+            "metrics": {"val": {"loss": 9 - value, "top5": 1.0, "miou": value}}, "training": {"monitor": "miou"},
+            "date": f"2020-01-0{day}T00:00:00+00:00",
+        }  # fmt: skip
+        zoo.add(name, make_module(kind, **hidden), card)
+    (zoo.path / "broken.safetensors").write_bytes(b"nonsense")
+
+
+@pytest.mark.parametrize("key", SORTS)
+def test_list_is_sorted(run, several, key):
+    found = [line.split("\t")[0] for line in run("list", "--sort", key).splitlines()[1:]]
+    assert found[-1] == "broken"
+    expected = {
+        "name": "a letters z", "kind": "letters z a", "backbone": "a letters z", "task": "letters z a",
+        "dataset": "letters z a", "classes": "a z letters", "samples": "letters a z", "metric": "letters z a",
+        "date": "letters z a", "size": "z letters a",
+    }  # fmt: skip
+    assert " ".join(found[:-1]) == expected[key]
+    assert [each["name"] for each in json.loads(run("list", "--sort", key, "--json"))] == found
+
+
+def test_the_metric_that_is_shown_is_the_one_that_a_module_is_chosen_by(run, several):
+    assert "\tmiou 0.9\t" in run("list")
+
+
+@pytest.mark.parametrize(
+    ("card", "shown"),
+    [
+        ({"metrics": {"val": {"loss": 0.5}, "train": {"accuracy": 0.25}}}, "accuracy 0.25"),
+        ({"metrics": {"val": {"loss": 0.5}}}, ""),
+        ({"metrics": {"val": {"accuracy": "high"}}, "samples": {"train": "many"}, "training": {"monitor": []}}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_main_metric_of_cards_that_do_not_name_it(run, zoo, make_module, card, shown):
+    zoo.add("odd", make_module(), card)
+    line = next(line for line in run("list", "--sort", "metric").splitlines() if line.startswith("odd"))
+    assert line.split("\t")[6:8] == ["", shown]
+
+
+def test_schema(run):
+    assert run("schema") == (Path(__file__).parents[2] / "docs" / "card.schema.json").read_text()
 
 
 def test_list_on_a_terminal(run, monkeypatch, capsys):
@@ -75,10 +130,10 @@ def test_a_card_cannot_steer_the_terminal(run, zoo, make_module):
 
 def test_a_bad_file_does_not_hide_the_others(run, zoo):
     (zoo.path / "broken.safetensors").write_bytes(b"nonsense")
-    broken, letters = run("list").splitlines()[1:]
+    letters, broken = run("list").splitlines()[1:]
     assert "broken.safetensors is truncated or damaged" in broken
     assert letters.startswith("letters\tconvpass")
-    assert "truncated" in json.loads(run("list", "--json"))[0]["error"]
+    assert "truncated" in json.loads(run("list", "--json"))[-1]["error"]
 
 
 def test_verify_names_the_bad_file_and_exits_with_1(run, zoo, capsys):
@@ -157,6 +212,8 @@ def test_mistyped_command_lines(arguments, message):
 
 def test_mistyped_names(zoo):
     assert _refusal("show", "leters", "--zoo", zoo.path).endswith("did you mean 'letters'?")
+    said = _refusal("list", "--sort", "dat", "--zoo", zoo.path)
+    assert said == "unknown key to sort by 'dat'; did you mean 'date' or 'dataset'?"
     assert _refusal("remove", "leters", "--yes", "--zoo", zoo.path).endswith("did you mean 'letters'?")
     assert _refusal("list", "--zoo", f"{zoo.path}s").endswith(f"does not exist; did you mean '{zoo.path}'?")
     assert "leters.safetensors' does not exist" in _refusal("add", zoo.path / "leters.safetensors", "--zoo", zoo.path)

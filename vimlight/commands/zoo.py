@@ -16,6 +16,7 @@ from vimlight.commands import zoo_sharing
 from vimlight.commands.beforehand import check_file
 from vimlight.commands.options import Parser
 from vimlight.commands.output import one_line, print_json, print_table
+from vimlight.commands.zoo_listing import HEADINGS, Listed, in_order
 from vimlight.errors import CheckpointError, ConfigError, ZooError, nearest, unknown_name
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ __all__ = ["main"]
 
 _TEXT = "Look into a zoo of modules, check it, move modules in and out, and share them."
 _OPTIONS = ("heads", "backbone", "name", "scale", "bits")
-_COLUMNS = ("module", "plug-in", "backbone", "task", "data set", "classes", "metrics")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -66,12 +66,14 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
         return sub
 
     listing = command("list", _list, "list the modules with the gist of their cards")
+    command("schema", _schema, "print the JSON schema of cards")
     show = command("show", _show, "show a module's whole card")
     add = command("add", _add, "check a module's file and copy it into the zoo, with its head if there is one")
     remove = command("remove", _remove, "delete a module and its head")
     verify = command("verify", _verify, "check every file; exit code 1 if one is bad")
     export = command("export", _export, "check modules and copy them out, with their heads, or write another format")
     reading = command("import", _import, "read another format into a zoo")
+    listing.add_argument("--sort", metavar="KEY", default="name", help="name, date, metric, size or any column")
     for sub in (listing, show, verify):
         sub.add_argument("--json", action="store_true", help="print JSON")
     for sub in (show, remove):
@@ -109,24 +111,29 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
 
 def _list(options: argparse.Namespace) -> None:
     zoo = _open(options.zoo)
-    cards = [(name, _card_or_error(zoo, name)) for name in zoo]
+    modules = in_order([Listed(name, _card_or_error(zoo, name), _size(zoo, name)) for name in zoo], options.sort)
     if options.json:
-        print_json([{"name": name, **_fields(card)} for name, card in cards])
-    elif cards:
-        print_table(_COLUMNS, [_row(name, card) for name, card in cards])
+        print_json([_fields(zoo, module.name, module.card) for module in modules])
+    elif modules:
+        print_table(HEADINGS, [module.cells() for module in modules])
     else:
         print(f"zoo {options.zoo!r} is empty; add a module with: vimlight zoo add FILE --zoo {options.zoo}")
 
 
 def _show(options: argparse.Namespace) -> None:
-    card = _open(options.zoo).card(options.name)
+    zoo = _open(options.zoo)
+    fields = _fields(zoo, options.name, zoo.card(options.name))
     if options.json:
-        print_json({"name": options.name, **_fields(card)})
+        print_json(fields)
     else:
-        rows = {"name": options.name, **_fields(card)}.items()
-        print_table(
-            ("field", "value"), [(key, one_line(value)) for key, value in rows if value not in ("", None, [], {}, ())]
-        )
+        stated = [(key, one_line(value)) for key, value in fields.items() if value not in ("", None, [], {}, ())]
+        print_table(("field", "value"), stated)
+
+
+def _schema(_: argparse.Namespace) -> None:
+    from vimlight.zoo.schema import card_schema
+
+    print_json(card_schema())
 
 
 def _add(options: argparse.Namespace) -> None:
@@ -224,15 +231,17 @@ def _card_or_error(zoo: Zoo, name: str) -> Card | ZooError:
         return error
 
 
-def _fields(card: Card | ZooError) -> dict[str, Any]:
-    return {"error": str(card)} if isinstance(card, ZooError) else dataclasses.asdict(card)
+def _fields(zoo: Zoo, name: str, card: Card | ZooError) -> dict[str, Any]:
+    stated = {"error": str(card)} if isinstance(card, ZooError) else dataclasses.asdict(card)
+    return {"name": name, "size": _size(zoo, name), **stated}
 
 
-def _row(name: str, card: Card | ZooError) -> Sequence[str]:
-    if isinstance(card, ZooError):
-        return (name, f"({card})", *[""] * (len(_COLUMNS) - 2))
-    classes = str(len(card.classes) or "")
-    return name, card.kind, card.backbone, card.task, card.dataset, classes, one_line(card.metrics)
+def _size(zoo: Zoo, name: str) -> int:
+    """Returns the bytes of a module's file; 0 of one that was removed meanwhile."""
+    try:
+        return zoo.file(name).stat().st_size
+    except OSError:
+        return 0
 
 
 def _confirm(question: str) -> None:

@@ -143,11 +143,12 @@ class MidstreamModule(SupervisedModule):
             "devices": trainer.world_size,
             "precision": str(trainer.precision),
             "readout": self.readout,
+            "monitor": self.task.monitor,
             "preprocessing": self.preprocessing.as_dict(),
         }
         known = {
             "task": self.task.kind,
-            "dataset": getattr(data, "dataset", ""),
+            "dataset": getattr(getattr(data, "source", None), "name", ""),
             "classes": list(self.task.class_names),
             "samples": {split: len(ids) for split, ids in split_ids().items()} if split_ids else {},
             "metrics": by_split,

@@ -19,7 +19,7 @@ from vimlight.masking import masked
 if TYPE_CHECKING:
     from vimlight.plugins import Plugin
 
-__all__ = ["FORMAT_VERSION", "Card", "describe", "library_versions"]
+__all__ = ["FORMAT_VERSION", "REQUIRED", "Card", "describe", "library_versions"]
 
 # 2: the head lies in the module's file.
 FORMAT_VERSION = 2
@@ -109,7 +109,7 @@ class Card:
         """
         values = json_object(text, "the card", ZooError)
         check_version(values, FORMAT_VERSION, ZooError)
-        missing = [name for name in _REQUIRED if name not in values]
+        missing = [name for name in REQUIRED if name not in values]
         if missing:
             raise ZooError(f"the card lacks {', '.join(map(repr, missing))}")
         return cls(**_checked(values, _HINTS))
@@ -117,7 +117,7 @@ class Card:
 
 _HINTS = get_type_hints(Card)
 # The fields that say which module it is have no defaults.
-_REQUIRED = list(_HINTS)[: list(_HINTS).index("head")]
+REQUIRED = list(_HINTS)[: list(_HINTS).index("head")]
 _DESCRIBING = list(_HINTS)[list(_HINTS).index("task") :]
 
 
