@@ -16,7 +16,7 @@ from vimlight.pages.sections import SECTIONS, Section
 from vimlight.pages.sections.gates import by_block
 from vimlight.pages.sections.reliability import error
 from vimlight.pages.sources import READERS, find
-from vimlight.pages.sources.fit import Gates
+from vimlight.pages.sources.fit import Gates, labels
 from vimlight.report.figures import Bin
 
 
@@ -73,6 +73,17 @@ def test_scores_over_seeds_and_changes_of_classes(everything):
     assert "60.0 ± 7.1" in html
     # Recall of the second class goes from 7 of 10 to 7 of 9.
     assert "from 70.0 to 77.8" in html
+
+
+def test_runs_are_told_apart_by_as_little_as_does(tmp_path):
+    write_fit(tmp_path / "a", seed=0)
+    write_fit(tmp_path / "b", seed=1)
+    write_fit(tmp_path / "c", "dog", seed=1)
+    write_fit(tmp_path / "d", seed=1)
+    runs = {run.name: run for run in find([tmp_path]).runs}
+    assert labels([runs["a"], runs["b"]]) == ["seed 0", "seed 1"]
+    assert labels([runs["a"], runs["c"]]) == ["ens_moe cat 5-shot, seed 0", "ens_moe dog 5-shot, seed 1"]
+    assert labels([runs["b"], runs["d"]]) == ["b", "d"]
 
 
 def test_gates_are_rows_of_blocks_and_columns_of_modules_at_each_place():

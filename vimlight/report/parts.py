@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vimlight.report.html import Markup, element
 
-__all__ = ["Cell", "chips", "figure", "folded", "grid", "heading", "paragraph", "picture", "table"]
+__all__ = ["Cell", "beside", "chips", "figure", "folded", "grid", "heading", "paragraph", "picture", "table"]
 
 # From so many rows on a table has a field to search it.
 _SEARCHABLE = 12
@@ -61,6 +61,11 @@ def chips(facts: Sequence[tuple[str, str]]) -> Markup:
 def grid(*parts: Markup) -> Markup:
     """Returns figures side by side, as many as there is room for."""
     return element("div", parts, class_="grid")
+
+
+def beside(first: Markup, second: Markup) -> Markup:
+    """Returns two parts side by side where there is room, each as wide as it is."""
+    return element("div", first, second, class_="beside")
 
 
 def folded(summary: str, *parts: Markup, is_open: bool = False) -> Markup:

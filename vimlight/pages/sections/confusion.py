@@ -9,7 +9,7 @@ from vimlight.pages.sources import Found
 from vimlight.pages.sources.fit import Confusion, Fit
 from vimlight.report.figures import Group, heat_map
 from vimlight.report.html import Markup
-from vimlight.report.parts import Cell, figure, table
+from vimlight.report.parts import Cell, beside, figure, table
 from vimlight.report.tables import MISSING
 
 # Of more classes than these a matrix cannot be read; the confusions that occur most are listed.
@@ -21,11 +21,11 @@ def confusion(found: Found) -> Iterator[Markup]:
     """Yields the matrix of each run and split, with precision, recall and F1 of each class."""
     for fit in found.of(Fit):
         for split, matrix in fit.confusion.items():
-            yield from _matrix(matrix, f"{fit.title}, {'validation' if split == 'val' else split} images")
-            yield _per_class(matrix, f"{fit.title}, {split}: each class, in points of a hundred.")
+            images = f"{fit.title}, {'validation' if split == 'val' else split} images"
+            yield beside(_matrix(matrix, images), _per_class(matrix, f"{images}: each class, in points of a hundred."))
 
 
-def _matrix(matrix: Confusion, title: str) -> Iterator[Markup]:
+def _matrix(matrix: Confusion, title: str) -> Markup:
     totals = [sum(row) for row in matrix.counts]
     right = sum(row[number] for number, row in enumerate(matrix.counts))
     share = f"{right / sum(totals):.1%} of {sum(totals):,.0f} right" if sum(totals) else "no images"
@@ -34,9 +34,8 @@ def _matrix(matrix: Confusion, title: str) -> Iterator[Markup]:
                   for row, total in zip(matrix.counts, totals, strict=True)]  # fmt: skip
         texts = [[f"{count:.0f}" if count else "" for count in row] for row in matrix.counts]
         caption = f"{title}: {share}. Rows are true classes, columns predicted ones; colours are shares of a row."
-        yield figure(heat_map(matrix.classes, [Group("predicted", matrix.classes, shares, texts)], caption, top=1.0),
-                     caption)  # fmt: skip
-        return
+        drawn = heat_map(matrix.classes, [Group("predicted", matrix.classes, shares, texts)], caption, top=1.0)
+        return figure(drawn, caption)
     pairs = sorted(
         ((count, true, predicted)
          for true, row in zip(matrix.classes, matrix.counts, strict=True)
@@ -45,7 +44,7 @@ def _matrix(matrix: Confusion, title: str) -> Iterator[Markup]:
         reverse=True,
     )  # fmt: skip
     rows = [[true, predicted, f"{count:.0f}"] for count, true, predicted in pairs[:_LISTED]]
-    yield table(["true", "taken for", "images"], rows, f"{title}: {share}. The confusions that occur most.")
+    return table(["true", "taken for", "images"], rows, f"{title}: {share}. The confusions that occur most.")
 
 
 def _per_class(matrix: Confusion, caption: str) -> Markup:

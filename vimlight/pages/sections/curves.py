@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from vimlight.pages.sections.base import section
 from vimlight.pages.sources import Found
-from vimlight.pages.sources.fit import Fit
+from vimlight.pages.sources.fit import Fit, labels
 from vimlight.report.figures import lines
 from vimlight.report.html import Markup
 from vimlight.report.parts import figure, folded, grid
@@ -36,10 +36,8 @@ def curves(found: Found) -> Iterator[Markup]:
 def _curve(name: str, fits: Sequence[Fit]) -> Markup:
     scale = 100 if is_share(name) else 1
     series = {
-        fit.title if len({each.title for each in fits}) == len(fits) else fit.name: [
-            (step, scale * value) for step, value in points
-        ]
-        for fit in fits
+        text: [(step, scale * value) for step, value in points]
+        for text, fit in zip(labels(fits), fits, strict=True)
         if (points := _points(fit, name))
     }
     label = f"{name}, %" if scale == 100 else name

@@ -10,7 +10,7 @@ from vimlight.comparison.standings import Standings
 from vimlight.pages.sections.base import section
 from vimlight.pages.sources import Found
 from vimlight.pages.sources.comparison import Comparison
-from vimlight.pages.sources.fit import Fit
+from vimlight.pages.sources.fit import Fit, labels
 from vimlight.report.figures import Group, heat_map
 from vimlight.report.html import Markup
 from vimlight.report.parts import figure
@@ -54,7 +54,7 @@ def _of_modules(fits: list[Fit]) -> Markup:
         "Leave-one-out error of a closed-form head on the training images with each module alone, and with all of them "
         "aggregated: by how many percent it is less than that of the bare backbone."
     )
-    return figure(heat_map(names, [Group("", [fit.title for fit in fits], values, texts)], caption), caption)
+    return figure(heat_map(names, [Group("", labels(fits), values, texts)], caption), caption)
 
 
 def _less(errors: dict[str, float], name: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vimlight.pages.sections.base import section
 from vimlight.pages.sources import Found
@@ -22,24 +22,34 @@ _SHOWN = 4
 @section("Gates", 70)
 def gates(found: Found) -> Iterator[Markup]:
     """Yields a heat map for each run, and for each method and task of a comparison."""
-    for fit in found.of(Fit):
-        if fit.gates is not None and fit.gates.names and fit.gates.places:
-            yield _map(fit.gates, f"Gates of {fit.title}: what each module weighs at each place after training.")
-    for comparison in found.of(Comparison):
-        drawn = [
-            _map(shares, f"{method} for {task} on {backbone}, with most labels and the last seed.")
-            for (backbone, method, task), shares in comparison.gates.items()
-            if shares.names and shares.places
+    yield from _some(
+        [
+            _map(fit.gates, f"{fit.title}: what each module weighs at each place after training.")
+            for fit in found.of(Fit)
+            if fit.gates is not None and fit.gates.names and fit.gates.places
         ]
-        if len(drawn) > _SHOWN:
-            yield grid(*drawn[:_SHOWN])
-            yield folded(f"{len(drawn) - _SHOWN} more", grid(*drawn[_SHOWN:]))
-        elif drawn:
-            yield grid(*drawn)
+    )
+    for comparison in found.of(Comparison):
+        yield from _some(
+            [
+                _map(shares, f"{method} for {task} on {backbone}, with most labels and the last seed.")
+                for (backbone, method, task), shares in comparison.gates.items()
+                if shares.names and shares.places
+            ]
+        )
+
+
+def _some(drawn: Sequence[Markup]) -> Iterator[Markup]:
+    """Yields some figures, and the others folded away."""
+    if drawn:
+        yield grid(*drawn[:_SHOWN])
+    if len(drawn) > _SHOWN:
+        yield folded(f"{len(drawn) - _SHOWN} more", grid(*drawn[_SHOWN:]))
 
 
 def _map(shares: Shares, caption: str) -> Markup:
     rows, groups = by_block(shares)
+    groups = [group._replace(texts=[[f"{value:.2f}" for value in row] for row in group.values]) for group in groups]
     # An even share is no strong gate, so gates of almost 0 look like it.
     values = [abs(value) for row in shares.values for value in row if value == value]
     return figure(heat_map(rows, groups, caption, top=max([*values, 1 / len(shares.names)])), caption)

@@ -9,20 +9,23 @@ from vimlight.pages.sections.base import section
 from vimlight.pages.sources import Found
 from vimlight.pages.sources.fit import Fit
 from vimlight.report.html import Markup
-from vimlight.report.parts import Cell, table
+from vimlight.report.parts import Cell, grid, table
 
 
 @section("Ranking of modules", 80)
 def ranking(found: Found) -> Iterator[Markup]:
     """Yields a table for each run that ranked its modules."""
-    for fit in found.of(Fit):
-        if not fit.ranking:
-            continue
-        errors = dict(fit.ranking)
-        bare, least = errors.get(BARE), min(errors.values())
-        rows = [
-            [Cell(name), Cell(f"{error:.5f}", error == least), Cell(f"{100 * (1 - error / bare):+.1f}" if bare else "")]
-            for name, error in fit.ranking
-        ]
-        caption = f"{fit.title}: leave-one-out error on the training images; less is better."
-        yield table(["features", "error", "% less than bare"], rows, caption)
+    tables = [_table(fit) for fit in found.of(Fit) if fit.ranking]
+    if tables:
+        yield grid(*tables)
+
+
+def _table(fit: Fit) -> Markup:
+    errors = dict(fit.ranking)
+    bare, least = errors.get(BARE), min(errors.values())
+    rows = [
+        [Cell(name), Cell(f"{error:.5f}", error == least), Cell(f"{100 * (1 - error / bare):+.1f}" if bare else "")]
+        for name, error in fit.ranking
+    ]
+    caption = f"{fit.title}: leave-one-out error on the training images; less is better."
+    return table(["features", "error", "% less than bare"], rows, caption)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from vimlight.pages.sections.base import section
 from vimlight.pages.sources import Found
 from vimlight.pages.sources.evaluation import Evaluation
-from vimlight.pages.sources.fit import Fit
+from vimlight.pages.sources.fit import Fit, labels
 from vimlight.report.figures import Bin
 from vimlight.report.figures import reliability as drawn
 from vimlight.report.html import Markup
@@ -22,7 +22,8 @@ def reliability(found: Found) -> Iterator[Markup]:
     """Yields the curves of runs, split by split, and of an evaluation's methods, group by group."""
     parts = []
     for split in ("val", "test"):
-        series = {fit.title: fit.reliability[split] for fit in found.of(Fit) if split in fit.reliability}
+        fits = [fit for fit in found.of(Fit) if split in fit.reliability]
+        series = {text: fit.reliability[split] for text, fit in zip(labels(fits), fits, strict=True)}
         parts += _curves(series, f"{'Validation' if split == 'val' else 'Test'} images")
     for evaluation in found.of(Evaluation):
         methods = {name: evaluation.methods[name] for name in _SHOWN if name in evaluation.methods}

@@ -17,7 +17,7 @@ from vimlight.pages.sources.base import READERS, Reader, Run, number, sound
 from vimlight.report.facts import Facts, facts_of
 from vimlight.report.figures import Bin
 
-__all__ = ["Confusion", "Fit", "Gates"]
+__all__ = ["Confusion", "Fit", "Gates", "labels"]
 
 _CURVES = "metrics.csv"
 _SPLITS = ("val", "test")
@@ -96,6 +96,20 @@ class Fit(Run):
         """Returns the last step and value of every score of validation and test images."""
         names = [name for name in self.curves if name.partition("/")[0] in _SPLITS and not name.endswith("seen")]
         return {name: self.curves[name][-1] for name in names}
+
+
+def labels(fits: Sequence[Fit]) -> list[str]:
+    """Returns what tells runs apart, as short as may be: their seeds, their titles, or their names.
+
+    Args:
+        fits: The runs, in order.
+    """
+    seeds = [f"seed {fit.facts.seed}" for fit in fits]
+    alike = len({fit.facts.group for fit in fits}) == 1 and len(fits) > 1 and bool(fits[0].facts.group)
+    for found in ([seeds] if alike else []) + [[fit.title for fit in fits]]:
+        if len(set(found)) == len(fits):
+            return found
+    return [fit.name for fit in fits]
 
 
 def _read(file: Path, name: str) -> Fit:
