@@ -35,7 +35,9 @@ from vimlight.files.checkpoint_files import CheckpointFiles
 from vimlight.files.weight_file import first_line
 from vimlight.masking import masked
 from vimlight.report.callbacks import RunReport
+from vimlight.report.curves import RunCurves
 from vimlight.report.interruption import Interruption, same_signals_after
+from vimlight.report.lineage import Lineage
 from vimlight.report.lines import ProgressLines
 from vimlight.report.predictions import PredictionWriter
 from vimlight.report.ranks import RankWatch, is_lost_peer, name_rank, wait_for_watch
@@ -223,11 +225,11 @@ class TrainingCLI(LightningCLI):
         check_writable(Path(next(loggers, self.trainer.default_root_dir)))
         self.model.check_data(self.datamodule)
         self.model.check_storable()
-        open_runs(self.trainer.loggers)
+        self.before_validate()
 
     def before_validate(self) -> None:
         """Starts what loggers keep elsewhere, before the work."""
-        open_runs(self.trainer.loggers)
+        open_runs(self.trainer.loggers, self.config[self.subcommand].as_dict())
 
     before_test = before_predict = before_validate
 
@@ -266,6 +268,7 @@ class TrainingCLI(LightningCLI):
         callbacks = [*(chosen if isinstance(chosen, (list, tuple)) else [chosen]), RankWatch()]
         if self.subcommand != "fit":
             return [*callbacks, Interruption()]
+        callbacks += [RunCurves(self._get(self.config_init, "trainer.log_every_n_steps")), Lineage()]
         if self._get(self.config_init, "trainer.enable_checkpointing") is False:
             return callbacks
         if not any(isinstance(each, Checkpoint) for each in callbacks):

@@ -19,7 +19,7 @@ from torch import Tensor
 from vimlight.backbone import Preprocessing
 from vimlight.errors import ConfigError
 from vimlight.report.files import write_whole
-from vimlight.report.logging import log_figure, log_table, table_csv
+from vimlight.report.logging import log_confusion, log_figure, log_table, table_csv
 from vimlight.report.plots import confusion_matrix, gate_heatmap, image_grid
 from vimlight.tasks import Task
 from vimlight.trainable import TrainableModule
@@ -168,6 +168,7 @@ class RunReport(pl.Callback):
         figure = confusion_matrix(matrix, names, f"Confusion, {split}")
         log_figure(trainer.loggers, f"{split}/confusion", figure, **where)
         if matrix.ndim == 2:
+            log_confusion(trainer.loggers, f"{split}/confusion_chart", matrix.tolist(), names, step=where["step"])
             rows = [[name, *row] for name, row in zip(names, matrix.tolist(), strict=True)]
             text = table_csv(["true", *names], rows)
             write_whole(where["directory"] / f"{split}_confusion.csv", text, overwrite=True)

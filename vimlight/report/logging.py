@@ -22,7 +22,10 @@ from vimlight.report.tables import markdown_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["log_figure", "log_table", "table_csv"]
+__all__ = ["log_confusion", "log_figure", "log_table", "table_csv"]
+
+# The chart that `wandb.plot.confusion_matrix` makes of single predictions.
+_CONFUSION = "wandb/confusion_matrix/v1"
 
 
 def log_figure(loggers: Iterable[Logger], key: str, figure: Figure, *, step: int, directory: str | Path) -> None:
@@ -83,6 +86,35 @@ def log_table(
             others = True
     if others or not known:
         write_whole(_file(directory, key, ".csv"), table_csv(*_without_images(columns, rows)), overwrite=True)
+
+
+def log_confusion(
+    loggers: Iterable[Logger], key: str, counts: Sequence[Sequence[float]], names: Sequence[str], *, step: int
+) -> None:
+    """Shows a confusion matrix as a chart of W&B, in which one points at cells; others have it as a figure.
+
+    Args:
+        loggers: The run's loggers.
+        key: Its name, such as `"val/confusion_chart"`.
+        counts: A row for each true class, with the count of each predicted one.
+        names: Names of the classes.
+        step: The trainer's step.
+    """
+    for logger in (each for each in loggers if isinstance(each, WandbLogger)):
+        import wandb
+
+        cells = [
+            [true, predicted, int(count)]
+            for true, row in zip(names, counts, strict=True)
+            for predicted, count in zip(names, row, strict=True)
+        ]
+        columns: list[str | int] = ["Actual", "Predicted", "nPredictions"]
+        chart = wandb.plot_table(
+            vega_spec_name=_CONFUSION, data_table=wandb.Table(columns=columns, data=cells),
+            fields={str(name): str(name) for name in columns}, string_fields={"title": key},
+        )  # fmt: skip
+        shown: dict[str, Any] = {key: chart}
+        logger.log_metrics(shown, step)
 
 
 def table_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
