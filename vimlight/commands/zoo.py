@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vimlight.commands import zoo_sharing
+from vimlight.commands import zoo_gallery, zoo_sharing
 from vimlight.commands.beforehand import check_file
 from vimlight.commands.options import Parser
 from vimlight.commands.output import one_line, print_json, print_table
@@ -106,6 +106,7 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
     reading.add_argument("--scale", metavar="S", type=float, help="petl: the factor s, which stands in a config")
     reading.add_argument("--bits", metavar="N", type=int, help="petl: bits of an AdaptFormer's weights")
     zoo_sharing.add_commands(command)
+    zoo_gallery.add_command(command)
     return parser, commands.choices
 
 

@@ -65,3 +65,33 @@ const seen = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "0px 0px -75% 0px" });
 for (const section of document.querySelectorAll("main section")) seen.observe(section);
+
+for (const gallery of document.querySelectorAll(".gallery")) {
+  const place = gallery.querySelector(".cards");
+  const cards = [...place.children];
+  const field = gallery.querySelector("input");
+  const facets = [...gallery.querySelectorAll("[data-facet]")];
+  const order = gallery.querySelector("[data-sort]");
+  const texts = new Map(cards.map((card) => [card, card.textContent.toLowerCase()]));
+  // The newest stand first, names and sizes from the least.
+  const compare = {
+    name: (a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }),
+    date: (a, b) => b.date.localeCompare(a.date),
+    size: (a, b) => a.size - b.size,
+  };
+  const choose = () => {
+    const wanted = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const card of cards) {
+      const fits = facets.every((facet) => !facet.value || card.dataset[facet.dataset.facet] === facet.value);
+      card.hidden = !fits || !wanted.every((word) => texts.get(card).includes(word));
+      shown += !card.hidden;
+    }
+    gallery.querySelector("output").value = shown === cards.length ? `${shown} modules` : `${shown} of ${cards.length} modules`;
+  };
+  field.addEventListener("input", choose);
+  for (const facet of facets) facet.addEventListener("change", choose);
+  order.addEventListener("change", () => {
+    place.append(...cards.sort((a, b) => compare[order.value](a.dataset, b.dataset)));
+  });
+}
