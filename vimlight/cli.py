@@ -16,6 +16,7 @@ from vimlight import __version__
 from vimlight.errors import ConfigError, VimlightError, printable, unknown_name
 from vimlight.extensions import import_extension
 from vimlight.masking import masked
+from vimlight.shipped import resolved
 from vimlight.trust import trust_only
 
 __all__ = ["guarded", "main"]
@@ -35,6 +36,7 @@ _TOOLS = {
     "export": "write a trained downstream model as one file: ONNX, torch.export, or weights of a timm model",
     "zoo": "list, show, add, remove, verify, export, import, push, pull, search and sync modules",
     "report": "write one page of runs: tables, curves, gates, confusion, cost, reliability, configs",
+    "configs": "list, show and copy the configs that come with the package, which --config @NAME takes",
     "data": "list the data sources, and show what they take and what is in a data set",
 }
 
@@ -50,8 +52,8 @@ tools:
 
 options: --version, --debug (a traceback for errors), --import MODULE (your own plug-ins, aggregators, data sets),
          --trusted-modules A,B (for configs of strangers: the packages, beside vimlight's own, whose code they may name)
-examples: vimlight fit --config configs/midstream/letters.yaml
-          vimlight fit --config configs/downstream/digits.yaml --data.shots 20"""
+examples: vimlight fit --config @midstream/letters
+          vimlight fit --config @downstream/digits --data.shots 20"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -102,7 +104,19 @@ def _run(words: list[str]) -> None:
     trust_only([*named, *modules] if trusted else None)
     for name in modules:
         import_extension(name)
-    _dispatch(words)
+    _dispatch(_with_shipped(words))
+
+
+def _with_shipped(words: list[str]) -> list[str]:
+    """Returns a command line with the paths of shipped configs for their names."""
+    found = []
+    for before, word in zip(["", *words], words, strict=False):
+        option, equals, value = word.partition("=")
+        if equals and option in ("--config", "-c"):
+            found.append(f"{option}={resolved(value)}")
+        else:
+            found.append(resolved(word) if before in ("--config", "-c", "compare") else word)
+    return found
 
 
 def _taken(words: list[str], option: str) -> list[str]:

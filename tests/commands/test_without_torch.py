@@ -49,6 +49,8 @@ DOES = {
     "zoo list --json": '"name": "letters"',
     "zoo show letters": "kind\tconvpass",
     "zoo verify": "modules checked: 1, all of them whole",
+    "configs list": "midstream/letters\tA module for the zoo: drawn capital letters",
+    "configs show midstream/letters": "MidstreamModule",
     "data --help": "usage: vimlight data",
     "data list": "manifest\tpath\tOpens a table",
     "data list --json": '"name": "manifest"',
