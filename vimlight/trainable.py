@@ -16,7 +16,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from vimlight.divergence import DivergenceWatch, kept_checkpoint
-from vimlight.errors import CheckpointError, ConfigError, TrainingError, nearest, unknown_name
+from vimlight.errors import CheckpointError, ConfigError, TrainingError, nearest, shown, unknown_name
 from vimlight.files.checkpoint_facts import CHECKPOINT_VERSION, check_format, stated, tensors_in
 from vimlight.files.checkpoint_files import load_checkpoint_file
 from vimlight.files.finite import check_finite
@@ -163,8 +163,10 @@ class TrainableModule(pl.LightningModule):
         if missing or extra:
             close = nearest(missing[0], extra, 1) if missing and extra else []
             raise CheckpointError(
-                f"the checkpoint does not fit this {type(self).__name__}: it lacks {missing[:3] or 'nothing'} and has "
-                f"{extra[:3] or 'nothing'} besides" + (f"; nearest to {missing[0]!r}: {close[0]!r}" if close else "")
+                f"the checkpoint does not fit this {type(self).__name__}: "
+                f"it lacks {shown(missing[:3]) if missing else 'nothing'} "
+                f"and has {shown(extra[:3]) if extra else 'nothing'} besides"
+                + (f"; nearest to {shown(missing[0])}: {shown(close[0])}" if close else "")
             )
         for key, value in state_dict.items():
             if value.shape != own[key].shape:
@@ -268,14 +270,15 @@ def check_class_names(found: Sequence[str], expected: Sequence[str]) -> None:
     if sorted(found) == sorted(expected):
         place = next(place for place, names in enumerate(zip(found, expected, strict=True)) if names[0] != names[1])
         raise CheckpointError(
-            f"the checkpoint has the classes in another order than the data: class {place} is {found[place]!r} there "
-            f"and {expected[place]!r} here; give the data its order, data.dataset_args.classes: {_listed(found)}"
+            f"the checkpoint has the classes in another order than the data: class {place} is {shown(found[place])} "
+            f"there and {shown(expected[place])} here; give the data its order, "
+            f"data.dataset_args.classes: {_listed(found)}"
         )
     raise CheckpointError(f"the checkpoint knows the classes {_listed(found)}, the data has {_listed(expected)}")
 
 
 def _listed(names: Sequence[str]) -> str:
-    return "[" + ", ".join(map(repr, names[:20])) + (", ...]" if len(names) > 20 else "]")
+    return "[" + ", ".join(map(shown, names[:20])) + (", ...]" if len(names) > 20 else "]")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from vimlight.errors import VimlightError
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import strategies as st  # noqa: E402  (needs the package)
 
+LONG = "x" * 5000
 CORPUS = Path(__file__).parent / "corpus"
 EVERY = pytest.mark.parametrize("name", list(PARSERS))
 # Bytes that mean something to one format or another, and numbers at the ends of their types.
@@ -66,6 +68,27 @@ def changed(plain, place, value, lost):
     return found
 
 
+def encoded(parser, plain):
+    return (yaml.safe_dump(plain) if parser.file.suffix == ".yaml" else json.dumps(plain)).encode()
+
+
+def lengthened(parser):
+    """Yields the content with a text of 5,000 letters in the place of each text, or key, or of each word."""
+    if parser.plain is None:
+        for word in re.finditer(rb"[A-Za-z]{3,}", parser.original):
+            yield parser.original[: word.start()] + LONG.encode() + parser.original[word.end() :]
+        return
+    for place in filter(None, places(parser.plain)):
+        inner = parser.plain
+        for key in place:
+            inner = inner[key]
+        if isinstance(inner, str):
+            yield encoded(parser, changed(parser.plain, place, LONG, lost=False))
+        if isinstance(place[-1], str):
+            without = changed(parser.plain, place, None, lost=True)
+            yield encoded(parser, changed(without, (*place[:-1], LONG), inner, lost=False))
+
+
 def contents(parser):
     """Strategy for what the parser's file may hold."""
     drawn = st.nothing() if parser.says_alone else EDITS.map(lambda edits: edited(parser.original, edits))
@@ -73,9 +96,7 @@ def contents(parser):
         return drawn
     where = st.sampled_from(places(parser.plain))
     values = st.builds(changed, st.just(parser.plain), where, VALUES, st.booleans())
-    if parser.file.suffix == ".yaml":
-        return drawn | values.map(lambda value: yaml.safe_dump(value).encode())
-    return drawn | values.map(lambda value: json.dumps(value).encode())
+    return drawn | values.map(lambda value: encoded(parser, value))
 
 
 class Tried:
@@ -118,6 +139,11 @@ def fuzz(name, root, examples, seed):
     return tried
 
 
+def note(tried, record_property):
+    record_property("files fuzzed", tried.files)
+    record_property("bytes fuzzed", tried.bytes)
+
+
 @EVERY
 def test_whole_files_are_read(tmp_path, name):
     tried = Tried(name, tmp_path / "whole")
@@ -130,8 +156,18 @@ def test_what_once_failed(tmp_path, file):
 
 
 @EVERY
-def test_a_few_changes(tmp_path, name):
-    fuzz(name, tmp_path / "few", 8, 0)
+def test_texts_without_end(tmp_path, name, record_property):
+    tried = Tried(name, tmp_path / "long")
+    every = list(lengthened(tried))
+    for content in every[:: -(-len(every) // 30) or 1]:
+        message = tried.read(content)
+        assert short(message), message[:300]
+    note(tried, record_property)
+
+
+@EVERY
+def test_a_few_changes(tmp_path, name, record_property):
+    note(fuzz(name, tmp_path / "few", 8, 0), record_property)
 
 
 @pytest.mark.faults
@@ -139,9 +175,7 @@ def test_a_few_changes(tmp_path, name):
 @pytest.mark.parametrize("seed", range(1, 5))
 @EVERY
 def test_many_changes(tmp_path, name, seed, record_property):
-    tried = fuzz(name, tmp_path / "many", 150, seed)
-    record_property("files fuzzed", tried.files)
-    record_property("bytes fuzzed", tried.bytes)
+    note(fuzz(name, tmp_path / "many", 150, seed), record_property)
 
 
 def test_every_kept_input_is_of_a_parser():

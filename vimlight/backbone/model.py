@@ -30,7 +30,7 @@ from vimlight.backbone.site import Site, Sites
 from vimlight.backbone.sites import find_sites
 from vimlight.backbone.trace import Trace, trace
 from vimlight.backbone.weights import check_tag, fingerprint_of, load_weights
-from vimlight.errors import BackboneError, ConfigError, nearest, unknown_name
+from vimlight.errors import BackboneError, ConfigError, nearest, shown, unknown_name
 from vimlight.files.weight_file import first_line
 
 __all__ = ["Backbone", "build_backbone", "create_backbone"]
@@ -401,7 +401,7 @@ def build_backbone(backbone: Backbone | str | Mapping[str, Any]) -> Backbone:
     if "name" not in backbone:
         close = nearest("name", backbone, 1)
         hint = f"; did you mean it by {close[0]!r}?" if close else ""
-        raise ConfigError(f"the backbone's settings {dict(backbone)} lack 'name'{hint}")
+        raise ConfigError(f"the backbone's settings {shown(dict(backbone))} lack 'name'{hint}")
     return create_backbone(**backbone)
 
 

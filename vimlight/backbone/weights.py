@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vimlight.backbone.preprocessing import Preprocessing
-from vimlight.errors import BackboneError
+from vimlight.errors import BackboneError, shown
 from vimlight.files.weight_file import WeightFile, read_weights
 from vimlight.trust import check_trusted
 
@@ -172,10 +172,10 @@ def _misfit(model: nn.Module, state: dict[str, Tensor]) -> str:
     extra = [name for name in state if name not in expected and not _is_classifier(model, name)]
     for name in expected.keys() & state.keys():
         if state[name].shape != expected[name].shape:
-            return f"{name!r} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
+            return f"{shown(name)} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
     return (
-        f"{len(missing)} tensors are missing (such as {missing[:3]}), "
-        f"{len(extra)} are not in the model (such as {extra[:3]})"
+        f"{len(missing)} tensors are missing (such as {shown(missing[:3])}), "
+        f"{len(extra)} are not in the model (such as {shown(extra[:3])})"
     )
 
 

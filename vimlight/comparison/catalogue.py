@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vimlight.aggregation import AGGREGATORS
-from vimlight.errors import ConfigError, unknown_name
+from vimlight.errors import ConfigError, shown, unknown_name
 from vimlight.training.base import check_types
 
 __all__ = ["HINDSIGHT", "TUNED", "Method", "list_methods", "method_of"]
@@ -101,10 +101,12 @@ def method_of(entry: Any) -> Method:
     if isinstance(entry, str):
         return _built(entry, entry, {})
     if not isinstance(entry, dict) or len(entry) != 1:
-        raise ConfigError(f"a method is a name, or a label with settings, 'label: {{how: ens_moe}}', got {entry!r}")
+        raise ConfigError(
+            f"a method is a name, or a label with settings, 'label: {{how: ens_moe}}', got {shown(entry)}"
+        )
     [(label, settings)] = entry.items()
     if not isinstance(settings, dict):
-        raise ConfigError(f"method {label!r}: expected settings, as in {{how: ens_moe}}, got {settings!r}")
+        raise ConfigError(f"method {shown(label)}: expected settings, as in {{how: ens_moe}}, got {shown(settings)}")
     rest = dict(settings)
     return _built(str(label), str(rest.pop("how", label)), rest)
 
@@ -115,10 +117,10 @@ def _built(label: str, name: str, given: dict[str, Any]) -> Method:
         raise unknown_name("method", name, known)
     found = {**PRESETS.get(name, {"how": name, **GATES}), **given}
     own = {key: found.pop(key) for key in _OWN if key in found}
-    check_types(f"method {label!r}", Method.__init__, own)
+    check_types(f"method {shown(label)}", Method.__init__, own)
     _check_settings(label, own["how"], found)
     if own.get("zoo", "trained") not in ZOOS:
-        raise unknown_name(f"zoo of method {label!r}:", own["zoo"], ZOOS)
+        raise unknown_name(f"zoo of method {shown(label)}:", own["zoo"], ZOOS)
     return Method(label, settings=found, **own)
 
 
@@ -134,8 +136,8 @@ def _check_settings(label: str, how: str, settings: Mapping[str, Any]) -> None:
     valid = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for name in settings:
         if name not in valid:
-            raise unknown_name(f"setting of method {label!r}:", name, [*valid, *_OWN])
-    check_types(f"method {label!r}", function, settings)
+            raise unknown_name(f"setting of method {shown(label)}:", name, [*valid, *_OWN])
+    check_types(f"method {shown(label)}", function, settings)
 
 
 def _nothing() -> None:

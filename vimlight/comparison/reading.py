@@ -14,7 +14,7 @@ from vimlight.comparison.entries import DownstreamTask, MidstreamTask, Plan, Sho
 from vimlight.comparison.transfers.plan import Transfers, transfers_of
 from vimlight.data.sources import check_source
 from vimlight.data.transforms import AUGMENTATIONS
-from vimlight.errors import ConfigError, VimlightError, unknown_name
+from vimlight.errors import ConfigError, VimlightError, shown, unknown_name
 from vimlight.files.absent import absence
 from vimlight.files.text import read_text
 from vimlight.files.yaml_text import yaml_of
@@ -141,7 +141,7 @@ def _check_task(where: str, task: MidstreamTask | DownstreamTask) -> None:
 def _plugin(where: str, plugin: str | dict[str, Any]) -> dict[str, Any]:
     settings = {"kind": plugin} if isinstance(plugin, str) else plugin
     if "kind" not in settings:
-        raise ConfigError(f"{where}: the settings {settings} lack 'kind', the name of the plug-in's type")
+        raise ConfigError(f"{where}: the settings {shown(settings)} lack 'kind', the name of the plug-in's type")
     at(where, PLUGINS.__getitem__, settings["kind"])
     return settings
 
@@ -149,7 +149,7 @@ def _plugin(where: str, plugin: str | dict[str, Any]) -> dict[str, Any]:
 def _shots(where: str, written: int | str | list[int | str]) -> tuple[Shots, ...]:
     for shots in listed(written):
         if shots != FULL and (not isinstance(shots, int) or isinstance(shots, bool) or shots < 1):
-            raise ConfigError(f"{where}: expected numbers from 1 on, or {FULL!r}, got {shots!r}")
+            raise ConfigError(f"{where}: expected numbers from 1 on, or {FULL!r}, got {shown(shots)}")
     return tuple(listed(written))
 
 
@@ -173,7 +173,7 @@ def _backbones(entries: list[Any]) -> dict[str, dict[str, Any]]:
 def _check(plan: Plan) -> None:
     for method in plan.methods:
         if method.shots is not None:
-            _shots(f"method {method.label!r}: shots", method.shots)
+            _shots(f"method {shown(method.label)}: shots", method.shots)
     for where, names in (
         ("midstream", [task.name for task in plan.midstream]),
         ("downstream", [task.name for task in plan.downstream]),
@@ -190,7 +190,7 @@ def _check(plan: Plan) -> None:
         raise unknown_name("reference", plan.reference, labels)
     if not plan.midstream and not plan.zoo and plan.needs_zoo():
         needing = next(method.label for method in plan.methods if method.needs_modules)
-        raise ConfigError(f"method {needing!r} needs modules: give midstream tasks, or a zoo of modules")
+        raise ConfigError(f"method {shown(needing)} needs modules: give midstream tasks, or a zoo of modules")
     if plan.needs_shuffled() and not plan.midstream:
         raise ConfigError("shuffled labels are a control of midstream tasks, of which there are none; leave it out")
     _check_names(plan, _module_names(plan))
@@ -204,14 +204,16 @@ def _module_names(plan: Plan) -> list[str]:
             raise ConfigError(f"zoo: {folder!r} does not exist or has no modules")
         for name in found:
             if name in names:
-                raise ConfigError(f"zoo: {folder!r} has a module {name!r}, and so has midstream or another zoo")
+                raise ConfigError(
+                    f"zoo: {folder!r} has a module {shown(name)}, and so has midstream or another zoo"
+                )
         names += found
     return names
 
 
 def _check_names(plan: Plan, names: list[str]) -> None:
     asked = [(f"downstream[{n}].without", task.without) for n, task in enumerate(plan.downstream)]
-    asked += [(f"method {method.label!r}", method.modules or []) for method in plan.methods]
+    asked += [(f"method {shown(method.label)}", method.modules or []) for method in plan.methods]
     for where, modules in asked:
         for name in modules:
             if name not in names:
@@ -219,4 +221,6 @@ def _check_names(plan: Plan, names: list[str]) -> None:
     for task in plan.downstream:
         for method in plan.methods if not set(names) - set(task.without) else ():
             if method.needs_modules:
-                raise ConfigError(f"method {method.label!r} needs modules, but {task.name!r} goes without all of them")
+                raise ConfigError(
+                    f"method {shown(method.label)} needs modules, but {shown(task.name)} goes without all of them"
+                )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vimlight.data.tables import Source, Table
-from vimlight.errors import ConfigError, DataError, unknown_name
+from vimlight.errors import ConfigError, DataError, listed, shown, unknown_name
 
 __all__ = ["Classes", "choose", "choose_classes", "natural_order", "vocabulary"]
 
@@ -67,16 +67,18 @@ def choose(known: Sequence[str], classes: Classes | None, what: str) -> tuple[st
         return tuple(known)
     names = tuple(map(str, classes))
     if not names or len(set(names)) < len(names):
-        raise ConfigError(f"classes of {what} must name at least one class, and each once; got {list(names)}")
+        raise ConfigError(f"classes of {what} must name at least one class, and each once; got {shown(list(names))}")
     for name in names:
         if name not in known:
             raise unknown_name(f"class of {what}", name, known)
         if known.count(name) > 1:
-            raise ConfigError(f"{known.count(name)} classes of {what} are called {name!r}: no name to choose them by")
+            raise ConfigError(
+                f"{known.count(name)} classes of {what} are called {shown(name)}: no name to choose them by"
+            )
     rest = [name for name in known if name not in set(names)]
     if rest:
-        shown = ", ".join(map(repr, rest[:5])) + (", ..." if len(rest) > 5 else "")
-        warnings.warn(f"{what}: left out what is of the {len(rest)} classes not chosen: {shown}", stacklevel=3)
+        some = ", ".join(map(shown, rest[:5])) + (", ..." if len(rest) > 5 else "")
+        warnings.warn(f"{what}: left out what is of the {len(rest)} classes not chosen: {some}", stacklevel=3)
     return names
 
 
@@ -104,7 +106,7 @@ def choose_classes(source: Source, classes: Classes | None) -> Source:
     chosen: dict[str, Any] = {split: _of_classes(table, source, order) for split, table in source.tables.items()}
     for split, table in chosen.items():
         if not len(table):
-            raise DataError(f"data set {source.name!r} has no image of {', '.join(names[:5])} in its {split} part")
+            raise DataError(f"data set {source.name!r} has no image of {listed(names, 5)} in its {split} part")
     return replace(source, class_names=names, **chosen)
 
 
@@ -121,7 +123,7 @@ def _warn_of_alike(names: Iterable[str], what: str) -> None:
     for name in sorted(names):
         first = seen.setdefault(_folded(name), name)
         if first != name:
-            alike = f"{first!r} and {name!r} are two classes that differ in spelling alone"
+            alike = f"{shown(first)} and {shown(name)} are two classes that differ in spelling alone"
             warnings.warn(f"{what}: {alike}; mend the labels, or name both in classes", stacklevel=3)
 
 

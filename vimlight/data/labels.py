@@ -58,7 +58,9 @@ def read_labels(
         found = [text for entry in _entries(cell, separator) if (text := _text(entry, f"{where}, row {row}"))]
         wrong = [text for text in found if text in missing]
         if wrong and len(found) > 1:
-            raise DataError(f"{where}, row {row}: {wrong[0]!r} stands beside other labels; it says that there is none")
+            raise DataError(
+                f"{where}, row {row}: {shown(wrong[0])} stands beside other labels; it says that there is none"
+            )
         rows.append([] if wrong else found)
     return _without_zeros(rows)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vimlight.errors import DataError
+from vimlight.errors import DataError, shown
 
 __all__ = ["FewShot", "few_images", "few_shot", "random_subset", "set_apart", "shuffled"]
 
@@ -165,7 +165,7 @@ def _check_pools(sizes: list[int], shots: int, val_shots: int, names: Sequence[s
         return
     first = min(short, key=lambda label: sizes[label])
     more = f" ({len(short) - 1} more such)" if len(short) > 1 else ""
-    raise DataError(f"class {names[first]!r} has {_lack(sizes[first], shots, val_shots, part, more)}")
+    raise DataError(f"class {shown(names[first])} has {_lack(sizes[first], shots, val_shots, part, more)}")
 
 
 def _lack(size: int, shots: int, val_shots: int, part: str, more: str = "") -> str:
@@ -197,7 +197,7 @@ def _serve(targets: Tensor, pools: list[Tensor], shots: int, free: Tensor, names
         missing = shots - int((targets[taken, label] > 0).sum())
         candidates = pools[label][free[pools[label]]]
         if len(candidates) < missing and names is not None:
-            raise DataError(f"class {names[label]!r} runs out of images that no other split has; lower the shots")
+            raise DataError(f"class {shown(names[label])} runs out of images that no other split has; lower the shots")
         chosen = candidates[: max(missing, 0)]
         taken[chosen] = True
         free[chosen] = False

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vimlight.errors import DataError
+from vimlight.errors import DataError, shown
 from vimlight.files.text import is_file
 
 __all__ = ["Sample", "read_samples"]
@@ -38,7 +38,7 @@ class Sample:
             if extension in self.places:
                 return self.places[extension]
         wanted, there = ", ".join(extensions), ", ".join(self.places)
-        raise DataError(f"{self.file}: sample {self.key!r} has no file {wanted}, only {there}")
+        raise DataError(f"{self.file}: sample {shown(self.key)} has no file {wanted}, only {there}")
 
     def read(self, extensions: Sequence[str]) -> io.BytesIO:
         """Reads its file of the first of these extensions that it has; see `place`."""
@@ -60,7 +60,7 @@ def read_samples(file: Path) -> list[Sample]:
     length = file.stat().st_size if is_file(file) else 0
     for name, offset, size in _members(file):
         if not 0 <= offset <= offset + size <= length:
-            raise DataError(f"{file} is cut off within {name!r}, or no whole tar file")
+            raise DataError(f"{file} is cut off within {shown(name)}, or no whole tar file")
         folder, slash, base = name.rpartition("/")
         stem, dot, extension = base.partition(".")
         if not dot or not stem:
@@ -69,7 +69,7 @@ def read_samples(file: Path) -> list[Sample]:
         if not samples or samples[-1].key != key:
             samples.append(Sample(file, key))
         if extension.lower() in samples[-1].places:
-            raise DataError(f"{file}: sample {key!r} has two files {extension}")
+            raise DataError(f"{file}: sample {shown(key)} has two files {extension}")
         samples[-1].places[extension.lower()] = (offset, size)
     return samples
 

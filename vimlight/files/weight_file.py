@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vimlight.errors import CheckpointError, VimlightError
+from vimlight.errors import CheckpointError, VimlightError, shown
 from vimlight.files.absent import absence
 from vimlight.files.torchscript import is_archive, read_archive
 
@@ -123,7 +123,7 @@ def _check_packed(path: Path) -> None:
         packed = (each for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED)
         large = next((each.filename for each in packed if each.file_size > _LARGEST_PACKED), None)
     if large is not None:
-        raise ValueError(f"{large!r} is compressed, which torch does with no tensor")
+        raise ValueError(f"{shown(large)} is compressed, which torch does with no tensor")
 
 
 def first_line(error: Exception) -> str:

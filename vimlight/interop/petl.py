@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vimlight.backbone import Backbone
-from vimlight.errors import BackboneError, CheckpointError, ConfigError, unknown_name
+from vimlight.errors import BackboneError, CheckpointError, ConfigError, shown, unknown_name
 from vimlight.files.weight_file import read_weights
 from vimlight.interop.base import Fact, Format, Imported, add_module, affine_head
 from vimlight.interop.registry import FORMATS
@@ -89,7 +89,7 @@ def read(path: Path, backbone: Backbone, scale: float, bits: int | None = None) 
     plugin = _plugin(kind, units, backbone, scale)
     head = {name.removeprefix("head."): others.pop(name) for name in [*others] if name.startswith("head.")}
     if others:
-        raise CheckpointError(f"{path.name} holds {next(iter(others))!r}, which is no part of a {kind} module")
+        raise CheckpointError(f"{path.name} holds {shown(next(iter(others)))}, which is no part of a {kind} module")
     about = {"text": f"imported from PETL-ViT's {path.name}"}
     return Imported(plugin, about, affine_head(head, backbone) if head else None)
 
@@ -120,8 +120,8 @@ def _check_parts(path: Path, site: str, kind: str, tensors: Mapping[str, Tensor]
     wanted = _PARTS[kind]
     missing, extra = [p for p in wanted if p not in tensors], [p for p in tensors if p not in wanted]
     if missing or extra:
-        what = f"lacks {missing[0]!r}" if missing else f"has {extra[0]!r}, which PETL-ViT's {kind} has not"
-        raise CheckpointError(f"{path.name}: the adapter at {site!r} {what}")
+        what = f"lacks {shown(missing[0])}" if missing else f"has {shown(extra[0])}, which PETL-ViT's {kind} has not"
+        raise CheckpointError(f"{path.name}: the adapter at {shown(site)} {what}")
 
 
 def _plugin(kind: str, units: Mapping[str, Mapping[str, Tensor]], backbone: Backbone, scale: float) -> Plugin:
@@ -141,7 +141,7 @@ def _plugin(kind: str, units: Mapping[str, Mapping[str, Tensor]], backbone: Back
             for part, tensor in units[site.name].items():
                 if tensor.shape != state[part].shape:
                     shapes = f"{tuple(tensor.shape)}, but {tuple(state[part].shape)} is expected"
-                    raise CheckpointError(f"{part!r} of the adapter at {site.name!r} has the shape {shapes}")
+                    raise CheckpointError(f"{shown(part)} of the adapter at {site.name!r} has the shape {shapes}")
             # An AdaptFormer's biases start at zero, and the authors' has none.
             plugin.unit(site).load_state_dict({**state, **units[site.name]})
     return plugin.eval().requires_grad_(False)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vimlight.backbone import Backbone, Features, KeptImages, Prefix
 from vimlight.data import ImageDataModule
-from vimlight.errors import BackboneError, ConfigError, unknown_name
+from vimlight.errors import BackboneError, ConfigError, shown, unknown_name
 from vimlight.plugins import Plugin
 from vimlight.plugins.attachment import depth_of
 from vimlight.prefix_cache.store import Column, Compute, Store
@@ -123,7 +123,7 @@ class PrefixCache:
             if name not in valid:
                 raise unknown_name("setting of prefix_cache", name, valid)
         if "dir" not in settings:
-            raise ConfigError(f"prefix_cache {dict(settings)} lacks 'dir', the directory of the cache")
+            raise ConfigError(f"prefix_cache {shown(dict(settings))} lacks 'dir', the directory of the cache")
         return cls(**settings)
 
     def serve(self, model: _Model) -> None:

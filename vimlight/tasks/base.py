@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from vimlight.errors import ConfigError, unknown_name
+from vimlight.errors import ConfigError, shown, unknown_name
 from vimlight.tasks.averages import ClassesSeen
 from vimlight.tasks.closed_form import Examples
 from vimlight.tasks.heads import AffineHead
@@ -276,7 +276,7 @@ def create_task(task: str | Mapping[str, Any], class_names: Sequence[str] = ()) 
     """
     settings = {"kind": task} if isinstance(task, str) else dict(task)
     if "kind" not in settings:
-        raise ConfigError(f"the task's settings {settings} lack 'kind', its name")
+        raise ConfigError(f"the task's settings {shown(settings)} lack 'kind', its name")
     kind = settings.pop("kind")
     factory = TASKS[kind]
     valid = [p.name for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]

@@ -15,7 +15,7 @@ from vimlight.backbone.readout import MAPS
 from vimlight.backbone.recomputing import computed_again
 from vimlight.backbone.weights import why_other
 from vimlight.data import ImageDataModule
-from vimlight.errors import CheckpointError, ConfigError, FingerprintError
+from vimlight.errors import CheckpointError, ConfigError, FingerprintError, shown
 from vimlight.files.checkpoint_facts import made_of, stated, stated_names
 from vimlight.prefix_cache import FrozenPart, PrefixCache
 from vimlight.tasks import TASKS, Examples, Task, create_task
@@ -176,7 +176,7 @@ class SupervisedModule(ScoredModule):
             )
         kind = stated(checkpoint, "task", str, self.task.kind)
         if kind != self.task.kind:
-            raise CheckpointError(f"the checkpoint is of the task {kind!r}, the model's is {self.task.kind!r}")
+            raise CheckpointError(f"the checkpoint is of the task {shown(kind)}, the model's is {self.task.kind!r}")
         check_class_names(stated_names(checkpoint, "class_names"), self.task.class_names)
         prepared = stated(checkpoint, "preprocessing", dict, None)
         if prepared is not None:
@@ -324,7 +324,7 @@ def check_types(what: str, function: Callable[..., Any], settings: Mapping[str, 
         fits = isinstance(value, wanted) or (float in wanted and isinstance(value, int))
         if not fits or (isinstance(value, bool) and bool not in wanted):
             kinds = " or ".join(kind.__name__ for kind in wanted if kind is not type(None))
-            raise ConfigError(f"{name!r} of {what}: expected {kinds}, got {value!r}")
+            raise ConfigError(f"{name!r} of {what}: expected {kinds}, got {shown(value)}")
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vimlight.aggregation import AGGREGATORS, aggregate
 from vimlight.aggregation.ranking import Ranking
 from vimlight.backbone import Backbone
-from vimlight.errors import CheckpointError, ConfigError, ZooError, unknown_name
+from vimlight.errors import CheckpointError, ConfigError, ZooError, shown, unknown_name
 from vimlight.files.checkpoint_facts import made_of, stated, stated_texts
 from vimlight.prefix_cache import FrozenPart
 from vimlight.tasks import SOLVERS, EnsembleHead, Examples
@@ -97,7 +97,7 @@ class DownstreamModule(RankedModule):
         self.modules_asked = modules
         self.settings = {"how": aggregator} if isinstance(aggregator, str) else dict(aggregator)
         if "how" not in self.settings:
-            raise ConfigError(f"the aggregator's settings {self.settings} lack 'how', its name")
+            raise ConfigError(f"the aggregator's settings {shown(self.settings)} lack 'how', its name")
         for name in _BESIDE & self.settings.keys():
             raise ConfigError(f"{name!r} is no setting of the aggregator; it stands beside it")
         how = self.settings["how"]
@@ -265,7 +265,7 @@ class DownstreamModule(RankedModule):
         modules = stated_texts(checkpoint, "modules") or {}
         if self.modules_asked is not None and list(modules) != list(self.modules_asked):
             raise CheckpointError(
-                f"the checkpoint aggregates {list(modules)}, but modules={list(self.modules_asked)} was asked"
+                f"the checkpoint aggregates {shown(list(modules))}, but modules={list(self.modules_asked)} was asked"
             )
         for name, sha256 in modules.items():
             if self.zoo.card(name).sha256 != sha256:

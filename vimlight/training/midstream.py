@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from vimlight.backbone import Backbone, Features
-from vimlight.errors import ConfigError
+from vimlight.errors import ConfigError, shown
 from vimlight.files.atomic import check_writable
 from vimlight.plugins import PLUGINS, Plugin, attach, create_plugin
 from vimlight.prefix_cache import FrozenPart
@@ -172,7 +172,7 @@ def build_plugin(plugin: str | Mapping[str, Any], backbone: Backbone) -> Plugin:
     if isinstance(plugin, str):
         return create_plugin(plugin, backbone)
     if "kind" not in plugin:
-        raise ConfigError(f"the plug-in's settings {dict(plugin)} lack 'kind', the name of its type")
+        raise ConfigError(f"the plug-in's settings {shown(dict(plugin))} lack 'kind', the name of its type")
     settings = dict(plugin)
     kind = settings.pop("kind")
     check_types(f"plug-in {kind!r}", PLUGINS[kind].__init__, settings)

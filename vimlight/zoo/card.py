@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from vimlight.errors import ZooError, nearest
+from vimlight.errors import ZooError, nearest, shown
 from vimlight.files.json_text import check_version, json_object
 from vimlight.masking import masked
 
@@ -94,7 +94,7 @@ class Card:
             try:
                 json.dumps(value, default=_plain)
             except TypeError as error:
-                raise ZooError(f"card key {key!r} holds something that JSON cannot: {error}") from error
+                raise ZooError(f"card key {shown(key)} holds something that JSON cannot: {error}") from error
         return json.dumps(vars(self), default=_plain)
 
     @classmethod
@@ -136,7 +136,7 @@ def describe(plugin: Plugin, given: Card | Mapping[str, Any], sha256: str, head:
     describing = {key: getattr(given, key) for key in _DESCRIBING} if isinstance(given, Card) else dict(given)
     for key in describing:
         if key in _HINTS and key not in _DESCRIBING:
-            raise ZooError(f"card key {key!r} is filled in from the plug-in; leave it out")
+            raise ZooError(f"card key {shown(key)} is filled in from the plug-in; leave it out")
     # Names of classes are what they are.
     describing = {key: value if key == "classes" else masked(value) for key, value in describing.items()}
     made = {
@@ -162,7 +162,7 @@ def _checked(values: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, A
         if key not in hints:
             close = nearest(key, hints)
             hint = f"did you mean {close[0]!r}?" if close else "keys of your own belong under 'extra'"
-            raise ZooError(f"unknown card key {key!r}; {hint}")
+            raise ZooError(f"unknown card key {shown(key)}; {hint}")
     return {key: _typed(key, value, hints[key]) for key, value in values.items()}
 
 
@@ -181,7 +181,7 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         wanted = "a text" if kind is str else "a whole number"
         fits = isinstance(value, hint) and not isinstance(value, bool)
     if not fits:
-        raise ZooError(f"card key {key!r} must be {wanted}, not {reprlib.repr(value)}")
+        raise ZooError(f"card key {shown(key)} must be {wanted}, not {reprlib.repr(value)}")
     return kind(value) if kind in (tuple, dict) else value
 
 

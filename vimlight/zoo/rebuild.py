@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vimlight.backbone import Backbone
 from vimlight.backbone.weights import why_other
-from vimlight.errors import FingerprintError, PluginError, UnknownNameError, ZooError, unknown_name
+from vimlight.errors import FingerprintError, PluginError, UnknownNameError, ZooError, shown, unknown_name
 from vimlight.files.outline import check_shapes, outline
 from vimlight.plugins import Plugin
 from vimlight.zoo.card import Card
@@ -59,7 +59,7 @@ def _check_backbone(name: str, card: Card, backbone: Backbone) -> None:
         noted = {key: value for key, value in card.preprocessing.items() if (key, value) != ("crop_mode", "center")}
         why = f": same name, other {'weights' if noted == preprocessing else 'preprocessing'}"
     raise FingerprintError(
-        f"module {name!r} was trained on {card.backbone!r} (fingerprint {card.fingerprint[:12]}), "
+        f"module {name!r} was trained on {shown(card.backbone)} (fingerprint {card.fingerprint[:12]}), "
         f"not on {backbone.name!r} ({backbone.fingerprint[:12]}){why}"
     )
 
@@ -67,7 +67,7 @@ def _check_backbone(name: str, card: Card, backbone: Backbone) -> None:
 def _check_settings(name: str, card: Card) -> None:
     for key, value in card.settings.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise ZooError(f"module {name!r}: setting {key!r} must be a finite number, not {value!r}")
+            raise ZooError(f"module {name!r}: setting {shown(key)} must be a finite number, not {shown(value)}")
     if len(set(card.sites)) != len(card.sites):
         raise ZooError(f"module {name!r}: the card names a site twice")
 
@@ -95,7 +95,7 @@ def _check_tensors(name: str, plugin: Plugin, tensors: Mapping[str, Tensor]) -> 
     expected = plugin.state_dict()
     missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or extra:
-        parts = [f"lacks {len(missing)} tensors, such as {missing[0]!r}"] if missing else []
-        parts += [f"has {len(extra)} tensors too many, such as {extra[0]!r}"] if extra else []
+        parts = [f"lacks {len(missing)} tensors, such as {shown(missing[0])}"] if missing else []
+        parts += [f"has {len(extra)} tensors too many, such as {shown(extra[0])}"] if extra else []
         raise ZooError(f"module {name!r} {' and '.join(parts)}, for a plug-in of type {plugin.kind!r}")
     check_shapes(tensors, expected, f"module {name!r}", ZooError)

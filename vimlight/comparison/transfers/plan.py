@@ -9,7 +9,7 @@ from typing import Any
 
 from vimlight.comparison.checking import at, entry, listed, nothing_twice
 from vimlight.comparison.transfer import Adapted
-from vimlight.errors import ConfigError
+from vimlight.errors import ConfigError, shown
 from vimlight.transmiter.judging.methods import create_method, list_methods
 from vimlight.transmiter.judging.methods.safe import PROMISED
 from vimlight.transmiter.sources import check_tuning
@@ -135,11 +135,13 @@ def _methods(entries: list[Any]) -> dict[str, Mapping[str, Any]]:
     for number, written in enumerate(entries):
         one = {written: {}} if isinstance(written, str) else written
         if not isinstance(one, dict) or len(one) != 1 or not isinstance(next(iter(one.values())), dict):
-            raise ConfigError(f"methods[{number}]: a name, or one with settings, 'eft: {{alpha: 1}}', got {written!r}")
+            raise ConfigError(
+                f"methods[{number}]: a name, or one with settings, 'eft: {{alpha: 1}}', got {shown(written)}"
+            )
         [(name, settings)] = one.items()
         at(f"methods[{number}]", create_method, name, settings)
         if name in found:
-            raise ConfigError(f"methods: {name!r} stands there twice")
+            raise ConfigError(f"methods: {shown(name)} stands there twice")
         found[name] = settings
     return {name: found[name] for name in [*PROMISED, *found] if name in found}
 

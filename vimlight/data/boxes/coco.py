@@ -75,7 +75,7 @@ def _by_id(file: Path, what: str, rows: Sequence[Mapping[str, Any]]) -> dict[Any
         if number is None:
             raise DataError(f"{file}: an {what} has no id that is a number or a text: {shown(row)}")
         if number in entries:
-            raise DataError(f"{file}: {what} id {number!r} occurs twice")
+            raise DataError(f"{file}: {what} id {shown(number)} occurs twice")
         entries[number] = row
     return entries
 
@@ -86,7 +86,7 @@ def _categories(
     entries = _by_id(file, "entry of the categories", rows)
     texts = [number for number in entries if isinstance(number, str)]
     if texts:
-        raise DataError(f"{file}: category id {texts[0]!r} is no whole number")
+        raise DataError(f"{file}: category id {shown(texts[0])} is no whole number")
     names = {number: _name(file, entries[number], number) for number in sorted(entries)}
     if len(set(names.values())) < len(names):
         raise DataError(f"{file}: two categories have one name: {shown(names)}")
@@ -94,8 +94,8 @@ def _categories(
         return names
     for number, name in names.items():
         if expected.get(number) != name:
-            known = f"{number} is {expected[number]!r}" if number in expected else f"there is no {number}"
-            raise DataError(f"{file}: category {number} is {name!r}, but in the file to train on {known}")
+            known = f"{number} is {shown(expected[number])}" if number in expected else f"there is no {number}"
+            raise DataError(f"{file}: category {number} is {shown(name)}, but in the file to train on {known}")
     return dict(expected)
 
 
@@ -109,7 +109,7 @@ def _name(file: Path, category: Mapping[str, Any], number: int) -> str:
 def _file_name(file: Path, image: Mapping[str, Any]) -> str:
     name = image.get("file_name")
     if not isinstance(name, str) or not name:
-        raise DataError(f"{file}: image {image['id']!r} needs a text for 'file_name', got {shown(name)}")
+        raise DataError(f"{file}: image {shown(image['id'])} needs a text for 'file_name', got {shown(name)}")
     return name
 
 

@@ -12,7 +12,7 @@ from xml.parsers import expat
 from vimlight.data.boxes.targets import BoxAnnotations, RawBox, pack_boxes
 from vimlight.data.boxes.values import as_flag, as_number, image_size, stated_side
 from vimlight.data.listings import check_files, read_lines
-from vimlight.errors import DataError, cut, unknown_name
+from vimlight.errors import DataError, cut, shown, unknown_name
 from vimlight.files.absent import absence
 from vimlight.files.text import is_file
 
@@ -90,7 +90,7 @@ def _parse(file: Path) -> ElementTree.Element:
 
 def _refuse_entity(file: Path, name: str, *_: Any) -> NoReturn:
     # A few of them, one inside the other, are a text of any length.
-    raise DataError(f"annotation file {file} declares the entity {name!r}, which no annotation needs; take it out")
+    raise DataError(f"annotation file {file} declares the entity {shown(name)}, which no annotation needs; take it out")
 
 
 def _object(file: Path, number: int, found: ElementTree.Element, classes: Sequence[str]) -> RawBox:
@@ -103,7 +103,7 @@ def _object(file: Path, number: int, found: ElementTree.Element, classes: Sequen
     difficult = as_flag(found.findtext("difficult"))
     if difficult is None:
         given = found.findtext("difficult")
-        raise DataError(f"{file}: object {number} needs 0 or 1 in <difficult>, got {given!r}")
+        raise DataError(f"{file}: object {number} needs 0 or 1 in <difficult>, got {shown(given)}")
     # The format counts pixels from 1, and its right and bottom pixels belong to the object.
     corners = (left - 1, top - 1, right, bottom)
     return RawBox(f"object {number} ({name})", corners, list(classes).index(name), difficult)
@@ -113,5 +113,5 @@ def _side(file: Path, number: int, found: ElementTree.Element, key: str) -> floa
     text = found.findtext(f"bndbox/{key}")
     side = as_number(text)
     if side is None:
-        raise DataError(f"{file}: object {number} needs a number in <bndbox/{key}>, got {text!r}")
+        raise DataError(f"{file}: object {number} needs a number in <bndbox/{key}>, got {shown(text)}")
     return side

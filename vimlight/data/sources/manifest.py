@@ -155,7 +155,7 @@ def _rows_of(file: Path, images: Sequence[Path], splits: Sequence[str], targets:
             continue
         where = f"{file}: rows {first + 1} and {row + 1} are of one image, {image}"
         if splits[first] != split:
-            raise DataError(f"{where}, but one says {splits[first]!r} and the other {split!r}; leave one out")
+            raise DataError(f"{where}, but one says {shown(splits[first])} and the other {shown(split)}; leave one out")
         if not torch.equal(targets[first], targets[row]):
             raise DataError(f"{where}, but say different things of it; mend them, or join labels in one row: a|b")
         repeated.append(where)

@@ -103,7 +103,7 @@ def _label(sample: Sample, count: int) -> Tensor:
     text = content.decode("utf-8", errors="replace").strip()
     if (label := label_of(text, count)) is None:
         raise DataError(
-            f"{sample.file}: label of {sample.key!r}: expected a number from 0 to {count - 1}, got {shown(text)}"
+            f"{sample.file}: label of {shown(sample.key)}: expected a number from 0 to {count - 1}, got {shown(text)}"
         )
     return torch.tensor(label)
 
@@ -112,9 +112,11 @@ def _flags(sample: Sample, count: int) -> Tensor:
     try:
         flags = load_array(sample.read(["npy"]))
     except ARRAY_FAULTS as error:
-        raise DataError(f"{sample.file}: label of {sample.key!r} is no array of numpy: {error}") from error
+        raise DataError(f"{sample.file}: label of {shown(sample.key)} is no array of numpy: {error}") from error
     if flags.shape != (count,) or not np.isin(flags, (0, 1)).all():
-        raise DataError(f"{sample.file}: label of {sample.key!r}: expected {count} zeros and ones, got {flags.shape}")
+        raise DataError(
+            f"{sample.file}: label of {shown(sample.key)}: expected {count} zeros and ones, got {flags.shape}"
+        )
     return torch.from_numpy(flags.astype(np.int64))
 
 

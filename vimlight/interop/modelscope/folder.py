@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vimlight.aggregation import Aggregate
 from vimlight.backbone import Backbone, create_backbone
-from vimlight.errors import CheckpointError, FingerprintError, ZooError
+from vimlight.errors import CheckpointError, FingerprintError, ZooError, shown
 from vimlight.files.atomic import publish_directory, temporary_directory, write_whole
 from vimlight.files.checksums import crc32_of
 from vimlight.files.json_text import check_version, json_object
@@ -263,13 +263,16 @@ def _spread(
     """Returns a task's logits for the modules at a place now: minus infinity for those that it does not know."""
     for owner in owners:
         if owner not in modules:
-            raise CheckpointError(f"task {task!r} uses module {owner!r}, which is not among those that are written")
+            raise CheckpointError(
+                f"task {shown(task)} uses module {shown(owner)}, which is not among those that are written"
+            )
     present = [name for name, plugin in modules.items() if place in plugin.site_names]
     if logits is None or len(logits) != len(owners) or not set(owners) <= set(present):
-        raise ZooError(f"task {task!r} has no gates for the modules at {place!r}; import or add it again")
+        raise ZooError(f"task {shown(task)} has no gates for the modules at {shown(place)}; import or add it again")
     if present and not owners:
         raise CheckpointError(
-            f"task {task!r} uses no module at {place!r}, where {present[0]!r} is; its gates would not sum to 1"
+            f"task {shown(task)} uses no module at {shown(place)}, where {shown(present[0])} is; its gates would not "
+            "sum to 1"
         )
     never = logits.new_tensor(float("-inf"))
     known = dict(zip(owners, logits, strict=True))

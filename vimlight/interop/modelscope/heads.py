@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vimlight.errors import CheckpointError
+from vimlight.errors import CheckpointError, shown
 from vimlight.tasks import AffineHead
 from vimlight.tasks.semantic_fpn import SemanticFPN
 
@@ -75,15 +75,17 @@ def check_head(task: str, tensors: Mapping[str, Tensor], width: int, outputs: in
     """
     with torch.device("meta"):
         expected = _empty(task, tensors, width, outputs).state_dict()
-    where = f"head_weights[{task!r}]"
+    where = f"head_weights[{shown(task)}]"
     for name, tensor in expected.items():
         if name in tensors and tensors[name].shape != tensor.shape:
-            raise CheckpointError(f"{where}: {name!r} is {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}")
+            raise CheckpointError(
+                f"{where}: {shown(name)} is {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}"
+            )
         if name not in tensors and not name.endswith(_COUNTER):
-            raise CheckpointError(f"{where} lacks {name!r}")
+            raise CheckpointError(f"{where} lacks {shown(name)}")
     extra = [name for name in tensors if name not in expected]
     if extra:
-        raise CheckpointError(f"{where} has {extra[0]!r}, which {_kind(task)} does not")
+        raise CheckpointError(f"{where} has {shown(extra[0])}, which {_kind(task)} does not")
 
 
 def head_tensors(task: str, head: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -107,7 +109,7 @@ def head_tensors(task: str, head: nn.Module | Mapping[str, Tensor]) -> dict[str,
         state = head if isinstance(head, Mapping) else head.state_dict()
     else:
         raise CheckpointError(
-            f"task {task!r}: {type(head).__name__} is no head of the released layout; "
+            f"task {shown(task)}: {type(head).__name__} is no head of the released layout; "
             "it has linear layers for 'cls' and SemanticFPN for 'seg'"
         )
     return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in state.items()}
@@ -127,12 +129,12 @@ def _empty(task: str, tensors: Mapping[str, Tensor], width: int, outputs: int) -
 
 
 def _rows(task: str, tensors: Mapping[str, Any], name: str) -> int:
-    where = f"head_weights[{task!r}]"
+    where = f"head_weights[{shown(task)}]"
     if name not in tensors:
-        raise CheckpointError(f"{where} lacks {name!r}, so it is not {_kind(task)}")
+        raise CheckpointError(f"{where} lacks {shown(name)}, so it is not {_kind(task)}")
     shape = tuple(tensors[name].shape)
     if len(shape) != 1 or shape[0] == 0:
-        raise CheckpointError(f"{where}: {name!r} is {shape}, expected one dimension")
+        raise CheckpointError(f"{where}: {shown(name)} is {shape}, expected one dimension")
     return int(shape[0])
 
 

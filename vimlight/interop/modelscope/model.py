@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vimlight.aggregation import Aggregate, aggregate
 from vimlight.aggregation.ens_moe import EnsMoe
 from vimlight.backbone import Backbone, Layout
-from vimlight.errors import CheckpointError, DataError, unknown_name
+from vimlight.errors import CheckpointError, DataError, shown, unknown_name
 from vimlight.interop.modelscope.heads import Linear, build_head, head_tensors, levels
 from vimlight.interop.modelscope.layout import Checkpoint, Labels, TaskWeights, places
 from vimlight.interop.modelscope.tower import Tower, default_preprocessing, tower_of
@@ -210,7 +210,9 @@ def gates_of(task: str, aggregator: Aggregate, modules: Mapping[str, Plugin], de
     logits = _place_logits(task, aggregator)
     missing = [name for name in aggregator.names if name not in modules]
     if missing:
-        raise CheckpointError(f"task {task!r} uses module {missing[0]!r}, which is not among those that are written")
+        raise CheckpointError(
+            f"task {shown(task)} uses module {shown(missing[0])}, which is not among those that are written"
+        )
     gates = {}
     for place in places(depth):
         present = [name for name, plugin in modules.items() if place in plugin.site_names]
@@ -218,7 +220,8 @@ def gates_of(task: str, aggregator: Aggregate, modules: Mapping[str, Plugin], de
         gates[place] = torch.stack([row.get(name, _NEVER) for name in present]) if present else torch.zeros(0)
         if present and bool((gates[place] == _NEVER).all()):
             raise CheckpointError(
-                f"task {task!r} uses no module at {place!r}, where {present[0]!r} is; its gates would not sum to 1"
+                f"task {shown(task)} uses no module at {shown(place)}, where {shown(present[0])} is; its gates would "
+                "not sum to 1"
             )
     return gates
 
@@ -229,13 +232,13 @@ def _place_logits(task: str, aggregator: Aggregate) -> dict[str, Tensor]:
         return {}
     if not isinstance(aggregator, EnsMoe):
         kind = type(aggregator).__name__
-        raise CheckpointError(f"task {task!r}: the released layout holds ens_moe alone, not {kind}")
+        raise CheckpointError(f"task {shown(task)}: the released layout holds ens_moe alone, not {kind}")
     if aggregator.extra is not None:
-        raise CheckpointError(f"task {task!r}: a fresh module beside the zoo has no gate; add it to the zoo first")
+        raise CheckpointError(f"task {shown(task)}: a fresh module beside the zoo has no gate; add it to the zoo first")
     gates, logits = aggregator.gates.detach().cpu(), aggregator.place_logits.detach().cpu()
     if not torch.allclose(gates.sum(dim=1), torch.ones(len(gates)), atol=1e-5):
         raise CheckpointError(
-            f"task {task!r}: the released layout's gates sum to 1 at every place; aggregate with strength='one'"
+            f"task {shown(task)}: the released layout's gates sum to 1 at every place; aggregate with strength='one'"
         )
     hidden = ~aggregator.present.cpu() if aggregator.top_k is None else gates == 0
     return dict(zip(aggregator.places, logits.masked_fill(hidden, float("-inf")), strict=True))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vimlight.backbone import Preprocessing
-from vimlight.errors import BackboneError, CheckpointError, UnknownNameError, nearest, unknown_name
+from vimlight.errors import BackboneError, CheckpointError, UnknownNameError, nearest, shown, unknown_name
 from vimlight.files.tensor_file import PICKLES
 from vimlight.interop.modelscope.heads import check_head
 from vimlight.interop.modelscope.layout import ALGORITHM, PLACES, UNIT, Checkpoint, Labels, TaskWeights
@@ -81,7 +81,7 @@ def _checkpoint(content: Any, heads: int | None) -> Checkpoint:
     states = _mapping(_item(root, "head_weights"), "head_weights")
     tasks = {
         name: TaskWeights(
-            _gates(_task(gates, name, "ViM_agg_weights"), f"ViM_agg_weights[{name!r}]", modules, tower),
+            _gates(_task(gates, name, "ViM_agg_weights"), f"ViM_agg_weights[{shown(name)}]", modules, tower),
             _head(_task(states, name, "head_weights"), name, tower),
             _labels(labels.get(name), name),
         )
@@ -107,7 +107,7 @@ def _task_list(meta: Mapping[Any, Any]) -> list[str]:
                 "and have 63 characters at most"
             )
         if names.count(name) > 1:
-            raise CheckpointError(f"task {name!r} is listed more than once in meta_info.task_list")
+            raise CheckpointError(f"task {shown(name)} is listed more than once in meta_info.task_list")
     return names
 
 
@@ -136,7 +136,7 @@ def _unit(content: Any, where: str, width: int) -> dict[str, Tensor]:
     for name, shape in zip(UNIT, shapes, strict=True):
         if tensors[name].shape != shape or hidden == 0:
             expected = f"{shape}" if hidden else f"(h, {width})"
-            raise CheckpointError(f"{where}: {name!r} is {tuple(tensors[name].shape)}, expected {expected}")
+            raise CheckpointError(f"{where}: {shown(name)} is {tuple(tensors[name].shape)}, expected {expected}")
     return {name: tensors[name] for name in UNIT}
 
 
@@ -160,7 +160,7 @@ def _gates(content: Any, where: str, modules: Sequence[Mapping[str, Any]], tower
 
 
 def _head(content: Any, name: str, tower: Tower) -> dict[str, Tensor]:
-    tensors = _tensors(content, f"head_weights[{name!r}]", counters=True)
+    tensors = _tensors(content, f"head_weights[{shown(name)}]", counters=True)
     check_head(name, tensors, tower.width, tower.outputs)
     return tensors
 
@@ -168,7 +168,7 @@ def _head(content: Any, name: str, tower: Tower) -> dict[str, Tensor]:
 def _labels(content: Any, task: str) -> Labels | None:
     if content is None:
         return None
-    where = f"meta_info.label_map[{task!r}]"
+    where = f"meta_info.label_map[{shown(task)}]"
     if isinstance(content, Mapping):
         if not all(isinstance(key, int) for key in content):
             raise CheckpointError(f"{where} must have label numbers as its keys")
@@ -194,7 +194,7 @@ def _preprocessing(own: Mapping[Any, Any], size: int) -> Preprocessing | None:
 
 def _task(content: Mapping[Any, Any], name: str, where: str) -> Any:
     if name not in content:
-        raise CheckpointError(f"task {name!r} is listed in meta_info.task_list, but {where} does not have it")
+        raise CheckpointError(f"task {shown(name)} is listed in meta_info.task_list, but {where} does not have it")
     return content[name]
 
 
@@ -202,7 +202,7 @@ def _item(content: Mapping[Any, Any], key: str, where: str = "the file") -> Any:
     if key not in content:
         close = nearest(key, [name for name in content if isinstance(name, str)], 1)
         hint = f"; nearest is {close[0]!r}" if close else ""
-        raise CheckpointError(f"{where} lacks {key!r}, which the released layout has{hint}")
+        raise CheckpointError(f"{where} lacks {shown(key)}, which the released layout has{hint}")
     return content[key]
 
 
@@ -226,7 +226,7 @@ def _text(content: Any, where: str) -> str:
 
 def _tensors(content: Any, where: str, *, counters: bool = False) -> dict[str, Tensor]:
     return {
-        _text(name, where): _tensor(value, f"{where}: {name!r}", counters=counters)
+        _text(name, where): _tensor(value, f"{where}: {shown(name)}", counters=counters)
         for name, value in _mapping(content, where).items()
     }
 
@@ -244,7 +244,7 @@ def _tensor(content: Any, where: str, *, counters: bool = False) -> Tensor:
 def _same_names(found: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
     missing = [name for name in expected if name not in found]
     if missing:
-        raise CheckpointError(f"{where} lacks {missing[0]!r}")
+        raise CheckpointError(f"{where} lacks {shown(missing[0])}")
     extra = [name for name in found if name not in expected]
     if extra:
-        raise CheckpointError(f"{where} has {extra[0]!r}, which the released layout does not")
+        raise CheckpointError(f"{where} has {shown(extra[0])}, which the released layout does not")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vimlight.errors import CheckpointError, nearest
+from vimlight.errors import CheckpointError, nearest, shown
 from vimlight.files.json_text import json_object
 
 __all__ = ["CONFIG", "WEIGHTS", "LoraSettings", "read_settings"]
@@ -101,7 +101,7 @@ def read_settings(folder: Path) -> LoraSettings:
     content = _read(folder)
     kind = content.get("peft_type")
     if kind != "LORA":
-        raise CheckpointError(f"{CONFIG} is of an adapter of the type {kind!r}; only 'LORA' can be read")
+        raise CheckpointError(f"{CONFIG} is of an adapter of the type {shown(kind)}; only 'LORA' can be read")
     _refuse_others(content)
     try:
         targets = content.get("target_modules")
@@ -139,16 +139,17 @@ def _read(folder: Path) -> dict[str, Any]:
 def _refuse_others(content: Mapping[str, Any]) -> None:
     for key, value in content.items():
         if key not in _READ and key not in _IDLE and value not in (None, False, {}, [], ""):
-            raise CheckpointError(f"{CONFIG} sets {key!r} to {value!r}, which a lora module cannot hold")
+            raise CheckpointError(f"{CONFIG} sets {shown(key)} to {shown(value)}, which a lora module cannot hold")
     if content.get("bias", "none") not in ("none", "lora_only"):
         raise CheckpointError(
-            f"{CONFIG} sets 'bias' to {content['bias']!r}: biases of layers without factors have no place in a module"
+            f"{CONFIG} sets 'bias' to {shown(content['bias'])}: biases of layers without factors have no place in a "
+            "module"
         )
     start = content.get("init_lora_weights", True)
     if not isinstance(start, (bool, str)) or start not in _STARTS:
         raise CheckpointError(
-            f"{CONFIG} sets 'init_lora_weights' to {start!r}, which changes the base model's own weights; convert the "
-            "adapter with PEFT's path_initial_model_for_weight_conversion first"
+            f"{CONFIG} sets 'init_lora_weights' to {shown(start)}, which changes the base model's own weights; convert "
+            "the adapter with PEFT's path_initial_model_for_weight_conversion first"
         )
 
 
@@ -176,7 +177,7 @@ def _names(value: Any) -> str | list[str] | None:
             re.compile(value)
         return value or None
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise TypeError(f"layers must be a text or a list of texts, not {value!r}")
+        raise TypeError(f"layers must be a text or a list of texts, not {shown(value)}")
     return value
 
 
@@ -190,7 +191,7 @@ def _numbers(value: Any) -> tuple[int, ...] | None:
     """Returns the numbers of blocks, which PEFT takes as one or as a list; an empty list means all of them."""
     numbers = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(number, int) for number in numbers):
-        raise TypeError(f"layers_to_transform must be whole numbers, not {value!r}")
+        raise TypeError(f"layers_to_transform must be whole numbers, not {shown(value)}")
     return tuple(numbers) or None
 
 
@@ -200,11 +201,11 @@ def _lies_in(names: Sequence[str], layer: str) -> bool:
 
 def _alpha(value: Any) -> float:
     if not math.isfinite(value) or value == 0:
-        raise ValueError(f"an alpha must be a number other than 0, not {value!r}")
+        raise ValueError(f"an alpha must be a number other than 0, not {shown(value)}")
     return float(value)
 
 
 def _positive(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"a rank must be a whole number from 1 on, not {value!r}")
+        raise ValueError(f"a rank must be a whole number from 1 on, not {shown(value)}")
     return value

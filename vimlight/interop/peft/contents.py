@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from vimlight.errors import CheckpointError, ZooError
+from vimlight.errors import CheckpointError, ZooError, shown
 from vimlight.files.tensor_file import opened, tensors_of
 from vimlight.interop.peft.config import WEIGHTS
 from vimlight.interop.peft.factors import CARD, Factors
@@ -72,7 +72,7 @@ def _sorted(tensors: dict[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], d
     others = {}
     for key, tensor in tensors.items():
         if not tensor.is_floating_point():
-            raise CheckpointError(f"{WEIGHTS}: tensor {key!r} holds {tensor.dtype}, not floating-point numbers")
+            raise CheckpointError(f"{WEIGHTS}: tensor {shown(key)} holds {tensor.dtype}, not floating-point numbers")
         name = key.removeprefix(_PREFIX)
         if found := _PART.fullmatch(name):
             parts.setdefault(found[1], {})[found[2]] = tensor.float()
@@ -80,7 +80,7 @@ def _sorted(tensors: dict[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], d
             others[name] = tensor.float()
     half = next((layer for layer, found in parts.items() if not {_DOWN, _UP} <= set(found)), None)
     if half is not None:
-        raise CheckpointError(f"{WEIGHTS} holds only one of the two factors of {half!r}")
+        raise CheckpointError(f"{WEIGHTS} holds only one of the two factors of {shown(half)}")
     if not parts:
         raise CheckpointError(f"{WEIGHTS} holds no LoRA factors, such as '{_PREFIX}blocks.0.attn.qkv.lora_A.weight'")
     return parts, others

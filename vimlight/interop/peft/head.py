@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from vimlight.backbone import Backbone
-from vimlight.errors import CheckpointError
+from vimlight.errors import CheckpointError, shown
 from vimlight.interop.base import affine_head
 from vimlight.interop.peft.config import CONFIG, WEIGHTS
 
@@ -34,9 +34,9 @@ def read_head(saved: Sequence[str], tensors: Mapping[str, Tensor], backbone: Bac
     own = backbone.model.state_dict()
     stray = next((key for key in others if key not in own or own[key].shape != others[key].shape), None)
     if stray is not None:
-        raise CheckpointError(f"{WEIGHTS} holds {stray!r}, which is no part of a LoRA module of {backbone.name!r}")
+        raise CheckpointError(f"{WEIGHTS} holds {shown(stray)}, which is no part of a LoRA module of {backbone.name!r}")
     if saved and not tensors:
-        raise CheckpointError(f"{CONFIG} says that {saved[0]!r} was trained along whole, but {WEIGHTS} lacks it")
+        raise CheckpointError(f"{CONFIG} says that {shown(saved[0])} was trained along whole, but {WEIGHTS} lacks it")
     if not tensors:
         return None
     head = affine_head({key.removeprefix(f"{classifier}."): x for key, x in found.items()}, backbone) if found else None
@@ -51,7 +51,7 @@ def _behind(
     move = _move(module, trained, backbone) if head else None
     if head is None or move is None:
         raise CheckpointError(
-            f"the adapter trained {module!r} along whole; a module can keep only the classifier, {classifier!r}, "
+            f"the adapter trained {shown(module)} along whole; a module can keep only the classifier, {classifier!r}, "
             "and the norm right in front of it"
         )
     scale, shift = move

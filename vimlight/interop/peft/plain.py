@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vimlight.backbone import Backbone, Site
-from vimlight.errors import CheckpointError
+from vimlight.errors import CheckpointError, shown
 from vimlight.interop.peft.factors import Factors
 from vimlight.plugins.lora import Lora
 
@@ -54,7 +54,8 @@ def check_changes(layers: Mapping[str, Factors], sites: Mapping[str, Site], back
             same = False
         if not same:
             raise CheckpointError(
-                f"{layer!r} is {_kind(module)}, whose change PEFT computes otherwise than a lora module; leave it out"
+                f"{shown(layer)} is {_kind(module)}, whose change PEFT computes otherwise than a lora module; leave it "
+                "out"
             )
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vimlight.backbone import Backbone, Site
 from vimlight.backbone.weights import why_other
-from vimlight.errors import CheckpointError, FingerprintError, unknown_name
+from vimlight.errors import CheckpointError, FingerprintError, shown, unknown_name
 from vimlight.files.tensor_file import sha256_of
 from vimlight.interop.base import Imported
 from vimlight.interop.peft.config import CONFIG, WEIGHTS, LoraSettings, read_settings
@@ -70,7 +70,7 @@ def _restore(card: Card, layers: Mapping[str, Factors], backbone: Backbone) -> I
     """Returns the very module that a zoo exported."""
     if card.fingerprint != backbone.fingerprint:
         raise FingerprintError(
-            f"the adapter was exported for {card.backbone!r} with the fingerprint {card.fingerprint[:12]}, "
+            f"the adapter was exported for {shown(card.backbone)} with the fingerprint {card.fingerprint[:12]}, "
             f"not for {backbone.name!r} ({backbone.fingerprint[:12]})"
             + why_other(card.fingerprint, backbone.model, backbone.preprocessing)
         )
@@ -88,7 +88,9 @@ def _sites(layers: Mapping[str, Factors], backbone: Backbone) -> dict[str, Site]
     modules = dict(backbone.model.named_modules())
     for layer in layers:
         if layer in modules and layer not in known:
-            raise CheckpointError(f"the adapter changes {layer!r}, where a lora module of {backbone.name!r} cannot sit")
+            raise CheckpointError(
+                f"the adapter changes {shown(layer)}, where a lora module of {backbone.name!r} cannot sit"
+            )
         if layer not in known:
             raise CheckpointError(str(unknown_name(f"layer of {backbone.name!r}", layer, known)))
     return {name: site for name, site in known.items() if name in layers}
@@ -98,13 +100,14 @@ def _check_targets(settings: LoraSettings, layers: Mapping[str, Factors], backbo
     """Checks that file and config mean the same layers: half an adapter loads without a word elsewhere."""
     stray = next((layer for layer in layers if settings.aims_at(layer) is False), None)
     if stray is not None:
-        raise CheckpointError(f"{WEIGHTS} holds factors of {stray!r}, which target_modules does not name")
+        raise CheckpointError(f"{WEIGHTS} holds factors of {shown(stray)}, which target_modules does not name")
     kinds = (torch.nn.Linear, torch.nn.Conv2d)
     aims = [name for name, part in backbone.model.named_modules() if isinstance(part, kinds) and settings.aims_at(name)]
     missing = [name for name in aims if name not in layers]
     if missing:
         raise CheckpointError(
-            f"{WEIGHTS} lacks the factors of {missing[0]!r} and of {len(missing) - 1} more that target_modules names"
+            f"{WEIGHTS} lacks the factors of {shown(missing[0])} and of {len(missing) - 1} more that target_modules "
+            "names"
         )
 
 
@@ -115,11 +118,14 @@ def _check_shapes(layer: str, factors: Factors, site: Site, settings: LoraSettin
     found = tuple(factors.down.shape), tuple(factors.up.shape)
     for name, (one, other) in zip("AB", zip(found, wanted, strict=True), strict=True):
         if one != other:
-            raise CheckpointError(f"{WEIGHTS}: lora_{name} of {layer!r} has the shape {one}, but {other} is expected")
+            raise CheckpointError(
+                f"{WEIGHTS}: lora_{name} of {shown(layer)} has the shape {one}, but {other} is expected"
+            )
     shift = None if factors.bias is None else tuple(factors.bias.shape)
     if shift != ((site.width,) if settings.shifts else None):
         raise CheckpointError(
-            f"{WEIGHTS}: the bias of lora_B of {layer!r} has the shape {shift}, at odds with 'lora_bias' in {CONFIG}"
+            f"{WEIGHTS}: the bias of lora_B of {shown(layer)} has the shape {shift}, at odds with 'lora_bias' in "
+            f"{CONFIG}"
         )
 
 
@@ -133,13 +139,15 @@ def _with_bias(settings: LoraSettings, layer: str, factors: Factors, file: Conte
     trained = file.biases.get(layer)
     if not settings.biases or own is None:
         if trained is not None:
-            raise CheckpointError(f"{WEIGHTS} holds a bias of {layer!r}, which {CONFIG} or the layer does not have")
+            raise CheckpointError(
+                f"{WEIGHTS} holds a bias of {shown(layer)}, which {CONFIG} or the layer does not have"
+            )
         return factors
     if trained is None or trained.shape != own.shape:
         found = "none" if trained is None else f"one of the shape {tuple(trained.shape)}"
         raise CheckpointError(
-            f"{CONFIG} says that the bias of {layer!r} was trained, but {WEIGHTS} holds {found}; to read the adapter "
-            "without trained biases set 'bias' to 'none'"
+            f"{CONFIG} says that the bias of {shown(layer)} was trained, but {WEIGHTS} holds {found}; to read the "
+            "adapter without trained biases set 'bias' to 'none'"
         )
     moved = (trained - own.detach().float().cpu()) / settings.scale_of(layer)
     return factors._replace(bias=moved if factors.bias is None else factors.bias + moved)

@@ -97,7 +97,7 @@ class AdapterCard:
         missing = [name for name in ("kind", "settings") if name not in values]
         for key in (key for key in values if key not in known):
             close = nearest(key, known, 1)
-            raise AdapterError(f"unknown card key {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+            raise AdapterError(f"unknown card key {shown(key)}" + (f"; did you mean {close[0]!r}?" if close else ""))
         if missing:
             raise AdapterError(f"the card lacks {', '.join(map(repr, missing))}")
         _check_kinds(values)
@@ -109,7 +109,7 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         kind = _KINDS.get(key, object)
         if not isinstance(value, kind):
-            raise AdapterError(f"card key {key!r} must be a {_WORDS[kind]}, not {shown(value)}")
+            raise AdapterError(f"card key {shown(key)} must be a {_WORDS[kind]}, not {shown(value)}")
         wanted = _ENTRIES.get(key, object)
         if isinstance(value, list) and not all(isinstance(entry, wanted) for entry in value):
             raise AdapterError(f"card key {key!r} must be a list, each entry a {_WORDS[wanted]}, not {shown(value)}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from vimlight.errors import DataError
+from vimlight.errors import DataError, shown
 from vimlight.transmiter.cache.text_head import TextHead
 
 __all__ = ["check_class_names", "check_head", "check_ids", "check_labels", "check_partitions", "check_values"]
@@ -124,7 +124,7 @@ def check_partitions(partitions: Mapping[str, Sequence[int]], num_classes: int) 
             if not 0 <= index < num_classes:
                 raise DataError(f"partition {name!r}: class {index} is not among the {num_classes} task classes")
         if len(set(classes)) != len(classes):
-            raise DataError(f"partition {name!r} names a class twice: {list(classes)}")
+            raise DataError(f"partition {name!r} names a class twice: {shown(list(classes))}")
 
 
 def _place(row: int, ids: Sequence[str], view: int, values: Tensor) -> str:

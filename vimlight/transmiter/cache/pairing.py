@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vimlight.errors import CacheError
+from vimlight.errors import CacheError, shown
 from vimlight.transmiter.cache.logit_cache import LogitCache
 from vimlight.transmiter.cache.names import TEXT
 
@@ -55,7 +55,9 @@ def _check_ids(first: LogitCache, second: LogitCache, pair: str) -> None:
     ids = zip(first.ids, second.ids, strict=True)
     row, (one, other) = next((row, ids) for row, ids in enumerate(ids) if ids[0] != ids[1])
     order = "the same images in another order" if set(first.ids) == set(second.ids) else "other images"
-    raise CacheError(f"caches {pair} show {order}: row {row} is {one!r} in the first and {other!r} in the second")
+    raise CacheError(
+        f"caches {pair} show {order}: row {row} is {shown(one)} in the first and {shown(other)} in the second"
+    )
 
 
 def _check_labels(first: LogitCache, second: LogitCache, pair: str) -> None:
@@ -66,7 +68,8 @@ def _check_labels(first: LogitCache, second: LogitCache, pair: str) -> None:
         row = different[0]
         one, other = (cache.class_names[int(labels[row])] for cache, labels in _labelled(first, second))
         raise CacheError(
-            f"caches {pair} disagree on {len(different)} labels: row {row} is {one!r} in the first and {other!r} in "
+            f"caches {pair} disagree on {len(different)} labels: row {row} is {shown(one)} in the first and "
+            f"{shown(other)} in "
             "the second; are the images in the same order?"
         )
 
@@ -94,8 +97,8 @@ def _check_names(what: str, first: Sequence[str], second: Sequence[str], pair: s
         )
     column = next(column for column, (one, other) in enumerate(zip(first, second, strict=True)) if one != other)
     raise CacheError(
-        f"caches {pair} have the same {what} in another order: column {column} is {first[column]!r} in the first and "
-        f"{second[column]!r} in the second"
+        f"caches {pair} have the same {what} in another order: column {column} is {shown(first[column])} in the first "
+        f"and {shown(second[column])} in the second"
     )
 
 

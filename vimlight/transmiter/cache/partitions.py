@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from vimlight.errors import ConfigError, nearest
+from vimlight.errors import ConfigError, nearest, shown
 
 __all__ = ["class_indices", "partition_indices"]
 
@@ -52,8 +52,9 @@ def _one(entry: int | str, class_names: Sequence[str], what: str) -> Sequence[in
         indices = [int(entry)]
     else:
         close = nearest(entry, class_names, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {len(class_names)}, such as {class_names[0]!r}"
-        raise ConfigError(f"{what}: unknown class {entry!r}; {hint}")
+        there = f"there are {len(class_names)}, such as {shown(class_names[0])}"
+        hint = f"did you mean {shown(close[0])}?" if close else there
+        raise ConfigError(f"{what}: unknown class {shown(entry)}; {hint}")
     if not indices or max(indices) >= len(class_names) or min(indices) < 0:
-        raise ConfigError(f"{what}: {entry!r} is not among the classes 0 to {len(class_names) - 1}")
+        raise ConfigError(f"{what}: {shown(entry)} is not among the classes 0 to {len(class_names) - 1}")
     return indices

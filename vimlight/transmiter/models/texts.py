@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from vimlight.errors import ConfigError
+from vimlight.errors import ConfigError, shown
 from vimlight.transmiter.models.image_text import ImageTextModel
 
 __all__ = ["check_names", "cut_texts", "num_tokens", "prompts_of"]
@@ -83,7 +83,7 @@ def _read(
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:5])) + (f", ... {len(names)} in all" if len(names) > 5 else "")
+    return ", ".join(map(shown, names[:5])) + (f", ... {len(names)} in all" if len(names) > 5 else "")
 
 
 def cut_texts(tokenizer: Callable[..., Tensor], texts: Sequence[str], context: int | None = None) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vimlight.errors import shown
 from vimlight.transmiter.adapters.transmiter import Adapter
 from vimlight.transmiter.judging.methods.base import Fit, Unsuitable
 
@@ -77,4 +78,4 @@ class Columns:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+    return ", ".join(map(shown, names[:3])) + (", ..." if len(names) > 3 else "")
