@@ -37,7 +37,9 @@ from vimlight.deployment.run import _model_settings
 from vimlight.files.checkpoint_files import CheckpointFiles
 from vimlight.files.tensor_file import pack
 from vimlight.files.weight_file import read_weights
-from vimlight.interop.peft.config import CONFIG, read_settings
+from vimlight.interop.peft import read as read_peft
+from vimlight.interop.peft import write as write_peft
+from vimlight.interop.peft.config import CONFIG, WEIGHTS, read_settings
 from vimlight.pages import build_report
 from vimlight.plugins import create_plugin
 from vimlight.trainable import read_checkpoint
@@ -354,10 +356,11 @@ def zoo_lock(root):
 
 
 def recarded(file, card):
-    """Gives a file of tensors another card, whose checksum is right."""
-    from safetensors.torch import load_file
+    """Gives a file of tensors another card, whose checksum is right, or none."""
+    from safetensors.torch import load_file, save
 
-    file.write_bytes(pack(card, load_file(file)))
+    tensors = load_file(file)
+    file.write_bytes(save(tensors) if card is None else pack(card, tensors))
 
 
 @parser
@@ -488,6 +491,27 @@ def peft_config(root):
         "layers_to_transform": [0, 1], "bias": "none", "modules_to_save": ["head"],
     }  # fmt: skip
     return as_json(root / CONFIG, plain, lambda _: read_settings(root))
+
+
+def of_peft(root):
+    zoo, backbone = Zoo(root / "zoo"), tiny_backbone()
+    zoo.add("a", create_plugin("lora", backbone, rank=2))
+    write_peft(zoo, "a", root / "peft", backbone)
+    return root / "peft" / WEIGHTS, lambda file: read_peft(file.parent, backbone)
+
+
+@parser
+def peft_weights_of_a_zoo(root):
+    file, read = of_peft(root)
+    return written(file, file.read_bytes(), read)
+
+
+@parser
+def peft_weights(root):
+    """As PEFT writes them, without a word on where they come from."""
+    file, read = of_peft(root)
+    recarded(file, None)
+    return written(file, file.read_bytes(), read)
 
 
 def of_yaml(file, plain, read):

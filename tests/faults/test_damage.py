@@ -10,6 +10,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from numerics import shaken
+from tiny_training import tiny_backbone
 from torch import nn
 
 from tests.interop.tiny_release import release
@@ -19,11 +21,15 @@ from vimlight.files.checkpoint_files import CheckpointFiles
 from vimlight.files.weight_file import read_weights
 from vimlight.interop.modelscope import import_zoo
 from vimlight.interop.modelscope.folder import read_zoo
+from vimlight.interop.peft import read as read_peft
+from vimlight.interop.peft import write as write_peft
+from vimlight.plugins import create_plugin
 from vimlight.prefix_cache.store import CHUNK, Store
 from vimlight.trainable import read_checkpoint
 from vimlight.transmiter import LogitCache, TextHead, TransMiter, load_adapter, write_cache
 from vimlight.transmiter.cache.manifest import Manifest
 from vimlight.transmiter.cache.writer import CacheWriter
+from vimlight.zoo import Zoo
 from vimlight.zoo.card import Card
 from vimlight.zoo.files import pack_module, read_head, read_module, sha256_of
 
@@ -158,6 +164,19 @@ def zoo_with_backbone_and_tasks(root):
         return found.arch, found.backbone, found.modules, tasks
 
     return [str(path.relative_to(root)) for path in sorted((root / "zoo").rglob("*.safetensors"))], read
+
+
+@kind
+def peft_adapter(root):
+    zoo, backbone = Zoo(root / "zoo"), tiny_backbone()
+    zoo.add("a", shaken(create_plugin("lora", backbone, rank=2), seed=0))
+    write_peft(zoo, "a", root / "peft", backbone)
+
+    def read():
+        found = read_peft(root / "peft", backbone).plugin
+        return found.settings, found.site_names, found.state_dict()
+
+    return ["peft/adapter_model.safetensors", "peft/adapter_config.json"], read
 
 
 def same(one, other):
