@@ -60,9 +60,9 @@ PROMISES = [
         ["faults/test_kills.py::test_writers_survive_kills_within_files"],
     ),
     Promise(
-        "A training that is killed at any instant leaves zoo and checkpoints readable, and ends with the same weights "
-        "when it is started again.",
-        ["faults/test_commands.py::test_a_training_killed_at_seeded_instants"],
+        "`fit`, `predict`, `cache build` and `compare` that are killed at any instant leave what they write whole or "
+        "not at all, and end with the same weights, table, cache and results when they are started again.",
+        ["faults/test_commands.py::test_a_command_killed_at_seeded_instants"],
     ),
     Promise(
         "Every module of the package that changes files by itself is known, and tried.",
@@ -82,6 +82,43 @@ PROMISES = [
         [
             "faults/test_damage.py::test_damaged_files_are_refused_or_read_as_they_were",
             "faults/test_damage.py::test_damaged_files_many_times",
+        ],
+    ),
+    Promise(
+        "So are checkpoints that lack an entry or hold another one, and images, masks and maps, whatever their parsers "
+        "raise.",
+        [
+            "faults/test_damaged_checkpoints.py::test_entries_that_are_missing_or_of_another_type",
+            "faults/test_images.py::test_damaged_images",
+            "faults/test_images.py::test_whatever_a_parser_of_images_raises",
+        ],
+    ),
+    Promise(
+        "Whatever stands in a file that a parser reads, texts without end among it, is a value or an error of one or "
+        "two lines.",
+        [
+            "faults/test_fuzz.py::test_what_once_failed",
+            "faults/test_fuzz.py::test_texts_without_end",
+            "faults/test_fuzz.py::test_a_few_changes",
+            "faults/test_fuzz.py::test_many_changes",
+        ],
+    ),
+    Promise(
+        "Nothing is unpickled: a pickle is refused at every entry point, under whatever name, and every place that "
+        "could unpickle one is known.",
+        [
+            "faults/test_pickles.py::test_no_reader_runs_a_pickle",
+            "faults/test_pickles.py::test_every_place_that_could_unpickle_is_known_and_forbids_it",
+        ],
+    ),
+    Promise(
+        "SIGTERM and Ctrl-C end a training between two steps, with a checkpoint from which it goes on exactly, and all "
+        "else at once, with 143 and 130; a job of Slurm is requeued.",
+        [
+            "faults/test_runs.py::test_a_signal_ends_a_training_between_steps_and_it_goes_on_exactly",
+            "faults/test_runs.py::test_a_signal_before_the_first_step_or_after_the_last_one_ends_at_once",
+            "faults/test_runs.py::test_signals_end_what_is_no_training_at_once",
+            "faults/test_runs.py::test_a_job_of_slurm_is_requeued_and_goes_on_exactly",
         ],
     ),
     Promise(

@@ -119,7 +119,7 @@ def test_the_flag_is_set_by_what_is_unpickled(tmp_path, disguise):
 
 @pytest.mark.parametrize("disguise", DISGUISES)
 @pytest.mark.parametrize("name", list(READERS))
-def test_no_reader_runs_a_pickle(tmp_path, name, disguise):
+def test_no_reader_runs_a_pickle(tmp_path, name, disguise, record_property):
     read, suffix = READERS[name]
     path = tmp_path / f"a{suffix}"
     disguise(path)
@@ -130,6 +130,7 @@ def test_no_reader_runs_a_pickle(tmp_path, name, disguise):
         ran = RAN.copy()
         RAN.clear()
     assert not ran
+    record_property("pickles refused", 1)
 
 
 def test_every_place_that_could_unpickle_is_known_and_forbids_it():

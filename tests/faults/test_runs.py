@@ -80,7 +80,7 @@ def interrupted(monkeypatch, code, owner, hook, send, *words, **options):
 @pytest.mark.parametrize(("number", "code"), CODES)
 @pytest.mark.parametrize(("hook", "step"), [("on_train_batch_start", 3), ("on_validation_batch_start", 5)])
 def test_a_signal_ends_a_training_between_steps_and_it_goes_on_exactly(
-    workplace, monkeypatch, number, code, hook, step
+    workplace, monkeypatch, record_property, number, code, hook, step
 ):
     sent = []
 
@@ -99,6 +99,7 @@ def test_a_signal_ends_a_training_between_steps_and_it_goes_on_exactly(
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert validated(1) == validated(2)[-len(validated(1)) :]
     assert len(validated(1)) == 2
+    record_property("signals heeded", len(sent))
 
 
 def validated(version):
@@ -118,17 +119,18 @@ def validated(version):
     ids=["sanity check", "closed form", "end"],
 )
 def test_a_signal_before_the_first_step_or_after_the_last_one_ends_at_once(
-    workplace, monkeypatch, caplog, number, code, owner, hook, config, text
+    workplace, monkeypatch, caplog, record_property, number, code, owner, hook, config, text
 ):
     caplog.set_level("INFO", logger="lightning.pytorch")
     interrupted(monkeypatch, code, owner, hook, lambda *_: os.kill(os.getpid(), number), config=config)
     (said,) = [line for line in caplog.messages if line.startswith("interrupted")]
     assert text in said
     assert Zoo("zoo").names() == []
+    record_property("signals heeded", 1)
 
 
 @pytest.mark.parametrize("stage", ["validate", "test", "predict"])
-def test_signals_end_what_is_no_training_at_once(workplace, monkeypatch, caplog, stage):
+def test_signals_end_what_is_no_training_at_once(workplace, monkeypatch, caplog, record_property, stage):
     fit("--trainer.max_steps=1")
     hook = {"validate": "validation"}.get(stage, stage)
     caplog.set_level("INFO", logger="lightning.pytorch")
@@ -139,6 +141,7 @@ def test_signals_end_what_is_no_training_at_once(workplace, monkeypatch, caplog,
                 main([stage, "--config", "run.yaml", "--ckpt_path", "runs/fit/version_0/checkpoints/last.ckpt"])
         assert stopped.value.code == code
         assert "interrupted before the end; start it again" in caplog.messages
+    record_property("signals heeded", len(CODES))
 
 
 @pytest.fixture
@@ -156,7 +159,7 @@ def slurm(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal here")
-def test_a_job_of_slurm_is_requeued_and_goes_on_exactly(workplace, monkeypatch, slurm):
+def test_a_job_of_slurm_is_requeued_and_goes_on_exactly(workplace, monkeypatch, record_property, slurm):
     def send(self, trainer, *_):
         if trainer.global_step in (2, 4):
             os.kill(os.getpid(), signal.SIGUSR1 if trainer.global_step == 2 else signal.SIGTERM)
@@ -170,6 +173,7 @@ def test_a_job_of_slurm_is_requeued_and_goes_on_exactly(workplace, monkeypatch, 
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     fit()
     assert not kept.exists()
+    record_property("signals heeded", 2)
     one, two = (weights(f"runs/fit/version_{n}/checkpoints/last.ckpt") for n in (1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
