@@ -17,6 +17,7 @@ from vimlight.backbone import create_backbone
 from vimlight.cli import guarded, main
 from vimlight.commands.train import TrainingCLI
 from vimlight.data import SOURCES, Source
+from vimlight.files.checkpoint_files import load_checkpoint_file
 from vimlight.plugins import create_plugin
 from vimlight.zoo import Zoo
 from vimlight.zoo.sharing import read_lock
@@ -359,3 +360,32 @@ def test_ctrl_c_is_no_traceback(capsys):
     assert capsys.readouterr().err == "vimlight: interrupted\n"
     with pytest.raises(KeyboardInterrupt):
         guarded(program, debug=True)
+
+
+@pytest.mark.slow
+def test_a_zoo_is_ranked_as_a_run_ranks_it_and_nothing_is_written(workplace, capsys):
+    before = sorted(Path().rglob("*"))
+    run("zoo", "rank", "--config", "downstream.yaml", "--json", "--data.shots", 3)
+    ranked = {row["features"]: row["left_out_error"] for row in json.loads(capsys.readouterr().out)}
+    assert sorted(Path().rglob("*")) == before
+    run("zoo", "rank", "--config", "downstream.yaml", "--zoo", "zoo", "--data.shots", 3)
+    header, *rows = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert header == ["rank", "module", "left-out error", "less than bare", "images"]
+    assert {name: error for _, name, error, *_ in rows} == {name: f"{error:.4f}" for name, error in ranked.items()}
+    run("fit", "--config", "downstream.yaml", "--data.shots", 3)
+    checkpoint = next(Path("runs/fit/version_0/checkpoints").glob("*.ckpt"))
+    found = load_checkpoint_file(checkpoint)["vimlight"]["ranking"]
+    assert ranked == pytest.approx({"bare backbone": found["bare"], **found["modules"]})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config", "midstream.yaml"], "MidstreamModule ranks no zoo; take the config of a DownstreamModule"),
+        (["--config", "downstream.yaml", "--model.start", "equal"], "ranks no modules: start: ranking and a zoo"),
+        (["--config", "downstream.yaml", "--zoo", "no_zoo"], "the zoo 'no_zoo' is empty"),
+        (["--config", "downstream.yaml", "--data.shotz", "3"], "did you mean 'data.init_args.shots'?"),
+    ],
+)
+def test_what_cannot_be_ranked_is_one_line(workplace, capsys, words, message):
+    assert message in refused(capsys, "zoo", "rank", *words)

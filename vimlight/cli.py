@@ -34,7 +34,7 @@ _TOOLS = {
     "transfer": "make an adapter for another model from cached logits, by a closed form",
     "evaluate": "compare methods on logit caches by a named protocol",
     "export": "write a trained downstream model as one file: ONNX, torch.export, or weights of a timm model",
-    "zoo": "list, show, add, remove, verify, export, import, push, pull, search and sync modules",
+    "zoo": "list, rank, show, add, remove, verify, export, import, push, pull, search and sync modules",
     "report": "write one page of runs: tables, curves, gates, confusion, cost, reliability, configs",
     "configs": "list, show and copy the configs that come with the package, which --config @NAME takes",
     "data": "list the data sources, and show what they take and what is in a data set",

@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ from vimlight.transmiter.sources.module import SourceModule
 from vimlight.trust import check_made, guard_parsers
 from vimlight.zoo.sharing.lock import LOCK, write_lock
 
-__all__ = ["TrainingCLI", "main"]
+__all__ = ["TrainingCLI", "main", "quietly"]
 
 _MODELS = (MidstreamModule, DownstreamModule, ExtractionModule, RefinementModule, SourceModule)
 _DATA = (MidstreamDataModule, DownstreamDataModule, CacheDataModule, SourceDataModule)
@@ -339,12 +340,19 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: If the config is wrong.
     """
+    with quietly():
+        TrainingCLI(arguments)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Hides what Lightning warns of and is meant here, and lets its parser import nothing that is not trusted."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     with warnings.catch_warnings():
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message)
         guard_parsers()
-        TrainingCLI(arguments)
+        yield
 
 
 def _slurm_job() -> str:

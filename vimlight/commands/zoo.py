@@ -40,14 +40,18 @@ def main(arguments: Sequence[str]) -> None:
         SystemExit: With 1 if `verify` finds a problem or a removal is not confirmed, with 0 behind `--help`.
     """
     parser, commands = _parsers()
-    _, rest = _common("zoo").parse_known_args(arguments)
+    given, rest = _common(None).parse_known_args(arguments)
     if rest and not rest[0].startswith("-") and rest[0] not in commands:
         raise unknown_name("command of vimlight zoo", rest[0], commands)
-    options = parser.parse_args(arguments)
+    options, beyond = parser.parse_known_args(arguments)
+    if beyond and options.command != "rank":
+        parser.error(f"unrecognized arguments: {' '.join(beyond)}")
+    # A ranking takes what `fit` takes.
+    options.beyond, options.given_zoo = beyond, given.zoo
     options.run(options)
 
 
-def _common(default: str) -> Parser:
+def _common(default: str | None) -> Parser:
     """Returns what may stand before and behind the command's name."""
     parser = Parser(prog="vimlight zoo", add_help=False)
     parser.add_argument("--zoo", metavar="DIR", default=default, help="directory of the zoo (default: zoo)")
@@ -66,6 +70,7 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
         return sub
 
     listing = command("list", _list, "list the modules with the gist of their cards")
+    ranking = command("rank", _rank, "rank the modules for a task as fit does first, by a config and options of fit")
     command("schema", _schema, "print the JSON schema of cards")
     show = command("show", _show, "show a module's whole card")
     add = command("add", _add, "check a module's file and copy it into the zoo, with its head if there is one")
@@ -74,7 +79,7 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
     export = command("export", _export, "check modules and copy them out, with their heads, or write another format")
     reading = command("import", _import, "read another format into a zoo")
     listing.add_argument("--sort", metavar="KEY", default="name", help="name, date, metric, size or any column")
-    for sub in (listing, show, verify):
+    for sub in (listing, ranking, show, verify):
         sub.add_argument("--json", action="store_true", help="print JSON")
     for sub in (show, remove):
         sub.add_argument("name", metavar="NAME")
@@ -129,6 +134,12 @@ def _show(options: argparse.Namespace) -> None:
     else:
         stated = [(key, one_line(value)) for key, value in fields.items() if value not in ("", None, [], {}, ())]
         print_table(("field", "value"), stated)
+
+
+def _rank(options: argparse.Namespace) -> None:
+    from vimlight.commands.zoo_rank import rank
+
+    rank(options.beyond, options.given_zoo, options.json)
 
 
 def _schema(_: argparse.Namespace) -> None:
