@@ -346,11 +346,14 @@ def test_a_place_that_fails_while_it_is_written_is_one_line(zoo, monkeypatch):
         push(zoo, place)
 
 
-def test_of_two_pulls_one_after_the_other_takes_what_is_there(shared, mine):
+def test_who_comes_second_takes_what_is_there_and_replaces_nothing_else(shared, mine, make_module):
     place = open_place(str(shared))
     entries = place.index().chosen([], "")
-    pull(mine, place, entries)
+    for _ in range(2):
+        pull(mine, place, entries)
+    mine.add("letters", make_module(seed=1), overwrite=True)
     with pytest.raises(ZooError, match="has a module 'letters' already"):
         pull(mine, place, entries)
+    assert visible(mine) == ["letters.safetensors"], "what has come is of no use"
     pull(mine, place, entries, overwrite=True)
     assert visible(mine) == ["letters.safetensors"]

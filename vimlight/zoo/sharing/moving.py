@@ -168,14 +168,20 @@ def _packed(zoo: Zoo, name: str) -> tuple[Card, bytes]:
 
 def _fetch(zoo: Zoo, place: Place, entry: Entry, overwrite: bool, progress: Progress) -> None:
     with partial(zoo.file(entry.name), entry.sha256) as copy:
+        if entry.name in zoo and _has(zoo, entry):
+            # Another process pulled it, while this one waited.
+            copy.discard()
+            return
         _check_room(zoo, entry, copy)
         for piece in _missing_pieces(place, entry, copy.size):
             copy.append(piece)
             progress.within(min(1.0, copy.size / entry.size))
         progress.within(0)
         _check_whole(place, entry, copy)
-        zoo.take(copy.path, entry.name, overwrite)
-        copy.discard()
+        try:
+            zoo.take(copy.path, entry.name, overwrite)
+        finally:
+            copy.discard()
 
 
 def _missing_pieces(place: Place, entry: Entry, start: int) -> Iterator[bytes]:
