@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
-from tiny_training import VIT
+from tiny_training import VIT, tiny_backbone
 
 from vimlight.cli import guarded, main
 from vimlight.comparison.store import Store, key_of
@@ -21,6 +21,9 @@ from vimlight.data.sources.scenes import scenes
 from vimlight.errors import DataError
 from vimlight.files.checkpoint_files import CheckpointFiles
 from vimlight.masking import MASK, is_secret_name, masked, masked_words
+from vimlight.pages import build_report
+from vimlight.pages.gallery import build_gallery
+from vimlight.plugins import create_plugin
 from vimlight.report.wandb_runs import open_wandb
 from vimlight.training.midstream import MidstreamModule
 from vimlight.transmiter.adapters.file import AdapterCard
@@ -194,6 +197,18 @@ def test_results_of_comparisons(tmp_path):
 
 def test_histories_of_adapters():
     assert not told(AdapterCard("low_rank", {}).after("extraction", training={"token": SECRET}))
+
+
+def test_pages(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.csv").write_text("epoch,step,val/loss\n0,4,1.5\n")
+    (tmp_path / "run" / "config.yaml").write_text(f"trainer:\n  logger: {{api_key: {SECRET}, project: mine}}\n")
+    html = build_report([tmp_path / "run"]).render()
+    assert "project: mine" in html
+    assert SECRET not in html
+    zoo = Zoo(tmp_path / "zoo")
+    zoo.add("a", create_plugin("convpass", tiny_backbone(), hidden=2))
+    assert f"zoo pull https://{MASK}@host/zoo a" in build_gallery(zoo, url=f"https://me:{SECRET}@host/zoo").render()
 
 
 def test_checkpoints(tmp_path):

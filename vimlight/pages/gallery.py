@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vimlight.errors import ZooError
+from vimlight.masking import masked
 from vimlight.report.html import Markup, element
 from vimlight.report.page import Page
 from vimlight.report.parts import chips, folded, paragraph
@@ -42,7 +43,7 @@ def build_gallery(zoo: Zoo, title: str = "", url: str = "") -> Page:
     if not modules and not unread:
         raise ZooError(f"zoo {str(zoo.path)!r} has no module to show; add one with: vimlight zoo add FILE")
     page = Page(title or zoo.path.absolute().name, [_intro(modules)])
-    cards = [_drawn(module, url) for module in modules]
+    cards = [_drawn(module, masked(url)) for module in modules]
     gallery = element("div", _choices(modules), element("div", cards, class_="cards"), class_="gallery")
     page.section("Modules", [gallery])
     if unread:

@@ -9,10 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from vimlight.errors import ConfigError
 from vimlight.files.json_text import json_object
 from vimlight.files.text import csv_rows, read_text
 from vimlight.files.yaml_text import yaml_of
+from vimlight.masking import masked
 from vimlight.pages.sources.base import READERS, Reader, Run, number, sound
 from vimlight.report.facts import Facts, facts_of
 from vimlight.report.figures import Bin
@@ -57,7 +60,7 @@ class Fit(Run):
         curves: What was logged: points of step and value by name.
         epochs: The epoch of each step that was logged.
         config: The whole config, empty where there is none.
-        text: The config as it was written.
+        text: The config as it was written, or less what is secret in it, as earlier versions wrote it.
         gates: The gates after training, if there are any.
         ranking: Rows of what each module is worth, if they were ranked: name and leave-one-out error.
         confusion: By split.
@@ -120,6 +123,8 @@ def _read(file: Path, name: str) -> Fit:
     content = yaml_of(text, str(config), ConfigError) if text else {}
     if not isinstance(content, dict):
         raise ConfigError(f"{config} holds no settings, but {type(content).__name__}")
+    if (safe := masked(content)) != content:
+        content, text = safe, yaml.safe_dump(safe, sort_keys=False)
     matrices = {split: folder / f"{split}_confusion.csv" for split in _SPLITS}
     bins = {split: folder / f"{split}_reliability.csv" for split in _SPLITS}
     return Fit(
