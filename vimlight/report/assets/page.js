@@ -1,8 +1,39 @@
 "use strict";
+// Of long tables so many rows are laid out at once; more follow where one scrolls to.
+const CHUNK = 200;
+const printing = [];
+
 for (const tabular of document.querySelectorAll(".tabular")) {
   const body = tabular.querySelector("tbody");
   const heads = [...tabular.querySelectorAll("th")];
+  const box = tabular.querySelector(".scroll");
   let rows = [...body.rows];
+  let fitting = rows;
+  let limit = CHUNK;
+
+  const draw = () => body.replaceChildren(...fitting.slice(0, limit));
+  if (rows.length > CHUNK) {
+    tabular.querySelector("table").setAttribute("aria-rowcount", rows.length + 1);
+    // Columns stay as wide as all rows make them.
+    const widths = heads.map((head) => head.offsetWidth);
+    heads.forEach((head, column) => { head.style.minWidth = `${widths[column]}px`; });
+    draw();
+    box.addEventListener("scroll", () => {
+      if (limit >= fitting.length || box.scrollTop + 2 * box.clientHeight < box.scrollHeight) return;
+      body.append(...fitting.slice(limit, limit + CHUNK));
+      limit += CHUNK;
+    });
+    printing.push((whole) => { limit = whole ? Infinity : CHUNK; draw(); });
+  }
+
+  let wanted = [];
+  const texts = new Map(rows.map((row) => [row, [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase()]));
+  const choose = () => {
+    fitting = wanted.length ? rows.filter((row) => wanted.every((word) => texts.get(row).includes(word))) : rows;
+    limit = CHUNK;
+    box.scrollTop = 0;
+    draw();
+  };
 
   const value = (row, column) => {
     const cell = row.cells[column];
@@ -27,32 +58,29 @@ for (const tabular of document.querySelectorAll(".tabular")) {
     const missing = (key) => numeric && typeof key !== "number";
     keyed.sort(([a], [b]) => missing(a) - missing(b) || sign * compare(a, b));
     rows = keyed.map(([, row]) => row);
-    body.append(...rows);
+    choose();
   };
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => sort(column)));
 
   const field = tabular.querySelector("input");
   if (!field) continue;
   const count = tabular.querySelector("output");
-  const texts = new Map(rows.map((row) => [row, [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase()]));
   field.addEventListener("input", () => {
-    const wanted = field.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0;
-    for (const row of rows) {
-      row.hidden = !wanted.every((word) => texts.get(row).includes(word));
-      shown += !row.hidden;
-    }
+    wanted = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    choose();
     const whole = rows.length.toLocaleString("en");
-    count.value = wanted.length ? `${shown.toLocaleString("en")} of ${whole} rows` : `${whole} rows`;
+    count.value = wanted.length ? `${fitting.length.toLocaleString("en")} of ${whole} rows` : `${whole} rows`;
   });
 }
 
 const folded = [];
 addEventListener("beforeprint", () => {
+  for (const print of printing) print(true);
   folded.push(...document.querySelectorAll("details:not([open])"));
   for (const each of folded) each.open = true;
 });
 addEventListener("afterprint", () => {
+  for (const print of printing) print(false);
   for (const each of folded.splice(0)) each.open = false;
 });
 
