@@ -12,12 +12,13 @@ from tiny_results import WRITERS, write_comparison, write_evaluation, write_fit
 from vimlight import cli
 from vimlight.errors import ConfigError
 from vimlight.pages import build_report
-from vimlight.pages.sections import SECTIONS, Section
+from vimlight.pages.sections import SECTIONS, Section, section
 from vimlight.pages.sections.gates import by_block
 from vimlight.pages.sections.reliability import error
 from vimlight.pages.sources import READERS, find
 from vimlight.pages.sources.fit import Gates, labels
 from vimlight.report.figures import Bin
+from vimlight.report.parts import paragraph
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_a_damaged_file_of_a_run_is_named(tmp_path, case):
 
 CHANGES = {
     "a method that is a number": lambda content: content.update(records=[7]),
-    "a value that is none": lambda content: content["records"][0].update(value=float("nan")),
+    "a value that is none": lambda content: content["records"][0].update(value="most"),
     "a mode that does not exist": lambda content: content["records"][0].update(mode="most"),
     "gates of other names": lambda content: content["gates"][0].update(names=[]),
     "a summary of other columns": lambda content: content["summaries"][0].update(header=[]),
@@ -145,6 +146,31 @@ def test_a_damaged_comparison_is_named(tmp_path, case):
     file.write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=r"results\.json is damaged, or was not written by vimlight \("):
         find([tmp_path])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_no_numbers_are_left_out_and_counted(tmp_path, value):
+    file = write_comparison(tmp_path)
+    content = json.loads(file.read_text())
+    content["records"][0].update(value=value, flops=float("nan"))
+    content["records"][1].update(flops=float("nan"))
+    file.write_text(json.dumps(content))
+    html = build_report([tmp_path]).render()
+    assert "Results whose score is no number, which are left out: 1." in html
+    assert "nan" not in html
+
+
+def test_a_new_section_is_there_once_it_is_registered(tmp_path, monkeypatch):
+    monkeypatch.setattr(SECTIONS, "_entries", dict(SECTIONS._entries))
+
+    @section("Weather", 5)
+    def weather(found):
+        yield paragraph(f"{len(found.runs)} runs and no rain")
+
+    write_fit(tmp_path / "run")
+    html = build_report([tmp_path]).render()
+    assert html.index("1 runs and no rain") < html.index("val/accuracy over steps")
+    assert ">Weather</a>" in html
 
 
 def test_what_is_not_there_or_holds_nothing_is_said(tmp_path, capsys):

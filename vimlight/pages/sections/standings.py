@@ -22,6 +22,8 @@ def standings(found: Found) -> Iterator[Markup]:
             yield heading(comparison.title)
         if not comparison.whole:
             yield paragraph("Some results are still to come.", "note")
+        if comparison.unmeasured:
+            yield paragraph(f"Results whose score is no number, which are left out: {comparison.unmeasured}.", "note")
         for title, columns, cells in comparison.summaries:
             yield table(columns, cells, f"{title}.")
         if comparison.summaries:

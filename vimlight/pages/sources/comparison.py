@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,8 @@ class Comparison(Run):
     Attributes:
         heading: Its title.
         reference: The method that others are compared with.
-        records: Its records.
+        records: Its records, as far as their values are numbers.
+        unmeasured: How many have another value, such as a score of classes that no image has.
         gates: Gates by backbone, method and task, of most labels and the last seed.
         summaries: Tables of what holds for several standings together: title, header and rows.
         whole: Whether every result is there.
@@ -38,6 +40,7 @@ class Comparison(Run):
     heading: str
     reference: str
     records: Sequence[Record]
+    unmeasured: int
     gates: Mapping[tuple[str, str, str], Gates]
     summaries: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Cell]]]]
     whole: bool
@@ -91,11 +94,17 @@ def _read(file: Path, name: str) -> Comparison:
         gates = {(str(one["backbone"]), str(one["method"]), str(one["task"])): _gates(one)
                  for one in content.get("gates", [])}  # fmt: skip
         versions = {str(key): str(value) for key, value in content.get("versions", {}).items()}
+        measured = [record for record in content["records"] if _is_measured(record)]
         return Comparison(
             name, file.parent, {"vimlight": str(content.get("vimlight", "")), **versions}, str(content["title"]),
-            str(content["reference"]), [_record(record) for record in content["records"]], gates,
+            str(content["reference"]), list(map(_record, measured)), len(content["records"]) - len(measured), gates,
             [_summary(each) for each in content.get("summaries", [])], bool(content.get("whole", True)),
         )  # fmt: skip
+
+
+def _is_measured(record: Mapping[str, Any]) -> bool:
+    value = record["value"]
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _record(record: Mapping[str, Any]) -> Record:
@@ -104,7 +113,8 @@ def _record(record: Mapping[str, Any]) -> Record:
         raise ValueError(f"mode {record['mode']!r} is neither 'max' nor 'min'")
     shots = record["shots"] if record["shots"] == "full" else int(record["shots"])
     numbers = {key: number(record[key]) for key in ("value", "parameters")}
-    flops = None if record["flops"] is None else number(record["flops"])
+    flops = record["flops"]
+    flops = None if flops is None or flops != flops else number(flops)
     seconds = number(record.get("seconds") or 0)
     rest = {"mode": record["mode"], "shots": shots, "seed": int(record["seed"]), "group": str(record.get("group", ""))}
     return {**texts, **rest, **numbers, "flops": flops, "seconds": seconds}
