@@ -246,3 +246,23 @@ def test_a_kept_tensor_that_is_written_to_is_noticed(vit):
 def test_a_misspelt_mode_is_answered_with_the_nearest(vit):
     with pytest.raises(UnknownNameError, match="unknown memory 'leen'; did you mean 'lean'"), vit.recomputing("leen"):
         pass
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_left_to_the_compiler(vit):
+    plugin, images = shaken(create_plugin("convpass", vit, blocks="last:1")), torch.randn(2, 3, 32, 32)
+    torch.compiler.reset()
+
+    def step(images):
+        with vit.recomputing("lean"):
+            return vit(images).square().mean()
+
+    with attach(vit, plugin):
+        expected = torch.autograd.grad(step(images), learned([plugin]))
+        whole = torch.autograd.grad(torch.compile(step, backend="aot_eager")(images), learned([plugin]))
+        with vit.recomputing("lean"):
+            inner = torch.compile(vit, backend="aot_eager")(images).square().mean()
+        inner = torch.autograd.grad(inner, learned([plugin]))
+    for given in (whole, inner):
+        for found, wanted in zip(given, expected, strict=True):
+            assert_near(found, wanted)
