@@ -71,7 +71,7 @@ def _compared(
 ) -> Iterator[Comparison | Figure]:
     tasks: dict[str, Task] = {"bare forward": inference(bench, backbone, images), **steps}
     at_most = {mode: bars[mode]["time"] for mode in _MODES}
-    found = bench.compare(title, tasks, rounds=rounds, reference="peft LoRA", at_most=at_most, count=False)
+    found = bench.compare(title, tasks, rounds=rounds, reference="peft LoRA", at_most=at_most)
     kept = {name: kept_by_graph(step.loss) for name, step in steps.items()}
     rows = (dataclasses.replace(row, kept_mb=kept.get(row.name, 0) / 1e6) for row in found.rows)
     yield dataclasses.replace(found, rows=tuple(rows))

@@ -9,7 +9,8 @@ import weakref
 import pytest
 import torch
 from numerics import assert_near, shaken
-from torch import nn
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.memory import kept_by_graph
 from vimlight.backbone import create_backbone
@@ -145,6 +146,14 @@ def test_of_mixed_precision_no_cast_weights_are_kept(wide):
     assert kept["plain"] - kept["lean"] > cast
 
 
+@pytest.mark.parametrize(("kind", "settings"), [("lora", {"rank": 1}), ("convpass", {"hidden": 1})])
+def test_nor_are_the_casts_that_a_plugin_reads(wide, kind, settings):
+    plugin, images = shaken(create_plugin(kind, wide, **settings)), torch.randn(8, 3, 64, 64)
+    width = 8 * 65 * 64 * 4 * len(wide.blocks)
+    # The stream is of 32 bits, attention's output of 16.
+    assert kept_by_graph(lambda: loss_of(wide, [plugin], images, "lean", torch.bfloat16)) / width < 2.3
+
+
 def test_a_graph_may_be_walked_twice(vit):
     plugin = shaken(create_plugin("lora", vit))
     loss = loss_of(vit, [plugin], torch.randn(2, 3, 32, 32), "lean")
@@ -161,6 +170,27 @@ def test_second_derivatives_are_the_same(vit):
         found.append(torch.autograd.grad(sum(slope.square().sum() for slope in slopes), learned([plugin])))
     for given, expected in zip(*reversed(found), strict=True):
         assert_near(given, expected)
+
+
+class Step(nn.Module):
+    def __init__(self, backbone, plugin):
+        super().__init__()
+        self.backbone, self.plugin = backbone, plugin
+
+    def forward(self, images):
+        return loss_of(self.backbone, [self.plugin], images, "lean")
+
+
+def test_processes_that_train_together_see_each_gradient_once(vit, tmp_path):
+    plugin, images = shaken(create_plugin("lora", vit)), torch.randn(2, 3, 32, 32)
+    expected = torch.autograd.grad(loss_of(vit, [plugin], images, "plain"), learned([plugin]))
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        DistributedDataParallel(Step(vit, plugin))(images).backward()
+    finally:
+        distributed.destroy_process_group()
+    for parameter, gradient in zip(learned([plugin]), expected, strict=True):
+        assert_near(parameter.grad, gradient)
 
 
 def test_without_a_graph_nothing_is_noted(vit):

@@ -23,7 +23,7 @@ from vimlight.backbone.hooks import Hooks
 from vimlight.backbone.site import Sites
 from vimlight.errors import BackboneError, unknown_name
 
-__all__ = ["MEMORY", "Ledger", "computed_again", "repeatable"]
+__all__ = ["MEMORY", "Ledger", "computed_again"]
 
 # Roles of the layers whose outputs are computed again, by how much may be kept; without any, nothing is.
 MEMORY: dict[str, tuple[str, ...]] = {
@@ -192,6 +192,24 @@ class Ledger:
         if tensor.grad_fn is not None:
             self._known[tensor.grad_fn, tensor.output_nr] = source
 
+    def repeatable(
+        self, function: Callable[[Tensor], Tensor], x: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        """Calls a plug-in's function between the backbone's own, and returns what calls it again with the same result.
+
+        Args:
+            function: The function.
+            x: Its input.
+
+        Returns:
+            The output, and what repeats it whatever is drawn at random; nothing for a function that may depend on more
+            than its input and parameters: one that is no module or that writes to its buffers, as batch norms do.
+        """
+        inside, self._inside = self._inside, None
+        result = _repeatable(function, x)
+        self._inside = inside
+        return result
+
     def _is_root(self, tensor: Tensor, other: torch.UntypedStorage) -> bool:
         """Tells whether the graph keeps a tensor by itself, and it was not overwritten by what was made of it."""
         storage = tensor.untyped_storage()
@@ -213,7 +231,8 @@ class Ledger:
         self._roots[storage._cdata] = StorageWeakRef(storage)
 
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if isinstance(module, nn.Linear) and len(module._forward_pre_hooks) == 1:
+        # What hooks of others compute before the layer is not the layer's; the keys of this package's own are negative.
+        if isinstance(module, nn.Linear) and all(key < 0 for key in module._forward_pre_hooks):
             self._inside = module
         if args and isinstance(args[0], Tensor):
             self._recognise_sum(args[0])
@@ -232,7 +251,18 @@ class Ledger:
         if len(args) == 1 and isinstance(args[0], Tensor) and isinstance(output, Tensor):
             self.note(output, module.forward, self.source(args[0]))
 
+    def _recognise_cast(self, tensor: Tensor) -> None:
+        """Notes a copy in the type of mixed precision, which no module makes either."""
+        whole = tensor._base if tensor._is_view() and tensor._base is not None else tensor
+        node: Any = whole.grad_fn
+        if node is None or node.name() != "ToCopyBackward0" or whole.untyped_storage()._cdata in self._notes:
+            return
+        source = self._known.get(node.next_functions[0])
+        if source is not None:
+            self.note(whole, partial(torch.Tensor.to, dtype=whole.dtype), source)
+
     def _pack(self, tensor: Tensor) -> _Kept | _Part:
+        self._recognise_cast(tensor)
         found = self._cast_weight(tensor) or self.source(tensor)
         if isinstance(found, _Part):
             return found
@@ -270,17 +300,7 @@ def _uncompiled(hook: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-def repeatable(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
-    """Calls a function and returns what calls it again with the same result, whatever it draws at random.
-
-    Args:
-        function: The function.
-        x: Its input.
-
-    Returns:
-        The output, and what repeats it; nothing for a function that may depend on more than its input and parameters:
-        one that is no module or that writes to its buffers, as batch norms do.
-    """
+def _repeatable(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
     if not isinstance(function, nn.Module) or x.device.type not in ("cpu", "cuda"):
         return function(x), None
     random, buffers = _random_state(x.device), _versions(function)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from vimlight.backbone import Backbone, Site
 from vimlight.backbone.hooks import Hooks, uncompiled
-from vimlight.backbone.recomputing import repeatable
 from vimlight.errors import FingerprintError, PluginError
 from vimlight.plugins.base import Plugin, Tap
 
@@ -123,7 +122,7 @@ class Attachment:
         if ledger is None or torch.compiler.is_compiling():
             return _added(written, slot.function(read), slot)
         sources = ledger.source(written), ledger.source(read)
-        delta, again = repeatable(slot.function, read)
+        delta, again = ledger.repeatable(slot.function, read)
         whole = _added(written, delta, slot)
         if again is not None:
             ledger.note(whole, partial(_added_again, again, slot), *sources)
