@@ -89,6 +89,12 @@ def test_everything_that_can_be_used_is_reached_and_named(browser, page):
 def test_a_narrow_window_scrolls_tables_and_nothing_else(browser, page):
     browser.open(page, width=390, height=800)
     assert browser.run("document.documentElement.scrollWidth") <= 390
+    # The names of the rows stay in sight.
+    browser.run("b = [...document.querySelectorAll('.tabular .scroll')].find((b) => b.scrollWidth > b.clientWidth)")
+    browser.run("b.scrollLeft = b.scrollWidth")
+    left = "b.querySelector('{}').getBoundingClientRect().left - b.getBoundingClientRect().left"
+    assert browser.run("b.scrollLeft") > 0
+    assert [abs(browser.run(left.format(cell))) < 2 for cell in ("td", "th")] == [True, True]
 
 
 def test_what_is_folded_is_printed(browser, page):
