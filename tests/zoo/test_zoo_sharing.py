@@ -216,6 +216,14 @@ def test_what_a_killed_pull_left_is_gone_on_with_and_that_of_another_content_is_
     assert visible(mine) == [other.name, "letters.safetensors"]
 
 
+def test_what_was_killed_between_the_names_of_a_file_leaves_none(shared, mine):
+    run("pull", shared, "--zoo", mine.path)
+    left = mine.path / f".letters.{entry_of(shared)['sha256'][:16]}.partial.safetensors"
+    left.hardlink_to(mine.file("letters"))
+    run("pull", shared, "--zoo", mine.path)
+    assert visible(mine) == ["letters.safetensors"]
+
+
 def test_what_is_whole_already_is_not_asked_for(served, shared, zoo, mine):
     mine.path.mkdir()
     partial = mine.path / f".letters.{entry_of(shared)['sha256'][:16]}.partial.safetensors"

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,10 +15,11 @@ try:
 except ImportError:  # Windows has none.
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["PIECE", "Partial", "partial"]
+__all__ = ["PIECE", "Partial", "partial", "sweep_partials"]
 
 # Bytes that are moved at once.
 PIECE = 1 << 20
+_HIDDEN = re.compile(r"\.(?P<stem>.+)\.[0-9a-f]{16}\.partial(?P<suffix>\.\w+)?")
 
 
 class Partial:
@@ -77,6 +78,20 @@ def partial(final: Path, sha256: str) -> Iterator[Partial]:
             other.unlink(missing_ok=True)
     with _alone(path) as file:
         yield Partial(path, file)
+
+
+def sweep_partials(directory: Path) -> None:
+    """Removes the hidden names of files that have their final names too: whoever gave them those was killed there.
+
+    Args:
+        directory: Where the files are.
+    """
+    for path in directory.glob(".*.partial*"):
+        found = _HIDDEN.fullmatch(path.name)
+        final = path.with_name(f"{found['stem']}{found['suffix']}") if found else path
+        with suppress(FileNotFoundError):
+            if final != path and path.samefile(final):
+                path.unlink()
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vimlight.errors import ZooError, listed
-from vimlight.files.partial import Partial, partial
+from vimlight.files.leftovers import sweep
+from vimlight.files.partial import Partial, partial, sweep_partials
 from vimlight.progress import Progress
 from vimlight.zoo.card import FORMAT_VERSION, Card
 from vimlight.zoo.files import beside, pack_module, read_head
@@ -117,6 +118,10 @@ def pull(zoo: Zoo, place: Place, entries: Sequence[Entry], overwrite: bool = Fal
         ZooError: If a module cannot be read, is not what the index says, or there is no room for it; those before it
             are there then.
     """
+    if zoo.path.is_dir():
+        # What those left who were killed between two names of a file.
+        sweep(zoo.path)
+        sweep_partials(zoo.path)
     if not entries:
         return
     try:
