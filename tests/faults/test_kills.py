@@ -45,6 +45,7 @@ def test_writers_survive_kills_within_files(tmp_path, name, record_property):
 # What writes, renames and removes by itself, and which writer tries it; what `write_whole` does is tried by `text`.
 BY_ITSELF = {
     "commands/compare.py": "makes a directory",
+    "commands/configs.py": "makes a directory, and copies into it what can be copied again",
     "commands/train.py": "makes the directory of a run, tried in test_runs.py",
     "comparison/modules.py": "makes a directory, which an adopted module is copied to by Zoo.add_file",
     "comparison/pulse.py": "tells how far it is; read by eye only",
