@@ -47,7 +47,7 @@ from vimlight.zoo import Zoo
 
 MIDSTREAM = ("shapes", "textures", "colours", "count", "orientation", "position", "letters")
 KINDS: tuple[dict[str, Any], ...] = ({"kind": "convpass", "hidden": 4}, {"kind": "adaptformer"}, {"kind": "lora"})
-TRAINED, SIZE, TEST, READOUT = 10, 32, 800, "layers"
+TRAINED, SIZE, BATCH, TEST, READOUT = 10, 32, 64, 800, "layers"
 WAYS = ("exact", "halving")
 BARS = {"found": 4, "behind": 0.05, "accuracy": 0.3}
 
@@ -130,7 +130,8 @@ def draw_zoo(path: Path, backbone: Backbone, count: int, steps: int) -> Zoo:
 
 def train(number: int, backbone: Backbone, steps: int) -> Plugin:
     """Returns a module trained for a few steps; its number decides on type and task."""
-    arguments = {"task": MIDSTREAM[number % len(MIDSTREAM)], "train": 1280, "test": 10, "size": SIZE}
+    drawn = {"train": min(1280, BATCH * steps), "test": 10, "size": SIZE}
+    arguments = {"task": MIDSTREAM[number % len(MIDSTREAM)], **drawn}
     data = MidstreamDataModule("scenes", arguments, seed=number, preprocessing=backbone.preprocessing)
     images, targets = data.arrays("train")
     with torch.random.fork_rng():
@@ -142,7 +143,7 @@ def train(number: int, backbone: Backbone, steps: int) -> Plugin:
     order = torch.Generator().manual_seed(number)
     with attach(backbone, plugin):
         for _ in range(steps):
-            rows = torch.randint(len(images), (64,), generator=order)
+            rows = torch.randint(len(images), (BATCH,), generator=order)
             features = backbone(images[rows], READOUT)
             logits = head(nn.functional.layer_norm(features, features.shape[1:]))
             optimizer.zero_grad()
