@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import numpy as np
 import pytest
 
 from vimlight.data.columns import read_columns
@@ -15,7 +16,7 @@ parquet = pytest.importorskip("pyarrow.parquet")
 
 NUMBERS = {
     "whole": pa.array([1, 2]),
-    "half": pa.array([1.0, 2.0], pa.float16()),
+    "half": pa.array(np.array([1.0, 2.0], np.float16)),
     "lists": pa.array([[1.0, 2.0], [3.0, 4.0]]),
     "large lists": pa.array([[1.0], [2.0]], pa.large_list(pa.float32())),
     "lists of one size": pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2)),
