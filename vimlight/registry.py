@@ -125,6 +125,8 @@ class Registry(Mapping[str, T]):
             return None
         importlib.import_module(place)
         return self._entries.get(name)
+
+
 def _text(module: str) -> str:
     """Returns the text of a module, whose package is imported already."""
     spec = importlib.util.find_spec(module)
@@ -134,5 +136,13 @@ def _text(module: str) -> str:
 
 def _same_definition(first: object, second: object) -> bool:
     """Tells whether two objects come from one definition, as after a module was imported a second time."""
-    keys = ("__module__", "__qualname__")
-    return all(getattr(first, key, None) == getattr(second, key, None) for key in keys)
+    return _definition(first) == _definition(second)
+
+
+def _definition(thing: object) -> tuple[str | None, str | None]:
+    module = getattr(thing, "__module__", None)
+    if module == "__main__":
+        # What `python -m` runs has another name than where it is imported.
+        spec = getattr(sys.modules[module], "__spec__", None)
+        module = module if spec is None else spec.name
+    return module, getattr(thing, "__qualname__", None)
