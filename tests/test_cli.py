@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -332,6 +335,21 @@ def test_a_checkpoint_that_is_none_is_refused(workplace, capsys):
     assert "'code.ckpt' is damaged, or holds more than tensors" in refused(capsys, *command, "code.ckpt")
     Path("garbag").mkdir()
     assert "did you mean 'garbage.ckpt'" in refused(capsys, *command, "garbag.ckpt")
+
+
+@pytest.mark.slow
+def test_a_run_says_little_and_what_it_left(workplace):
+    words = ["fit", "--config", "midstream.yaml", "--trainer.enable_progress_bar=true"]
+    config = yaml.safe_load(Path("midstream.yaml").read_text())
+    del config["trainer"]["enable_model_summary"]
+    Path("midstream.yaml").write_text(yaml.safe_dump(config))
+    done = subprocess.run([sys.executable, "-m", "vimlight", *words], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    first, *lines = done.stderr.splitlines()
+    assert re.fullmatch(r"parameters: [\d,]+ trained, [\d,]+ frozen; on cpu", first)
+    assert lines[0] == "module 'fresh' is in the zoo 'zoo'"
+    assert re.fullmatch(r"written to runs/fit/version_0: .*checkpoints/last.ckpt, .*config.yaml.*", lines[-1])
+    assert len(lines) == 2
 
 
 @pytest.mark.slow

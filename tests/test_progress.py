@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 
 import pytest
@@ -56,6 +57,23 @@ def test_what_is_done_of_steps_under_way_counts_in_what_remains(clock):
         "downstream: 0 of 4 done, 30 s, about 3 min 30 s left",
         "downstream: 1 of 4 done (digits), 1 min 0 s, about 1 min 40 s left",
     ]
+
+
+def test_a_bar_is_one_line_of_eighty_columns(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    file = Terminal()
+    with Progress("fit", 100_000, file) as shown:
+        shown.advance()
+        shown.note("epoch 12, train/loss 0.123, val/accuracy 0.456, val/loss 1.23, data_wait 0.01")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
+    frames = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", plain).replace("\r", "\n").splitlines()
+    drawn = [frame.rstrip() for frame in frames if frame.strip()]
+    assert drawn
+    assert all(len(frame) <= 80 and "1/100000" in frame for frame in drawn[1:]), drawn
 
 
 def test_a_bar_moves_within_a_step():

@@ -12,6 +12,8 @@ __all__ = ["Lines", "Progress", "track"]
 
 T = TypeVar("T")
 _SILENCE = 30.0
+# Columns of a bar, and those that counts and times take beside it.
+_BAR, _COUNTS = 12, 36
 
 
 class _View(Protocol):
@@ -78,9 +80,12 @@ class _Bar:
         from rich.progress import Progress as Bar
 
         times = TimeElapsedColumn(), TimeRemainingColumn()
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *times)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(_BAR), MofNCompleteColumn(), *times)
+        console = Console(file=file)
+        # A line that does not fit becomes several, which flicker.
+        self._room = max(console.width - _BAR - _COUNTS, _BAR)
         self._text = text
-        self._bar = Bar(*columns, console=Console(file=file), transient=True)
+        self._bar = Bar(*columns, console=console, transient=True)
         self._task = self._bar.add_task(text, total=total)
         self._done, self._part = 0, 0.0
 
@@ -98,7 +103,10 @@ class _Bar:
         self._bar.update(self._task, completed=self._done + steps)
 
     def note(self, text: str) -> None:
-        self._bar.update(self._task, description=f"{self._text}: {text}")
+        whole = f"{self._text}: {text}"
+        self._bar.update(
+            self._task, description=whole if len(whole) <= self._room else f"{whole[: self._room - 1]}…"
+        )
 
     def stop(self) -> None:
         self._bar.stop()

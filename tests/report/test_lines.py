@@ -42,12 +42,14 @@ def test_a_run_that_breaks_off_ends_its_lines(trainer, capsys):
     assert trainer.callbacks[0]._progress is None
 
 
-@pytest.mark.parametrize("terminal", [False, True])
-def test_lines_stand_for_the_bar_where_there_is_no_terminal(monkeypatch, terminal):
+@pytest.mark.parametrize(("terminal", "chosen"), [(False, False), (True, False), (False, True), (True, True)])
+def test_lines_stand_for_a_bar_that_nobody_chose_or_no_terminal_can_show(monkeypatch, terminal, chosen):
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
     made = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
     for name in ("_plugins", "_callbacks"):
         monkeypatch.setattr(TrainingCLI, name, lambda self: [])
     monkeypatch.setattr(TrainingCLI, "_logging_trainer", lambda self, **_: made)
+    bars = [made.progress_bar_callback] if chosen else []
+    monkeypatch.setattr(TrainingCLI, "_chosen_callbacks", lambda self: bars)
     found = TrainingCLI.instantiate_trainer(TrainingCLI.__new__(TrainingCLI))
-    assert isinstance(found.progress_bar_callback, ProgressLines) != terminal
+    assert isinstance(found.progress_bar_callback, ProgressLines) != (terminal and chosen)

@@ -40,6 +40,7 @@ from vimlight.report.curves import RunCurves
 from vimlight.report.interruption import Interruption, same_signals_after
 from vimlight.report.lineage import Lineage
 from vimlight.report.lines import ProgressLines
+from vimlight.report.opening import Opening, say_written
 from vimlight.report.predictions import PredictionWriter
 from vimlight.report.ranks import RankWatch, is_lost_peer, name_rank, wait_for_watch
 from vimlight.report.waiting import WaitMeter
@@ -80,6 +81,13 @@ _EXPECTED = (
     r"[\s\S]*JsonargparseDeprecationWarning",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
+
+
+# What Lightning says of every run: advertisements, and what the config or a line of ours says as well.
+_NO_NEWS = (
+    "Tip: For seamless", "GPU available:", "TPU available:", "HPU available:", "Seed set to",
+    "to estimate number of stepping batches", "`Trainer.fit` stopped: `max_",
+)  # fmt: skip
 
 
 class RunConfig(SaveConfigCallback):
@@ -235,20 +243,29 @@ class TrainingCLI(LightningCLI):
     before_test = before_predict = before_validate
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Adds a CSV logger, unless there is one, in front of whatever loggers are configured, and lines for a bar.
+        """Adds a CSV logger, unless there is one, in front of whatever others are configured; shows progress in a line.
 
-        The logger's directory is the run's. The lines stand for the bar where there is no terminal to draw it on. What
-        a job of Slurm goes on from, once it is requeued, lies in a directory of its own, where no other job finds it.
+        The logger's directory is the run's. The line stands for Lightning's bar, unless one was chosen and there is a
+        terminal to draw it on, and a line for its table of modules, unless that was asked for. What a job of Slurm goes
+        on from, once it is requeued, lies in a directory of its own, where no other job finds it.
         """
         if SLURMEnvironment.detect():
             kwargs["default_root_dir"] = str(self._root() / f"slurm_{_slurm_job()}")
         trainer = self._logging_trainer(plugins=self._plugins(), callbacks=self._callbacks(), **kwargs)
-        if not sys.stderr.isatty():
-            callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-            callbacks[:] = [ProgressLines() if isinstance(each, ProgressBar) else each for each in callbacks]
+        chosen = [type(each) for each in self._chosen_callbacks()]
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for place, each in enumerate(callbacks):
+            if isinstance(each, ProgressBar) and not (type(each) in chosen and sys.stderr.isatty()):
+                callbacks[place] = ProgressLines()
         return trainer
 
+    def _chosen_callbacks(self) -> list[pl.Callback]:
+        chosen = self._get(self.config_init, "trainer.callbacks") or []
+        return list(chosen) if isinstance(chosen, (list, tuple)) else [chosen]
+
     def _logging_trainer(self, **kwargs: Any) -> pl.Trainer:
+        if self._get(self.config_init, "trainer.enable_model_summary") is None:
+            kwargs["enable_model_summary"] = False
         chosen = self._get(self.config_init, "trainer.logger")
         if chosen is False:
             return super().instantiate_trainer(**kwargs)
@@ -265,8 +282,7 @@ class TrainingCLI(LightningCLI):
 
         Of several processes each looks after the others; to train, a checkpoint is kept of each epoch and at a signal.
         """
-        chosen = self._get(self.config_init, "trainer.callbacks") or []
-        callbacks = [*(chosen if isinstance(chosen, (list, tuple)) else [chosen]), RankWatch()]
+        callbacks = [*self._chosen_callbacks(), RankWatch(), Opening()]
         if self.subcommand != "fit":
             return [*callbacks, Interruption()]
         callbacks += [RunCurves(self._get(self.config_init, "trainer.log_every_n_steps")), Lineage()]
@@ -341,13 +357,15 @@ def main(arguments: Sequence[str]) -> None:
         ConfigError: If the config is wrong.
     """
     with quietly():
-        TrainingCLI(arguments)
+        made = TrainingCLI(arguments)
+        say_written(made.trainer)
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Hides what Lightning warns of and is meant here, and lets its parser import nothing that is not trusted."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    """Hides what Lightning says of every run, and lets its parser import nothing that is not trusted."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(_is_news)
     with warnings.catch_warnings():
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message)
@@ -386,5 +404,5 @@ def _claimed(runs: Path) -> int:
         return number
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless" not in record.getMessage()
+def _is_news(record: logging.LogRecord) -> bool:
+    return not any(text in record.getMessage() for text in _NO_NEWS)

@@ -1,0 +1,42 @@
+"""What a run says of itself before and after the work: a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
+
+from vimlight.errors import listed
+
+__all__ = ["Opening", "say_written"]
+
+
+class Opening(pl.Callback):
+    """Says how many numbers are trained, and on what, in place of Lightning's table of modules."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Says it."""
+        counts = _count(pl_module.parameters(), trained=True), _count(pl_module.parameters(), trained=False)
+        rank_zero_info("parameters: {:,} trained, {:,} frozen; on {}".format(*counts, trainer.strategy.root_device))
+
+
+def say_written(trainer: pl.Trainer) -> None:
+    """Says which files a run left, and where.
+
+    Args:
+        trainer: The run's trainer, once it is done.
+    """
+    if trainer.fast_dev_run or trainer.log_dir is None or not Path(trainer.log_dir).is_dir():  # type: ignore[attr-defined]
+        return
+    folder = Path(trainer.log_dir)
+    files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    if files:
+        rank_zero_info(f"written to {folder}: {listed(files, 8)}")
+
+
+def _count(parameters: Iterable[nn.Parameter], trained: bool) -> int:
+    lazy = nn.parameter.UninitializedParameter
+    return sum(each.numel() for each in parameters if each.requires_grad == trained and not isinstance(each, lazy))
