@@ -45,8 +45,10 @@ class RunCurves(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Logs what this step is taken with."""
         shown: dict[str, Any] = {}
-        if trainer.optimizers:
-            shown["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        # Where all is solved in closed form an optimiser has nothing to do.
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        if groups:
+            shown["lr"] = groups[0]["lr"]
         if isinstance(pl_module, DownstreamModule) and self._is_logged(trainer):
             shown |= _gates(pl_module)
         pl_module.log_dict(shown, on_step=True, on_epoch=False, batch_size=1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vimlight.embedded import pair_tokenizer
-from vimlight.errors import ConfigError
+from vimlight.errors import ConfigError, shown
 from vimlight.transmiter.cache.heads import text_head
 from vimlight.transmiter.models.image_text import load_model
 from vimlight.transmiter.models.templates import class_features
@@ -113,8 +113,8 @@ def test_cut_names_are_listed_once():
         check_names(reader("clip"), (["fox", *names], ["a {}"]), (["an owl " + LONG], ["a {}"]), batch_size=2)
     assert len(caught) == 1
     text = str(caught[0].message)
-    assert repr(names[0]) in text
-    assert repr(names[5]) not in text
+    assert shown(names[0]) in text
+    assert shown(names[5]) not in text
     assert "7 in all" in text
     assert "fox" not in text
 
@@ -134,8 +134,8 @@ def test_auxiliary_names_that_are_read_as_others_are_warned_of():
     with pytest.warns(UserWarning, match="of 'tiny'") as caught:
         check_names(reader("clip"), (classes, ["a {}"]), (auxiliary, ["a {}"]))
     twins, cut = (str(each.message) for each in caught)
-    assert twins.endswith(f"reads as another name: {auxiliary[0]!r}, {auxiliary[2]!r}")
-    assert f"not the end of some prompts of the classes {classes[1]!r};" in cut
+    assert twins.endswith(f"reads as another name: {shown(auxiliary[0])}, {shown(auxiliary[2])}")
+    assert f"not the end of some prompts of the classes {shown(classes[1])};" in cut
 
 
 @pytest.mark.parametrize("where", ["class_features", "text_head"])
