@@ -33,6 +33,7 @@ from vimlight.errors import CheckpointError, ConfigError, VimlightError
 from vimlight.files.atomic import check_writable
 from vimlight.files.checkpoint_facts import stated_texts
 from vimlight.files.checkpoint_files import CheckpointFiles
+from vimlight.files.leftovers import sweep
 from vimlight.files.weight_file import first_line
 from vimlight.masking import masked
 from vimlight.report.callbacks import RunReport
@@ -388,7 +389,11 @@ def _claimed(runs: Path) -> int:
     Raises:
         ConfigError: If it cannot be made.
     """
-    number = max((int(path.name[8:]) for path in runs.glob("version_*") if path.name[8:].isdigit()), default=-1) + 1
+    others = [path for path in runs.glob("version_*") if path.name[8:].isdigit()]
+    for path in others:
+        # Who was killed in a directory of its own leaves there what nobody else would sweep.
+        sweep(path)
+    number = max((int(path.name[8:]) for path in others), default=-1) + 1
     while True:
         try:
             (runs / f"version_{number}").mkdir(parents=True)

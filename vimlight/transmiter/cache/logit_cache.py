@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LogitCache", "Rows", "file_sha256"]
 
+T = TypeVar("T")
 Rows: TypeAlias = "slice | Sequence[int] | Tensor"
 
 
@@ -163,9 +164,7 @@ class LogitCache:
     def _labels(self) -> NDArray[np.int64] | None:
         if "labels.npy" not in self.manifest.files:
             return None
-        self._check_whole("labels.npy")
-        labels = np.array(_mapped(self.path / "labels.npy", (len(self),), "int64"))
-        self._check_unreplaced()
+        labels: NDArray[np.int64] = self._whole("labels.npy", (len(self),), "int64")
         outside = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
         if len(outside):
             row = int(outside[0])
@@ -185,9 +184,7 @@ class LogitCache:
 
         from vimlight.transmiter.cache.text_head import TextHead
 
-        self._check_whole("head.npy")
-        weights = np.array(_mapped(self.path / "head.npy", (self.num_logits, width), "float32"))
-        self._check_unreplaced()
+        weights = self._whole("head.npy", (self.num_logits, width), "float32")
         return TextHead(torch.from_numpy(weights), scale, bias)
 
     def features(self, rows: Rows = slice(None), *, view: int = 0) -> Tensor:
@@ -236,7 +233,7 @@ class LogitCache:
         apart = 1 if views == "all" else self.num_views
         view = 0 if views == "all" else self._checked_view(views)
         total, width = len(self) * self.num_views // apart, self._array.shape[-1]
-        with (self.path / self.manifest.array).open("rb", buffering=0) as file:
+        with self._own(lambda: (self.path / self.manifest.array).open("rb", buffering=0)) as file:
             file.seek(self._array.offset)
             for start in range(0, total, batch_size):
                 count = min(batch_size, total - start)
@@ -311,10 +308,24 @@ class LogitCache:
         sums = self.block_sums().items()
         return {name: CheckedFile(self.path / name, numbers, CacheError) for name, numbers in sums}
 
-    def _check_whole(self, name: str) -> None:
-        with _present():
+    def _whole(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        def read() -> NDArray[Any]:
             if name in self._checked_files:
                 self._checked_files[name].check_all()
+            return np.array(_mapped(self.path / name, shape, dtype))
+
+        return self._own(read)
+
+    def _own(self, read: Callable[[], T]) -> T:
+        """Reads by name what is this cache's, and not that of one that has replaced it since it was opened."""
+
+        def checked(manifest: Path) -> T:
+            with _present():
+                if file_sha256(manifest) != self._content:
+                    raise CacheError(f"cache {str(self.path)!r} was replaced since it was opened; open it again")
+                return read()
+
+        return unreplaced(self.path / MANIFEST, checked)
 
     def _check_bytes(self, starts: Any, length: int) -> None:
         with _present():
@@ -325,13 +336,6 @@ class LogitCache:
         numbers = np.arange(len(self))[_index(rows)]
         row = self._array.nbytes // max(1, len(self))
         self._check_bytes(self._array.offset + numbers * row, row)
-
-    def _check_unreplaced(self) -> None:
-        # The array is mapped since the cache was opened; what is read later by name may be another cache's.
-        with _present():
-            content = file_sha256(self.path / MANIFEST)
-        if content != self._content:
-            raise CacheError(f"cache {str(self.path)!r} was replaced since it was opened; open it again")
 
     def _read(self, rows: Rows, view: int) -> Tensor:
         self._check_rows(rows)
