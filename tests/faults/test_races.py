@@ -11,8 +11,8 @@ from children import together
 from scene import Scene, names, same
 from writers import WRITERS, features, head, modules, plugin
 
-from vimlight.commands.train import _claimed
 from vimlight.errors import CacheError
+from vimlight.report.run_directories import claim
 from vimlight.transmiter import LogitCache, write_cache
 from vimlight.transmiter.cache.manifest import Manifest
 from vimlight.transmiter.cache.writer import CacheWriter
@@ -95,11 +95,11 @@ def test_a_module_that_is_replaced_between_header_and_tensors_is_read_again(tmp_
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_every_run_has_a_directory_of_its_own(tmp_path, count, record_property):
-    def claim(mark):
+    def claim_some(mark):
         for _ in range(10):
-            (tmp_path / f"version_{_claimed(tmp_path)}" / mark).touch(exist_ok=False)
+            (tmp_path / f"version_{claim(tmp_path)}" / mark).touch(exist_ok=False)
 
-    outcomes = together([functools.partial(claim, f"of {number}") for number in range(count)])
+    outcomes = together([functools.partial(claim_some, f"of {number}") for number in range(count)])
     assert [each.error for each in outcomes if each.error] == []
     assert [len(list(path.iterdir())) for path in tmp_path.iterdir()] == [1] * (10 * count)
     record_property("processes raced", count)

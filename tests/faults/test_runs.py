@@ -15,10 +15,10 @@ import yaml
 from tiny_training import VIT
 
 from vimlight.cli import main
-from vimlight.commands.train import RunLogger
 from vimlight.errors import ConfigError
 from vimlight.files.atomic import check_writable, write_whole
 from vimlight.report.interruption import Interruption
+from vimlight.report.run_directories import RunLogger
 from vimlight.training.downstream import DownstreamModule
 from vimlight.zoo import Zoo
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from vimlight.backbone.creating import build_backbone, create_backbone
 from vimlight.backbone.layout import Layout
-from vimlight.backbone.model import Backbone, build_backbone, create_backbone
+from vimlight.backbone.model import Backbone
 from vimlight.backbone.prefix import KeptImages, Prefix
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.backbone.readout import READOUTS, Features, check_readout

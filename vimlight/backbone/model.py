@@ -1,18 +1,16 @@
-"""The frozen backbone and its factory."""
+"""The frozen backbone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from itertools import groupby
-from typing import Any, cast
+from typing import cast
 
-import timm
 import torch
 from torch import Tensor, nn
 
-import vimlight.embedded  # noqa: F401  (registers the embedded image towers with timm)
 from vimlight.backbone.prefix import KeptImages, Prefix, Route, find_route, run_up_to, starts
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.backbone.readout import (
@@ -29,13 +27,12 @@ from vimlight.backbone.recomputing import Ledger, computed_again
 from vimlight.backbone.site import Site, Sites
 from vimlight.backbone.sites import find_sites
 from vimlight.backbone.trace import Trace, trace
-from vimlight.backbone.weights import check_tag, fingerprint_of, load_weights
-from vimlight.errors import BackboneError, ConfigError, nearest, shown, unknown_name
+from vimlight.backbone.weights import fingerprint_of
+from vimlight.errors import BackboneError, ConfigError
 from vimlight.files.weight_file import first_line
 
-__all__ = ["Backbone", "build_backbone", "create_backbone"]
+__all__ = ["Backbone"]
 
-_REMOTE = ("hf-hub:", "hf_hub:", "local-dir:")
 _SWITCH = "qkv_bias_separate"
 
 
@@ -135,7 +132,7 @@ class Backbone(nn.Module):
         Args:
             memory: `"plain"` to keep all that autograd asks for. `"light"` to keep of each transformer block the stream
                 at its start, queries, keys, values, attention's output, and the MLP's where a plug-in reads it: a half
-                to a third, for about a fifth more time. `"lean"` to keep the stream and attention's output alone, and
+                to a third, for about a quarter more time. `"lean"` to keep the stream and attention's output alone, and
                 to compute all products but attention's own again: a fifth to a seventh, for about a third more time.
 
         Raises:
@@ -342,79 +339,6 @@ def _call_fused_layers(model: nn.Module) -> dict[nn.Module, bool]:
     for module in before:
         vars(module)[_SWITCH] = True
     return before
-
-
-def create_backbone(
-    name: str, pretrained: bool = False, checkpoint: str | None = None, **timm_arguments: Any
-) -> Backbone:
-    """Creates a frozen backbone.
-
-    Args:
-        name: A timm model name; `hf-hub:owner/model` and `local-dir:path` are understood as timm does.
-        pretrained: Whether timm loads its weights, from the hub or, for embedded models, from this package.
-        checkpoint: Weights from a `.safetensors` file, a file of plain tensors, or `package:NAME` for the weight file
-            of an installed package; instead of `pretrained`.
-        **timm_arguments: Passed on to `timm.create_model`. There is no classifier, since the classes are the task's;
-            of CLIP's image towers `num_classes` is the width of the projection. `img_size` is understood for every
-            model: one that takes any size has it as its input size.
-
-    Returns:
-        The backbone, in eval mode.
-
-    Raises:
-        UnknownNameError: If timm knows no model of that name.
-        BackboneError: If the weights cannot be had or do not fit, `checkpoint` comes with a name whose tags normalise
-            images in different ways, a classifier is asked for, the model gives no vector, or it has no blocks.
-    """
-    if pretrained and checkpoint is not None:
-        raise BackboneError("give either pretrained=True or checkpoint=..., not both")
-    if not name.startswith(_REMOTE) and not timm.is_model(name):
-        raise unknown_name("backbone", name, timm.list_models())
-    named = "." in name or bool(timm_arguments.keys() & {"pretrained_cfg", "pretrained_cfg_overlay"})
-    if checkpoint is not None and not named:
-        check_tag(name)
-    if timm_arguments.get("num_classes") and "_clip_" not in name:
-        raise BackboneError(
-            f"num_classes={timm_arguments['num_classes']}: a backbone gives features and has no classifier; leave it "
-            "out, the task's head knows its classes"
-        )
-    img_size = timm_arguments.get("img_size")
-    model = _create(name, pretrained, {"num_classes": 0, **timm_arguments})
-    if checkpoint is not None:
-        load_weights(model, checkpoint, named=named)
-    return Backbone(model, name, Preprocessing.of(model, img_size))
-
-
-def build_backbone(backbone: Backbone | str | Mapping[str, Any]) -> Backbone:
-    """Returns a backbone from itself, its name, or the arguments of `create_backbone`.
-
-    Args:
-        backbone: One of the three.
-
-    Raises:
-        ConfigError: If a mapping has no `name`.
-    """
-    if isinstance(backbone, Backbone):
-        return backbone
-    if isinstance(backbone, str):
-        return create_backbone(backbone, pretrained=True)
-    if "name" not in backbone:
-        close = nearest("name", backbone, 1)
-        hint = f"; did you mean it by {close[0]!r}?" if close else ""
-        raise ConfigError(f"the backbone's settings {shown(dict(backbone))} lack 'name'{hint}")
-    return create_backbone(**backbone)
-
-
-def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
-    try:
-        return timm.create_model(name, pretrained=pretrained, **arguments)
-    except TypeError as error:
-        if "img_size" in arguments and "img_size" in str(error):
-            return _create(name, pretrained, {key: value for key, value in arguments.items() if key != "img_size"})
-        raise BackboneError(f"timm refuses the arguments of {name!r}: {error}") from error
-    except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        hint = " (without a network, use checkpoint=FILE or checkpoint='package:NAME')" if pretrained else ""
-        raise BackboneError(f"{name!r} could not be created: {first_line(error)}{hint}") from error
 
 
 def _trace(model: nn.Module, name: str, size: tuple[int, int]) -> Trace:

@@ -21,7 +21,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vimlight import __version__
@@ -33,7 +32,6 @@ from vimlight.errors import CheckpointError, ConfigError, VimlightError
 from vimlight.files.atomic import check_writable
 from vimlight.files.checkpoint_facts import stated_texts
 from vimlight.files.checkpoint_files import CheckpointFiles
-from vimlight.files.leftovers import sweep
 from vimlight.files.weight_file import first_line
 from vimlight.masking import masked
 from vimlight.report.callbacks import RunReport
@@ -44,6 +42,7 @@ from vimlight.report.lines import ProgressLines
 from vimlight.report.opening import Opening, say_written
 from vimlight.report.predictions import PredictionWriter
 from vimlight.report.ranks import RankWatch, is_lost_peer, name_rank, wait_for_watch
+from vimlight.report.run_directories import RunLogger
 from vimlight.report.waiting import WaitMeter
 from vimlight.report.wandb_runs import open_runs
 from vimlight.trainable import TrainableModule, check_precision, read_checkpoint
@@ -104,22 +103,6 @@ class RunConfig(SaveConfigCallback):
                 logger.log_hyperparams(self.config.as_dict())
             elif stage == "fit" and isinstance(pl_module, DownstreamModule) and pl_module.module_names:
                 write_lock(pl_module.zoo, pl_module.module_names, Path(logger.log_dir) / LOCK)
-
-
-class RunLogger(CSVLogger):
-    """A CSV logger whose directory is one run's alone, however many are started at the same moment."""
-
-    _claimed: int | None = None
-
-    @property
-    def version(self) -> int | str:
-        """The number of the run; it is taken when it is first asked for, after all that may be refused."""
-        # The other processes of a run write to the directory of the first.
-        if getattr(rank_zero_only, "rank", 0):
-            return super().version
-        if self._claimed is None:
-            self._claimed = _claimed(Path(self.root_dir))
-        return self._claimed
 
 
 class Parser(LightningArgumentParser):
@@ -378,35 +361,6 @@ def _slurm_job() -> str:
     """Returns the number of this job of Slurm, which it keeps when it is requeued."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID", "0")
-
-
-def _claimed(runs: Path) -> int:
-    """Makes the directory of a new run, which nobody else has, and returns its number.
-
-    Args:
-        runs: The directory of all runs.
-
-    Raises:
-        ConfigError: If it cannot be made.
-    """
-    others = [path for path in runs.glob("version_*") if path.name[8:].isdigit()]
-    for path in others:
-        # Who was killed in a directory of its own leaves there what nobody else would sweep.
-        sweep(path)
-    number = max((int(path.name[8:]) for path in others), default=-1) + 1
-    while True:
-        try:
-            (runs / f"version_{number}").mkdir(parents=True)
-        except FileExistsError:
-            if (runs / f"version_{number}").is_dir():
-                number += 1
-                continue
-            raise ConfigError(f"no run can be written to {str(runs)!r}: a file is in the way") from None
-        except OSError as error:
-            raise ConfigError(
-                f"no run can be written to {str(runs)!r}: {error.strerror}; set trainer.default_root_dir"
-            ) from error
-        return number
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
@@ -14,21 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vimlight.errors import CacheError, DataError
-from vimlight.files.absent import absence
-from vimlight.files.arrays import ARRAY_FAULTS, load_array
 from vimlight.files.checksums import BLOCK, CheckedFile
 from vimlight.files.json_text import json_object
-from vimlight.files.leftovers import recover
 from vimlight.files.replaced import unreplaced
 from vimlight.transmiter.cache.manifest import CHECKSUMS, MANIFEST, Manifest, read_manifest
 from vimlight.transmiter.cache.names import StoredNames
+from vimlight.transmiter.cache.reading import check_directory, check_size, file_sha256, mapped, present
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vimlight.transmiter.cache.text_head import TextHead
 
-__all__ = ["LogitCache", "Rows", "file_sha256"]
+__all__ = ["LogitCache", "Rows"]
 
 T = TypeVar("T")
 Rows: TypeAlias = "slice | Sequence[int] | Tensor"
@@ -49,7 +46,7 @@ class LogitCache:
         self.path = path
         self.manifest = manifest
         self._content = file_sha256(path / MANIFEST)
-        self._array = _mapped(path / manifest.array, manifest.shape, manifest.dtype)
+        self._array = mapped(path / manifest.array, manifest.shape, manifest.dtype)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> LogitCache:
@@ -65,10 +62,10 @@ class LogitCache:
 
     @classmethod
     def _opened(cls, directory: Path) -> LogitCache:
-        _check_directory(directory)
+        check_directory(directory)
         manifest = read_manifest(directory)
         for name, entry in manifest.files.items():
-            _check_size(directory / name, entry.bytes)
+            check_size(directory / name, entry.bytes)
         return cls(directory, manifest)
 
     def __repr__(self) -> str:
@@ -312,7 +309,7 @@ class LogitCache:
         def read() -> NDArray[Any]:
             if name in self._checked_files:
                 self._checked_files[name].check_all()
-            return np.array(_mapped(self.path / name, shape, dtype))
+            return np.array(mapped(self.path / name, shape, dtype))
 
         return self._own(read)
 
@@ -320,7 +317,7 @@ class LogitCache:
         """Reads by name what is this cache's, and not that of one that has replaced it since it was opened."""
 
         def checked(manifest: Path) -> T:
-            with _present():
+            with present():
                 if file_sha256(manifest) != self._content:
                     raise CacheError(f"cache {str(self.path)!r} was replaced since it was opened; open it again")
                 return read()
@@ -328,7 +325,7 @@ class LogitCache:
         return unreplaced(self.path / MANIFEST, checked)
 
     def _check_bytes(self, starts: Any, length: int) -> None:
-        with _present():
+        with present():
             if self.manifest.array in self._checked_files:
                 self._checked_files[self.manifest.array].check(starts, length)
 
@@ -355,53 +352,6 @@ class LogitCache:
 
         chosen = torch.from_numpy(np.arange(self.num_logits)[_index(columns)])
         return self.head.columns(chosen).logits(_normalised(stored))
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file's content, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _check_directory(directory: Path) -> None:
-    recover(directory)
-    if directory.is_dir():
-        if not (directory / MANIFEST).is_file():
-            raise CacheError(f"{str(directory)!r} is no logit cache: it has no {MANIFEST}")
-        return
-    raise CacheError(f"logit cache {str(directory)!r} {absence(directory, folder=True)}")
-
-
-def _check_size(path: Path, size: int) -> None:
-    if not path.is_file():
-        raise CacheError(f"logit cache {str(path.parent)!r} is not whole: {path.name} is missing")
-    if path.stat().st_size != size:
-        raise CacheError(
-            f"logit cache {str(path.parent)!r} is not whole: {path.name} has {path.stat().st_size} bytes instead of "
-            f"{size}"
-        )
-
-
-@contextmanager
-def _present() -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise CacheError(f"{error.filename} is missing, or its cache is being replaced; open it again") from error
-
-
-def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap[Any, Any]:
-    try:
-        with _present():
-            array: np.memmap[Any, Any] = load_array(path, "r")
-    except ARRAY_FAULTS as error:
-        raise CacheError(f"{path} is damaged or cannot be read: {' '.join(str(error).split())}") from error
-    if array.shape != shape or array.dtype != np.dtype(dtype):
-        raise CacheError(f"{path} holds {array.dtype} {array.shape}, the manifest says {dtype} {shape}")
-    return array
 
 
 def _index(rows: Rows) -> Any:
