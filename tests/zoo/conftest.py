@@ -57,6 +57,12 @@ def zoo(tmp_path, make_module):
 
 
 @pytest.fixture
+def mine(tmp_path):
+    """Another zoo, which is empty."""
+    return Zoo(tmp_path / "mine")
+
+
+@pytest.fixture
 def pair(zoo):
     """Returns a function that splits a module and its head into the two files that earlier versions wrote."""
 

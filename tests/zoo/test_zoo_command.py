@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from calling import refusal
 
 from vimlight.commands.zoo import main
 from vimlight.commands.zoo_listing import SORTS
-from vimlight.errors import VimlightError, ZooError
+from vimlight.errors import ZooError
 from vimlight.zoo import Zoo
 
 
@@ -26,14 +27,6 @@ def run(zoo, capsys):
         return capsys.readouterr().out
 
     return command
-
-
-def _refusal(*arguments):
-    with pytest.raises(VimlightError) as error:
-        main([str(argument) for argument in arguments])
-    assert error.value.exit_code == 2
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def test_list_when_piped(run):
@@ -160,7 +153,7 @@ def test_export_and_add(run, tmp_path, capsys):
 
 def test_remove_asks(run, zoo, monkeypatch):
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
-    assert "pass --yes" in _refusal("remove", "letters", "--zoo", zoo.path)
+    assert "pass --yes" in refusal("remove", "letters", "--zoo", zoo.path)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda *_: "n")
     with pytest.raises(SystemExit) as leaving:
@@ -207,16 +200,16 @@ def test_remove_without_asking_takes_even_a_broken_file(run, zoo):
     ],
 )
 def test_mistyped_command_lines(arguments, message):
-    assert _refusal(*arguments) == message
+    assert refusal(*arguments) == message
 
 
 def test_mistyped_names(zoo):
-    assert _refusal("show", "leters", "--zoo", zoo.path).endswith("did you mean 'letters'?")
-    said = _refusal("list", "--sort", "dat", "--zoo", zoo.path)
+    assert refusal("show", "leters", "--zoo", zoo.path).endswith("did you mean 'letters'?")
+    said = refusal("list", "--sort", "dat", "--zoo", zoo.path)
     assert said == "unknown key to sort by 'dat'; did you mean 'date' or 'dataset'?"
-    assert _refusal("remove", "leters", "--yes", "--zoo", zoo.path).endswith("did you mean 'letters'?")
-    assert _refusal("list", "--zoo", f"{zoo.path}s").endswith(f"does not exist; did you mean '{zoo.path}'?")
-    assert "leters.safetensors' does not exist" in _refusal("add", zoo.path / "leters.safetensors", "--zoo", zoo.path)
+    assert refusal("remove", "leters", "--yes", "--zoo", zoo.path).endswith("did you mean 'letters'?")
+    assert refusal("list", "--zoo", f"{zoo.path}s").endswith(f"does not exist; did you mean '{zoo.path}'?")
+    assert "leters.safetensors' does not exist" in refusal("add", zoo.path / "leters.safetensors", "--zoo", zoo.path)
 
 
 @pytest.mark.parametrize(

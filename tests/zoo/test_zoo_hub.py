@@ -6,10 +6,10 @@ import json
 
 import pytest
 import yaml
+from calling import refusal, run
 from huggingface_hub import constants
 from tiny_hub import hub_on_loopback
 
-from vimlight.commands.zoo import main
 from vimlight.errors import VimlightError
 from vimlight.zoo import Zoo
 from vimlight.zoo.sharing import open_place, pull, push
@@ -26,22 +26,6 @@ def hub(monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", "none-that-anybody-has")
         yield hub
-
-
-@pytest.fixture
-def mine(tmp_path):
-    return Zoo(tmp_path / "mine")
-
-
-def run(*arguments):
-    main([str(argument) for argument in arguments])
-
-
-def refusal(*arguments):
-    with pytest.raises(VimlightError) as error:
-        run(*arguments)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 @pytest.mark.parametrize("url", [URL, "hub:me/letters", "hf://me/letters/drawn/latin"])

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from calling import refusal, run
 
-from vimlight.commands.zoo import main
-from vimlight.errors import VimlightError, ZooError
-from vimlight.zoo import Zoo
+from vimlight.errors import ZooError
 from vimlight.zoo.sharing import open_place, pull, push, read_lock, write_lock
 
 
@@ -24,22 +23,6 @@ def shared(zoo, tmp_path, make_module):
 def lock(zoo, shared, tmp_path):
     write_lock(zoo, ["letters"], tmp_path / "zoo.lock")
     return tmp_path / "zoo.lock"
-
-
-@pytest.fixture
-def mine(tmp_path):
-    return Zoo(tmp_path / "mine")
-
-
-def run(*arguments):
-    main([str(argument) for argument in arguments])
-
-
-def refusal(*arguments):
-    with pytest.raises(VimlightError) as error:
-        run(*arguments)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def test_a_lock_names_content_and_place(zoo, shared, lock):

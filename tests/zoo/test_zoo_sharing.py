@@ -8,12 +8,11 @@ import json
 
 import fsspec
 import pytest
+from calling import refusal, run
 from fsspec.registry import known_implementations
 from tiny_server import serving
 
-from vimlight.commands.zoo import main
-from vimlight.errors import ConfigError, VimlightError, ZooError
-from vimlight.zoo import Zoo
+from vimlight.errors import ConfigError, ZooError
 from vimlight.zoo.files import pack_module, read_head, read_module
 from vimlight.zoo.sharing import INDEX, open_place, pull, push
 
@@ -43,23 +42,6 @@ def shared(zoo, tmp_path):
 def served(shared):
     with serving(shared) as server:
         yield server
-
-
-@pytest.fixture
-def mine(tmp_path):
-    """Another zoo, which is empty."""
-    return Zoo(tmp_path / "mine")
-
-
-def run(*arguments):
-    main([str(argument) for argument in arguments])
-
-
-def refusal(*arguments):
-    with pytest.raises(VimlightError) as error:
-        run(*arguments)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def visible(zoo):

@@ -10,8 +10,8 @@ from typing import Any
 from vimlight.report.html import Markup, element
 
 __all__ = [
-    "Frame", "Scale", "axes", "drawing", "legend", "number_text", "series_class", "shape", "shortened", "ticks",
-    "width_of", "words",
+    "Frame", "Scale", "axes", "drawing", "legend", "number_text", "rules", "series_class", "shape", "shortened",
+    "ticks", "width_of", "words",
 ]  # fmt: skip
 
 # Of a letter of the figures' type, in pixels; a little more than most are wide.
@@ -144,6 +144,24 @@ def ticks(scale: Scale, count: int = 5) -> list[float]:
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.999)
     first = math.ceil(scale.low / step)
     return [float(f"{step * number:.12g}") for number in range(first, math.floor(scale.high / step) + 1)]
+
+
+def rules(x: Scale, values: Sequence[float], top: float, bottom: float) -> list[Markup]:
+    """Returns an upright rule for each value, with the value below it.
+
+    Args:
+        x: Where values lie.
+        values: The values.
+        top: Where the rules begin.
+        bottom: Where they end.
+    """
+    drawn: list[Markup] = []
+    for value in values:
+        drawn += [
+            shape("line", "rule", x1=x(value), x2=x(value), y1=top, y2=bottom),
+            words(x(value), bottom + 16, number_text(value), anchor="middle"),
+        ]
+    return drawn
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vimlight.report.figures.canvas import Scale, drawing, number_text, shape, ticks, width_of, words
+from vimlight.report.figures.canvas import Scale, drawing, rules, shape, ticks, width_of, words
 from vimlight.report.html import Markup
 
 __all__ = ["Change", "changes"]
@@ -38,12 +38,7 @@ def changes(rows: Sequence[Change], label: str, unit: str) -> Markup:
     left = width_of([row.name for row in rows], _LONGEST) + 14
     bottom = 8 + _ROW * len(rows)
     x = Scale.over([value for row in rows for value in row[1:]], left, left + _PLOT, pad=0.05)
-    drawn: list[Markup] = []
-    for value in ticks(x):
-        drawn += [
-            shape("line", "rule", x1=x(value), x2=x(value), y1=4, y2=bottom),
-            words(x(value), bottom + 16, number_text(value), anchor="middle"),
-        ]
+    drawn = rules(x, ticks(x), 4, bottom)
     for number, row in enumerate(rows):
         drawn += _row(row, left, 8 + _ROW * (number + 0.5), x)
     drawn.append(words(left + _PLOT, bottom + 32, unit, "label", "end"))

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vimlight.report.figures.canvas import Scale, drawing, number_text, shape, ticks, width_of, words
+from vimlight.report.figures.canvas import Scale, drawing, rules, shape, ticks, width_of, words
 from vimlight.report.html import Markup
 
 __all__ = ["Interval", "intervals"]
@@ -40,12 +40,7 @@ def intervals(rows: Sequence[Interval], label: str, unit: str) -> Markup:
     bottom = 26 + _ROW * len(rows)
     ends = [value + sign * _spread(row.values) for row in rows for value in _means(row) for sign in (-1, 1)]
     x = Scale.over([*ends, *(value for row in rows for value in row.values)], left, left + _PLOT, pad=0.04)
-    drawn: list[Markup] = [words(0, 12, label, "label", longest=int((left + _PLOT) / 7))]
-    for value in ticks(x, 4):
-        drawn += [
-            shape("line", "rule", x1=x(value), x2=x(value), y1=24, y2=bottom),
-            words(x(value), bottom + 16, number_text(value), anchor="middle"),
-        ]
+    drawn = [words(0, 12, label, "label", longest=int((left + _PLOT) / 7)), *rules(x, ticks(x, 4), 24, bottom)]
     for number, row in enumerate(rows):
         drawn += _row(row, left, 26 + _ROW * (number + 0.5), x)
     drawn.append(words(left + _PLOT, bottom + 32, unit, "label", "end"))
