@@ -13,6 +13,7 @@ import io
 import json
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -552,28 +553,15 @@ def report_config(root):
     return reported(file, file.with_name("config.yaml"), run_settings())
 
 
-@parser
-def report_gates(root):
+def table_of_run(name, root):
     file = write_fit(root / "run")
-    return reported(file, file.with_name("gates.csv"))
+    return reported(file, file.with_name(name))
 
 
-@parser
-def report_confusion(root):
-    file = write_fit(root / "run")
-    return reported(file, file.with_name("val_confusion.csv"))
-
-
-@parser
-def report_reliability(root):
-    file = write_fit(root / "run")
-    return reported(file, file.with_name("val_reliability.csv"))
-
-
-@parser
-def report_ranking(root):
-    file = write_fit(root / "run")
-    return reported(file, file.with_name("ranking.csv"))
+PARSERS |= {
+    f"report_{name}": partial(table_of_run, f"{prefix}{name}.csv")
+    for prefix, name in (("", "gates"), ("val_", "confusion"), ("val_", "reliability"), ("", "ranking"))
+}
 
 
 @parser
