@@ -3,55 +3,42 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
-
-from vimlight.tasks import list_tasks
-
-SCRIPT = """
-import sys
-from functools import partial
-from pathlib import Path
-import torch
+from lightning.pytorch.loggers import CSVLogger
+from processes import run_in
+from tiny_kinds import SETTINGS, scene_for
+from tiny_training import digits, downstream, midstream, scenes, tiny_backbone, trainer
 from torch.optim import SGD
+
 from vimlight.report.callbacks import RunReport
 from vimlight.report.predictions import PredictionWriter
-from lightning.pytorch.loggers import CSVLogger
-from tiny_kinds import SETTINGS, scene_for
 from vimlight.tasks import list_tasks
-from tiny_training import midstream, downstream, digits, scenes, tiny_backbone, trainer
 
-torch.set_num_threads(1)
-devices, root = int(sys.argv[1]), Path(sys.argv[2])
-batch_size = 8 // devices
-slow, slower = partial(SGD, lr=0.002), partial(SGD, lr=0.001)
-masks = {"kind": "segmentation", "head": "linear"}
-boxes = {"kind": "detection", "width": 32, "levels": 2, "convs": 1, "score_threshold": 0.0}
+STAGES = ("midstream", "masks", "downstream", "detection")
+MASKS = {"kind": "segmentation", "head": "linear"}
+BOXES = {"kind": "detection", "width": 32, "levels": 2, "convs": 1, "score_threshold": 0.0}
 
 
-def prepare(stage, zoo):
-    backbone = tiny_backbone()
+def prepare(stage, zoo, devices):
+    backbone, batch_size = tiny_backbone(), 8 // devices
     if stage == "downstream":
         data = digits(shots=4, batch_size=batch_size)
         extra = {"aggregator": "none", "head": "linear", "extra_module": "lora"}
-        return data, downstream(backbone, data, zoo, optimizer=slower, **extra)
+        return data, downstream(backbone, data, zoo, optimizer=partial(SGD, lr=0.001), **extra)
     # Of an odd number of test images one is seen twice.
     data = {
         "midstream": lambda: scenes(train=40, batch_size=batch_size),
         "masks": lambda: scenes("segments", train=40, batch_size=batch_size),
         "detection": lambda: scenes("objects", train=40, batch_size=batch_size, test_limit=13),
     }[stage]()
-    task = {"masks": {"task": masks}, "detection": {"task": boxes}}.get(stage, {})
-    return data, midstream(backbone, data, zoo, name="module", optimizer=slow, **task)
+    task = {"masks": {"task": MASKS}, "detection": {"task": BOXES}}.get(stage, {})
+    return data, midstream(backbone, data, zoo, name="module", optimizer=partial(SGD, lr=0.002), **task)
 
 
-def scores(kind):
+def scores(kind, devices, root):
     # Of 13 images in batches of 5, one of two processes gets two batches; of 3, the other gets none.
     own = {"batch_size": 5, "val_fraction": 13 / 40, "test_limit": 3}
     data = scenes(scene_for(kind), train=40, **own)
@@ -65,49 +52,31 @@ def scores(kind):
     return judge.global_rank, found
 
 
-parts = {kind: scores(kind) for kind in list_tasks()}
-rank = next(rank for rank, _ in parts.values())
-torch.save({kind: found for kind, (_, found) in parts.items()}, root / f"scores{rank}.pt")
-for stage in sys.argv[3:]:
-    place = root / stage
-    place.mkdir(exist_ok=True)
-    data, model = prepare(stage, str(place / "zoo"))
-    # Whole global batches alone: what is left over is shared out by repeating images.
-    options = {"strategy": "ddp", "limit_train_batches": 4, "devices": devices}
-    fit = trainer(str(place), epochs=2, callbacks=[PredictionWriter(str(place / "out.json"))], **options)
-    fit.fit(model, datamodule=data)
-    metric = fit.callback_metrics[f"val/{model.task.monitor}"]
-    tested = {}
-    if stage == "detection":
-        tested = fit.test(model, datamodule=data, verbose=False)[0]
-        fit.predict(model, datamodule=data, return_predictions=False)
-    if fit.is_global_zero:
-        torch.save({"state": model.state_dict(), "metric": metric, "tested": tested}, place / "result.pt")
-"""
-STAGES = ("midstream", "masks", "downstream", "detection")
+def score_and_train(devices, root):
+    torch.set_num_threads(1)
+    parts = {kind: scores(kind, devices, root) for kind in list_tasks()}
+    rank = next(rank for rank, _ in parts.values())
+    torch.save({kind: found for kind, (_, found) in parts.items()}, root / f"scores{rank}.pt")
+    for stage in STAGES:
+        place = root / stage
+        place.mkdir(exist_ok=True)
+        data, model = prepare(stage, str(place / "zoo"), devices)
+        # Whole global batches alone: what is left over is shared out by repeating images.
+        options = {"strategy": "ddp", "limit_train_batches": 4, "devices": devices}
+        fit = trainer(str(place), epochs=2, callbacks=[PredictionWriter(str(place / "out.json"))], **options)
+        fit.fit(model, datamodule=data)
+        metric = fit.callback_metrics[f"val/{model.task.monitor}"]
+        tested = {}
+        if stage == "detection":
+            tested = fit.test(model, datamodule=data, verbose=False)[0]
+            fit.predict(model, datamodule=data, return_predictions=False)
+        if fit.is_global_zero:
+            torch.save({"state": model.state_dict(), "metric": metric, "tested": tested}, place / "result.pt")
 
 
 def train(devices, root):
     root.mkdir()
-    script = root / "script.py"
-    script.write_text(SCRIPT)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    # Lightning starts the second process itself.
-    own = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        # The package beside these tests, wherever another one is installed.
-        "PYTHONPATH": os.pathsep.join(str(folder) for folder in Path(__file__).parents[:2]),
-        "OMP_NUM_THREADS": "1",
-    }
-    clean = {
-        key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "LOCAL_", "NODE_", "WORLD"))
-    }
-    command = [sys.executable, "-W", "ignore", str(script), str(devices), str(root), *STAGES]
-    done = subprocess.run(command, env={**clean, **own}, cwd=root, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in(devices, partial(score_and_train, devices, root), root)
     return {stage: torch.load(root / stage / "result.pt", weights_only=True) for stage in STAGES}
 
 

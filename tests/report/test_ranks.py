@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from lightning.pytorch.strategies.launchers import subprocess_script
+from processes import Forked, meeting_place
 from tiny_training import VIT
 
+from vimlight.cli import main
 from vimlight.errors import DataError, RankError, TrainingError, UnknownNameError
 from vimlight.report import ranks
 from vimlight.report.ranks import how_ended, is_lost_peer, name_rank, wait_for_watch
+from vimlight.training.midstream import MidstreamModule
 
 GLOO = "[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:39242"
 
@@ -52,22 +54,28 @@ def test_who_misses_another_says_no_more_than_that(monkeypatch):
     assert str(found).startswith("another process of this run does not answer; its own words say why")
 
 
-FAULTS = """
-import os, signal
-from vimlight.errors import DataError
-from vimlight.training.midstream import MidstreamModule
-rank, how = os.environ["FAULT"].split()
-step = MidstreamModule.training_step
+def fit_with(fault):
+    """Runs `vimlight fit` as the process of this number, and lets it meet its fault."""
+    rank, how = fault.split()
+    step = MidstreamModule.training_step
 
-def faulty(self, *arguments):
-    if self.trainer.global_step == 2 and str(self.global_rank) == rank:
-        if how == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise DataError("no such image") if how == "refuses" else ValueError("a bug")
-    return step(self, *arguments)
+    def faulty(self, *arguments):
+        if self.trainer.global_step == 2 and str(self.global_rank) == rank:
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise DataError("no such image") if how == "refuses" else ValueError("a bug")
+        return step(self, *arguments)
 
-MidstreamModule.training_step = faulty
-"""
+    def started(command, env, cwd):
+        return Forked(lambda: main(words), environment=env)
+
+    words = ["fit", "--config", "run.yaml"]
+    MidstreamModule.training_step = faulty
+    # What Lightning starts the other process with.
+    subprocess_script.subprocess = SimpleNamespace(Popen=started)
+    main(words)
+
+
 SAID = {
     "1 killed": (137, ["rank 1 was killed by SIGKILL (out of memory?); the other processes of this run end too"]),
     "1 refuses": (2, ["rank 1: no such image", "rank 1 ended with code 2, for the reason that it gave; the other"]),
@@ -80,7 +88,6 @@ SAID = {
 @pytest.mark.skipif(sys.platform != "linux", reason="tells by the group of processes what runs")
 @pytest.mark.parametrize("fault", list(SAID))
 def test_two_processes_one_of_which_is_lost(tmp_path, fault):
-    (tmp_path / "faults.py").write_text(FAULTS)
     backbone = {"name": "vit_tiny_patch16_224", **VIT}
     scenes = {"dataset": "scenes", "dataset_args": {"task": "shapes", "train": 60, "test": 8, "size": 32}}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
@@ -90,25 +97,17 @@ def test_two_processes_one_of_which_is_lost(tmp_path, fault):
         "trainer": {"accelerator": "cpu", "strategy": "ddp", "devices": 2, "max_epochs": 2, **quiet},
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    package = str(Path(ranks.__file__).parents[2])
-    own = {"FAULT": fault, "MASTER_PORT": port, "PYTHONPATH": f"{package}:{tmp_path}", "OMP_NUM_THREADS": "1"}
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "LOCAL_", "WORLD"))}
-    command = [sys.executable, "-m", "vimlight", "--import", "faults", "fit", "--config", "run.yaml"]
-    with subprocess.Popen(
-        command, env={**clean, **own}, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as running:
-        _, said = running.communicate(timeout=600)
+    running = Forked(lambda: fit_with(fault), environment=meeting_place(), folder=tmp_path, own_group=True)
+    found = running.wait(600)
+    ended, said = ends(running.pid), running.said.read_text()
     code, expected = SAID[fault]
     lines = [line.removeprefix("vimlight: ") for line in said.splitlines() if line.startswith("vimlight: ")]
-    assert running.returncode == code, said[-3000:]
+    assert found == code, said[-3000:]
     assert len(lines) == len(expected), said[-3000:]
     assert all(line.startswith(start) for line, start in zip(lines, expected, strict=True)), lines
     assert "Connection closed" not in said
     assert ("Traceback" in said) == (fault == "1 fails")
-    assert ends(running.pid)
+    assert ended
 
 
 def ends(group, seconds=20):

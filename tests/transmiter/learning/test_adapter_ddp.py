@@ -2,70 +2,46 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
+from processes import run_in
 from tiny_pair import write_pair
-
-SCRIPT = """
-import sys
-from functools import partial
-import torch
-from torch.optim import SGD
 from tiny_training import trainer
+from torch.optim import SGD
+
 from vimlight.transmiter import CacheDataModule, ExtractionModule, RefinementModule
 
-torch.set_num_threads(1)
-devices, root, caches = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-options = {"batch_size": 16 // devices}
-for stage in sys.argv[4:]:
-    place = f"{root}/{stage}"
-    common = {"optimizer": partial(SGD, lr=0.02), "out": f"{place}/out.safetensors"}
-    if stage == "extraction":
-        data = CacheDataModule(f"{caches}/weak", tuned=f"{caches}/weak_tuned", **options)
-        # Noise is drawn by each process.
-        model = ExtractionModule(data.class_names, data.aux_names, noise=0.0, basis="learned", **common)
-    else:
-        # Of 13 images in batches of 8, one process gets more than the other; of 3, one gets none.
-        odd = {"val": f"{caches}/few/strong", "test": f"{caches}/odd/strong"}
-        data = CacheDataModule(f"{caches}/strong", shots=8, **odd, **options)
-        model = RefinementModule(None, data.class_names, data.aux_names, **common)
-    fit = trainer(place, epochs=3, strategy="ddp", devices=devices)
-    fit.fit(model, datamodule=data)
-    tested = {} if stage == "extraction" else fit.test(model, datamodule=data, verbose=False)[0]
-    if fit.is_global_zero:
-        choice = list(getattr(model, "choice", None) or [])
-        torch.save({"state": model.state_dict(), "choice": choice, "tested": tested}, f"{place}/result.pt")
-"""
 STAGES = ("extraction", "refinement")
+
+
+def learn(devices, root, caches):
+    torch.set_num_threads(1)
+    options = {"batch_size": 16 // devices}
+    for stage in STAGES:
+        place = root / stage
+        common = {"optimizer": partial(SGD, lr=0.02), "out": f"{place}/out.safetensors"}
+        if stage == "extraction":
+            data = CacheDataModule(f"{caches}/weak", tuned=f"{caches}/weak_tuned", **options)
+            # Noise is drawn by each process.
+            model = ExtractionModule(data.class_names, data.aux_names, noise=0.0, basis="learned", **common)
+        else:
+            # Of 13 images in batches of 8, one process gets more than the other; of 3, one gets none.
+            odd = {"val": f"{caches}/few/strong", "test": f"{caches}/odd/strong"}
+            data = CacheDataModule(f"{caches}/strong", shots=8, **odd, **options)
+            model = RefinementModule(None, data.class_names, data.aux_names, **common)
+        fit = trainer(str(place), epochs=3, strategy="ddp", devices=devices)
+        fit.fit(model, datamodule=data)
+        tested = {} if stage == "extraction" else fit.test(model, datamodule=data, verbose=False)[0]
+        if fit.is_global_zero:
+            choice = list(getattr(model, "choice", None) or [])
+            torch.save({"state": model.state_dict(), "choice": choice, "tested": tested}, place / "result.pt")
 
 
 def train(devices, root, caches):
     root.mkdir()
-    script = root / "script.py"
-    script.write_text(SCRIPT)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    own = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        # The package beside these tests, wherever another one is installed.
-        "PYTHONPATH": os.pathsep.join(str(folder) for folder in Path(__file__).parents[1:4]),
-        "OMP_NUM_THREADS": "1",
-    }
-    clean = {
-        key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "LOCAL_", "NODE_", "WORLD"))
-    }
-    # Lightning starts the second process itself.
-    command = [sys.executable, "-W", "ignore", str(script), str(devices), str(root), str(caches), *STAGES]
-    done = subprocess.run(command, env={**clean, **own}, cwd=root, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in(devices, partial(learn, devices, root, caches), root)
     return {stage: torch.load(root / stage / "result.pt", weights_only=True) for stage in STAGES}
 
 

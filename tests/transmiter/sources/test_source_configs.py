@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
-import socket
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from processes import run_in
 from tiny_tuning import EVERY
 
 from vimlight.cli import main
@@ -85,17 +83,10 @@ def test_a_run_goes_on_where_it_stopped(shapes):
 def test_two_processes_learn_what_one_learns(shapes):
     """With the same images in a step, and each cache written once."""
     sgd = ["--model.optimizer=torch.optim.SGD", "--model.optimizer.init_args.lr=1.0"]
-    command = [sys.executable, "-m", "vimlight", "fit", "--config", str(config("taskres")), *QUICK, *sgd]
     for devices in (1, 2):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            own = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
         split = [f"--data.out=caches/{devices}/{{split}}", f"--data.batch_size={12 // devices}"]
         run = [f"--trainer.devices={devices}", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
-        done = subprocess.run(
-            [*command, *split, *run], env=os.environ | own, timeout=300, check=False, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+        run_in(devices, partial(fit, "taskres", *sgd, *split, *run), ".")
     one, two = (LogitCache.open(f"caches/{devices}/test") for devices in (1, 2))
     torch.testing.assert_close(one.logits(), two.logits(), atol=0.02, rtol=0.01)
     assert one.manifest.data["tuning"]["epoch"] == two.manifest.data["tuning"]["epoch"]
