@@ -14,8 +14,8 @@ from torch.func import functional_call
 from vimlight.aggregation.base import Aggregate, Mixture, SoftmaxLogits
 from vimlight.aggregation.registry import AGGREGATORS
 from vimlight.backbone import Backbone, Features
-from vimlight.errors import PluginError
 from vimlight.plugins import Attachment, Plugin, Slot, Unit
+from vimlight.plugins.averaging import require_equal
 
 __all__ = ["Merge"]
 
@@ -37,7 +37,7 @@ class Merge(Aggregate):
 
     def __init__(self, backbone: Backbone, modules: Sequence[Plugin], **common: Any) -> None:
         super().__init__(backbone, modules, **common)
-        _require_equal(modules, self.names)
+        require_equal(modules, self.names, "merge")
         self._sites, self._kind = modules[0].sites, modules[0].unit_type
         self._stacks = nn.ModuleList(
             _Stack([module.unit(site) for module in self.modules_in_zoo]) for site in self._sites
@@ -109,13 +109,3 @@ class _Stack(nn.Module):
     def _weights(self, gates: Tensor) -> dict[str, Tensor]:
         stacks = [self.get_buffer(f"stack{index}") for index in range(len(self._names))]
         return {name: torch.tensordot(gates, stack, 1) for name, stack in zip(self._names, stacks, strict=True)}
-
-
-def _require_equal(modules: Sequence[Plugin], names: Sequence[str]) -> None:
-    first = modules[0]
-    for module, name in zip(modules[1:], names[1:], strict=True):
-        if (module.kind, module.settings, module.site_names) != (first.kind, first.settings, first.site_names):
-            raise PluginError(
-                f"merge needs modules of one type, setting and set of sites: {names[0]!r} is {first.kind} "
-                f"{first.settings}, {name!r} is {module.kind} {module.settings}; use 'ens_moe' for unlike modules"
-            )

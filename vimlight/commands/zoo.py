@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vimlight.commands import zoo_gallery, zoo_sharing
+from vimlight.commands import zoo_curating, zoo_gallery, zoo_sharing
 from vimlight.commands.beforehand import check_file
 from vimlight.commands.options import Parser
 from vimlight.commands.output import one_line, print_json, print_table
@@ -110,6 +110,7 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
     reading.add_argument("--name", help="peft, petl: the module's name in the zoo (default: the file's)")
     reading.add_argument("--scale", metavar="S", type=float, help="petl: the factor s, which stands in a config")
     reading.add_argument("--bits", metavar="N", type=int, help="petl: bits of an AdaptFormer's weights")
+    zoo_curating.add_commands(command)
     zoo_sharing.add_commands(command)
     zoo_gallery.add_command(command)
     return parser, commands.choices

@@ -15,6 +15,7 @@ from vimlight.backbone import Backbone, Layout, Preprocessing, Site
 from vimlight.errors import PluginError, unknown_name
 from vimlight.files.tensor_file import sha256_of
 from vimlight.plugins.blocks import Blocks, choose_blocks
+from vimlight.plugins.means import mean_of
 from vimlight.plugins.registry import PLUGINS
 
 __all__ = ["Plugin", "Tap", "Unit", "WideUnit", "create_plugin", "list_plugins", "widen"]
@@ -69,6 +70,21 @@ class Unit(nn.Module):
             units: Units of this type at the same site; widths may differ.
         """
         return LoopedUnits(units)
+
+    @classmethod
+    def mean(cls, columns: Sequence[Sequence[Unit]]) -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
+        """Returns settings and tensors of units that are the mean of others, which need not be exact.
+
+        By default that of their weights: the mean of what they add where that is linear in them, and otherwise close
+        to it for units that hardly differ.
+
+        Args:
+            columns: For each site its units, of this type and of equal settings.
+
+        Returns:
+            Settings that differ from those of the units, and each site's tensors by name.
+        """
+        return {}, [mean_of([unit.state_dict() for unit in units]) for units in columns]
 
     def fold(self, layer: nn.Module) -> None:
         """Adds the unit's effect to a layer's own weights, in place.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,15 @@ class Lora(Unit):
         """Returns the sum with stacked factors: exact, of the sum of the ranks."""
         return WideLora(cast("Sequence[Lora]", units))
 
+    @classmethod
+    def mean(cls, columns: Sequence[Sequence[Unit]]) -> tuple[dict[str, Any], list[dict[str, Tensor]]]:
+        """Returns the mean of the changes, exact: of the same rank where a factor is shared, else of the ranks' sum."""
+        units = cast("Sequence[Sequence[Lora]]", columns)
+        if all(_share_a_factor(each) for each in units):
+            return super().mean(columns)
+        rank = sum(len(unit.down) for unit in units[0])
+        return {"rank": rank, "alpha": None}, [_stacked_mean(each) for each in units]
+
     @torch.no_grad()
     def fold(self, layer: nn.Module) -> None:
         """Adds `(alpha / rank) B A` to the layer's weight and c to its bias, or to its part of a fused layer's."""
@@ -104,6 +113,27 @@ class WideLora(WideUnit):
         layout, hidden = self.site.layout, _down(x, self.down, self.site)
         change = _up(hidden * spread(gates[..., self.owner], hidden, layout), self.up, None, self.site)
         return change if self.biases is None else change + spread(gates @ self.biases, change, layout)
+
+
+def _share_a_factor(units: Sequence[Lora]) -> bool:
+    """Tells whether the product of the mean factors is the mean of the products."""
+    first = units[0]
+    return all(torch.equal(unit.down, first.down) for unit in units) or all(
+        torch.equal(unit.up, first.up) for unit in units
+    )
+
+
+@torch.no_grad()
+def _stacked_mean(units: Sequence[Lora]) -> dict[str, Tensor]:
+    share = [unit.scale / len(units) for unit in units]
+    found = {
+        "down": torch.cat([unit.down for unit in units]),
+        "up": torch.cat([unit.up * part for unit, part in zip(units, share, strict=True)], dim=1),
+    }
+    if units[0].bias is not None:
+        scaled = [cast(Tensor, unit.bias) * part for unit, part in zip(units, share, strict=True)]
+        found["bias"] = torch.stack(scaled).sum(dim=0)
+    return found
 
 
 def _down(x: Tensor, factor: Tensor, site: Site) -> Tensor:
