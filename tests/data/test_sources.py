@@ -125,6 +125,14 @@ def test_image_folder_reads_the_layout_with_splits(flowers):
     assert source.val.ids[0] == "valid/aster/0.png"
 
 
+def test_image_folder_takes_a_class_called_train_for_a_class(flowers):
+    (flowers / "rose").rename(flowers / "train")
+    source = load_source("image_folder", {"root": str(flowers)})
+    assert source.class_names == ("aster", "train", "tulip")
+    assert source.test is None
+    assert source.train.targets.unique().tolist() == [0, 1, 2]
+
+
 def test_image_folder_errors(flowers):
     with pytest.raises(DataError, match=r"folder .*flwoers does not exist; did you mean .*flowers\?"):
         load_source("image_folder", {"root": str(flowers.parent / "flwoers")})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +22,8 @@ VALIDATION_NAMES = ("val", "valid", "validation")
 def image_folder(root: str, classes: Classes | None = None) -> Source:
     """Opens `root/class/*.png`, or `root/train/class/*.png` with `root/test` and `root/val` beside it where present.
 
+    A folder `train` that holds images instead of folders is a class of that name, as vehicles have one.
+
     Args:
         root: The folder. Class names are those of the folders: by value where all of them are numbers, else in
             alphabetical order.
@@ -32,7 +34,7 @@ def image_folder(root: str, classes: Classes | None = None) -> Source:
         UnknownNameError: If another part has a class that the training part lacks, or there is no such class.
     """
     folder = existing_folder(root)
-    base = folder / "train" if (folder / "train").is_dir() else folder
+    base = folder / "train" if _is_part(folder / "train") else folder
     found = _class_folders(base)
     known = vocabulary(found, None, f"folder {base}") if classes is None else natural_order(found)
     if not known:
@@ -74,10 +76,18 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         DataError: If there is none.
     """
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
+    files = _images(folder.rglob("*"))
     if not files:
         raise DataError(f"folder {folder} holds no image ({', '.join(SUFFIXES)})")
     return files
+
+
+def _images(paths: Iterable[Path]) -> list[Path]:
+    return [path for path in sorted(paths) if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
+
+
+def _is_part(folder: Path) -> bool:
+    return folder.is_dir() and (bool(_class_folders(folder)) or not _images(folder.iterdir()))
 
 
 def _class_folders(base: Path) -> list[str]:
