@@ -53,6 +53,7 @@ from vimlight.transmiter.models.vocabulary import word_list
 from vimlight.zoo import Zoo
 from vimlight.zoo.files import read_head, read_module
 from vimlight.zoo.sharing import INDEX, LOCK, open_place, push, read_lock, write_lock
+from vimlight.zoo.signing import signature_of
 
 
 class Parser(NamedTuple):
@@ -354,6 +355,12 @@ def zoo_lock(root):
     push(Zoo(root / "zoo"), open_place(str(root / "shared")))
     write_lock(Zoo(root / "zoo"), ["a"], root / LOCK)
     return as_json(root / LOCK, json.loads((root / LOCK).read_bytes()), read_lock)
+
+
+@parser
+def zoo_signature(root):
+    text = "-----BEGIN SSH SIGNATURE-----\nAAAA\n-----END SSH SIGNATURE-----\n"
+    return written(root / "a.sig", text, lambda _: signature_of(Zoo(root), "a"))
 
 
 def recarded(file, card):

@@ -39,6 +39,7 @@ from vimlight.transmiter.cache.merge import merge_caches
 from vimlight.transmiter.cache.writer import CacheWriter
 from vimlight.zoo import Zoo
 from vimlight.zoo.sharing import missing_here, open_place, pull, push
+from vimlight.zoo.signing import keep_signature
 
 WRITERS: dict[str, Callable[[Path], Writer]] = {}
 NEXT = "next.txt"
@@ -119,6 +120,14 @@ def module_replaced(root):
     zoo.add("a", plugin(0), {}, head(0))
     zoo.add("b", plugin(1))
     return Writer(lambda _: zoo.add("a", plugin(2), {}, head(2), overwrite=True), lambda: modules(zoo.path))
+
+
+@writer
+def module_signed(root):
+    zoo = Zoo(root / "zoo")
+    zoo.add("a", plugin(0))
+    read = functools.partial(files, zoo.path, "a.sig")
+    return Writer(lambda _: keep_signature(zoo, "a", "-----BEGIN SSH SIGNATURE-----"), read)
 
 
 @writer

@@ -100,7 +100,8 @@ def test_json(run, zoo):
     assert entry == json.loads(run("show", "letters", "--json"))
     assert entry["name"] == "letters"
     assert entry["fingerprint"] == zoo.card("letters").fingerprint
-    assert json.loads(run("verify", "--json")) == {"modules": 1, "problems": []}
+    verified = json.loads(run("verify", "--json"))
+    assert (verified["modules"], verified["problems"], verified["signatures"]) == (1, [], {"letters": "not signed"})
 
 
 def test_the_zoo_may_come_before_the_command(zoo, capsys):
@@ -130,7 +131,12 @@ def test_a_bad_file_does_not_hide_the_others(run, zoo):
 
 
 def test_verify_names_the_bad_file_and_exits_with_1(run, zoo, capsys):
-    assert run("verify") == "modules checked: 1, all of them whole\n"
+    assert run("verify") == (
+        "modules checked: 1, all of them whole\n"
+        "of each: header, card by its schema, SHA-256 of card, tensors and head, finite numbers, plug-in type, "
+        "signature\n"
+        "signed: none of them\n"
+    )
     file = zoo.path / "letters.safetensors"
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(SystemExit) as leaving:

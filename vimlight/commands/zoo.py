@@ -12,12 +12,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vimlight.commands import zoo_curating, zoo_gallery, zoo_sharing
+from vimlight.commands import zoo_curating, zoo_gallery, zoo_sharing, zoo_trust
 from vimlight.commands.beforehand import check_file
 from vimlight.commands.options import Parser
 from vimlight.commands.output import one_line, print_json, print_table
 from vimlight.commands.zoo_listing import HEADINGS, Listed, in_order
-from vimlight.errors import CheckpointError, ConfigError, ZooError, nearest, unknown_name
+from vimlight.commands.zoo_opening import open_zoo
+from vimlight.errors import CheckpointError, ConfigError, ZooError, unknown_name
 
 if TYPE_CHECKING:
     from vimlight.interop import Fact
@@ -75,11 +76,10 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
     show = command("show", _show, "show a module's whole card")
     add = command("add", _add, "check a module's file and copy it into the zoo, with its head if there is one")
     remove = command("remove", _remove, "delete a module and its head")
-    verify = command("verify", _verify, "check every file; exit code 1 if one is bad")
     export = command("export", _export, "check modules and copy them out, with their heads, or write another format")
     reading = command("import", _import, "read another format into a zoo")
     listing.add_argument("--sort", metavar="KEY", default="name", help="name, date, metric, size or any column")
-    for sub in (listing, ranking, show, verify):
+    for sub in (listing, ranking, show):
         sub.add_argument("--json", action="store_true", help="print JSON")
     for sub in (show, remove):
         sub.add_argument("name", metavar="NAME")
@@ -111,13 +111,14 @@ def _parsers() -> tuple[Parser, Iterable[str]]:
     reading.add_argument("--scale", metavar="S", type=float, help="petl: the factor s, which stands in a config")
     reading.add_argument("--bits", metavar="N", type=int, help="petl: bits of an AdaptFormer's weights")
     zoo_curating.add_commands(command)
+    zoo_trust.add_commands(command)
     zoo_sharing.add_commands(command)
     zoo_gallery.add_command(command)
     return parser, commands.choices
 
 
 def _list(options: argparse.Namespace) -> None:
-    zoo = _open(options.zoo)
+    zoo = open_zoo(options.zoo)
     modules = in_order([Listed(name, _card_or_error(zoo, name), _size(zoo, name)) for name in zoo], options.sort)
     if options.json:
         print_json([_fields(zoo, module.name, module.card) for module in modules])
@@ -128,7 +129,7 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    zoo = _open(options.zoo)
+    zoo = open_zoo(options.zoo)
     fields = _fields(zoo, options.name, zoo.card(options.name))
     if options.json:
         print_json(fields)
@@ -157,30 +158,17 @@ def _add(options: argparse.Namespace) -> None:
 
 
 def _remove(options: argparse.Namespace) -> None:
-    zoo = _open(options.zoo)
+    zoo = open_zoo(options.zoo)
     if options.name in zoo and not options.yes:
         _confirm(f"remove module {options.name!r} from zoo {options.zoo!r} for good?")
     zoo.remove(options.name)
     print(f"removed {options.name!r} from zoo {options.zoo!r}")
 
 
-def _verify(options: argparse.Namespace) -> None:
-    zoo = _open(options.zoo)
-    problems = zoo.verify()
-    if options.json:
-        print_json({"modules": len(zoo), "problems": [problem._asdict() for problem in problems]})
-    elif problems:
-        print_table(("file", "problem"), problems)
-    else:
-        print(f"modules checked: {len(zoo)}, all of them whole")
-    if problems:
-        raise SystemExit(1)
-
-
 def _export(options: argparse.Namespace) -> None:
     from vimlight.interop import FORMATS
 
-    zoo, target, first = _open(options.zoo), Path(options.to), options.names[0]
+    zoo, target, first = open_zoo(options.zoo), Path(options.to), options.names[0]
     if target.suffix in ("", ".safetensors"):
         _check_names(zoo, [name for name in options.names if name not in FORMATS])
     suffixes = {kind.suffix for kind in FORMATS.values() if kind.suffix}
@@ -222,18 +210,6 @@ def _given(options: argparse.Namespace, known: Sequence[str], format_: str) -> d
 
 def _print_facts(facts: Iterable[Fact]) -> None:
     print_table(("part", "what", "where"), [(fact.part, fact.text, str(fact.file)) for fact in facts])
-
-
-def _open(path: str) -> Zoo:
-    from vimlight.zoo import Zoo
-
-    zoo = Zoo(path)
-    if not zoo.path.is_dir():
-        parent = zoo.path.parent
-        close = nearest(zoo.path.name, (entry.name for entry in parent.iterdir())) if parent.is_dir() else []
-        hint = f"did you mean {str(parent / close[0])!r}?" if close else "name the directory with --zoo DIR"
-        raise ZooError(f"zoo {path!r} does not exist; {hint}")
-    return zoo
 
 
 def _card_or_error(zoo: Zoo, name: str) -> Card | ZooError:

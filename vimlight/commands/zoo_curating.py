@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from vimlight.commands.output import one_line, print_json, print_table
+from vimlight.commands.zoo_opening import open_zoo
 from vimlight.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,10 +65,9 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _diff(options: argparse.Namespace) -> None:
-    from vimlight.zoo import Zoo
     from vimlight.zoo.likeness import weights_alike
 
-    zoo = Zoo(options.zoo)
+    zoo = open_zoo(options.zoo)
     (one, first), (two, second) = (zoo.read(name) for name in options.names)
     cards, (weights, count) = _differences(one, two), weights_alike(first, second)
     effects: dict[str, Likeness] = {}
@@ -107,10 +107,9 @@ def _effects_alike(zoo: Zoo, options: argparse.Namespace) -> dict[str, Likeness]
 
 
 def _dedupe(options: argparse.Namespace) -> None:
-    from vimlight.zoo import Zoo
     from vimlight.zoo.likeness import near_duplicates
 
-    zoo = Zoo(options.zoo)
+    zoo = open_zoo(options.zoo)
     alike: dict[tuple[str, str], Likeness] = {}
     for names in _by_backbone(zoo):
         alike |= _pairs(zoo, names, options)
@@ -159,10 +158,9 @@ def _proposal(stays: dict[str, str], left: int, options: argparse.Namespace) -> 
 
 
 def _merge(options: argparse.Namespace) -> None:
-    from vimlight.zoo import Zoo
     from vimlight.zoo.merging import merge
 
-    zoo = Zoo(options.zoo)
+    zoo = open_zoo(options.zoo)
     zoo.check_new(options.name)
     backbone = _backbone(zoo.card(options.names[0]), options)
     data = _data(backbone, options)

@@ -38,6 +38,10 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     for sub, what in ((push, "there"), (pull, "here")):
         sub.add_argument("names", metavar="NAME", nargs="*", help="modules (default: all)")
         sub.add_argument("--overwrite", action="store_true", help=f"replace modules of another content {what}")
+    for sub in (pull, sync):
+        sub.add_argument(
+            "--require-signature", metavar="FILE", help="bring only what one of these allowed signers signed"
+        )
     search.add_argument("words", metavar="WORD", nargs="*", help="what name or card contain (default: all modules)")
     search.add_argument("--json", action="store_true", help="print JSON")
 
@@ -59,13 +63,16 @@ def _pull(options: argparse.Namespace) -> None:
     if options.url is None:
         raise ConfigError("vimlight zoo pull needs the URL of a zoo, or --locked with the zoo.lock of a run")
     from vimlight.zoo import Zoo
-    from vimlight.zoo.sharing import missing_here, open_place, pull
+    from vimlight.zoo.sharing import keep_signatures, missing_here, open_place, pull
 
     zoo, place = Zoo(options.zoo), open_place(options.url)
-    missing = missing_here(zoo, place.index().chosen(options.names, place.url), options.overwrite)
+    chosen = place.index().chosen(options.names, place.url)
+    missing = missing_here(zoo, chosen, options.overwrite)
+    _require_signatures(chosen, place.url, options)
     # Under which licence they are is said before they are there.
     _print_cards((entry.name, entry.card) for entry in missing)
     pull(zoo, place, missing, options.overwrite)
+    keep_signatures(zoo, chosen)
     print(f"modules pulled into zoo {options.zoo!r}: {len(missing)}")
 
 
@@ -82,6 +89,8 @@ def _pull_locked(options: argparse.Namespace) -> None:
             raise ZooError(f"{options.locked} does not say where {pin.name!r} is to be had; name the URL of a zoo")
         place = open_place(source)
         found.append((place, pin.entry_in(place)))
+    for place, entry in found:
+        _require_signatures([entry], place.url, options)
     _print_cards((entry.name, entry.card) for _, entry in found)
     for place, entry in found:
         pull(zoo, place, [entry], options.overwrite)
@@ -90,14 +99,38 @@ def _pull_locked(options: argparse.Namespace) -> None:
 
 def _sync(options: argparse.Namespace) -> None:
     from vimlight.zoo import Zoo
-    from vimlight.zoo.sharing import missing_here, open_place, pull, push
+    from vimlight.zoo.sharing import keep_signatures, missing_here, open_place, pull, push
 
     zoo, place = Zoo(options.zoo), open_place(options.url)
-    missing = missing_here(zoo, place.index_or_empty().modules.values())
+    there = place.index_or_empty().modules.values()
+    missing = missing_here(zoo, there)
+    _require_signatures(there, place.url, options)
     _print_cards((entry.name, entry.card) for entry in missing)
     pull(zoo, place, missing)
+    keep_signatures(zoo, there)
     pushed = push(zoo, place) if place.writable else []
     print(f"modules pulled into zoo {options.zoo!r}: {len(missing)}, pushed to {place.url}: {len(pushed)}")
+
+
+def _require_signatures(entries: Iterable[Entry], where: str, options: argparse.Namespace) -> None:
+    """Says who signed modules, before they are fetched, and refuses what nobody did whom one may trust.
+
+    Raises:
+        ZooError: If one is not signed, or not by an allowed signer. What comes then is what its card and hashes say.
+    """
+    if options.require_signature is None:
+        return
+    from vimlight.zoo.signing import check_signers, signer_of
+
+    allowed = Path(options.require_signature).expanduser()
+    check_signers(allowed)
+    for entry in entries:
+        if not entry.signature:
+            raise ZooError(f"module {entry.name!r} of {where} is not signed")
+        try:
+            print(f"{entry.name}: signed by {signer_of(entry.card, entry.signature, allowed)}")
+        except ZooError as error:
+            raise ZooError(f"module {entry.name!r} of {where}: {error}") from error
 
 
 def _search(options: argparse.Namespace) -> None:

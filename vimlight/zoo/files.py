@@ -17,14 +17,14 @@ from vimlight.files.finite import check_finite
 from vimlight.files.replaced import unreplaced
 from vimlight.files.tensor_file import Opened, card_text, opened, pack, sha256_of, tensors_of
 from vimlight.zoo.card import Card
-from vimlight.zoo.names import HEAD_SUFFIX
+from vimlight.zoo.names import HEAD_SUFFIX, SIGNATURE_SUFFIX
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
     "beside", "check_head", "check_module", "pack_module", "plain", "read_card", "read_head", "read_module",
-    "sha256_of",
+    "sha256_of", "signature_beside",
 ]  # fmt: skip
 
 # What the names of a head's tensors begin with; no name of a module's has a slash.
@@ -164,6 +164,15 @@ def beside(path: Path) -> Path:
         path: The module's file.
     """
     return path.with_name(f"{path.name.removesuffix(path.suffix)}{HEAD_SUFFIX}{path.suffix}")
+
+
+def signature_beside(path: Path) -> Path:
+    """Returns where the signature of a module lies, if it has one.
+
+    Args:
+        path: The module's file.
+    """
+    return path.with_suffix(SIGNATURE_SUFFIX)
 
 
 def _head_beside(module: Path, card: Card, how: Opened) -> dict[str, Any]:

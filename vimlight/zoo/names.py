@@ -6,11 +6,13 @@ import re
 
 from vimlight.errors import ZooError, shown
 
-__all__ = ["HEAD_SUFFIX", "SUFFIX", "check_name"]
+__all__ = ["HEAD_SUFFIX", "SIGNATURE_SUFFIX", "SUFFIX", "check_name"]
 
 SUFFIX = ".safetensors"
 # What the names of files end in that hold a head alone, as earlier versions wrote them.
 HEAD_SUFFIX = ".head"
+# In place of `SUFFIX`, for the signature of a module.
+SIGNATURE_SUFFIX = ".sig"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vimlight.errors import ZooError, unknown_name
-from vimlight.files.atomic import publish, temporary
+from vimlight.files.atomic import publish, temporary, write_whole
 from vimlight.files.finite import check_finite
 from vimlight.files.leftovers import sweep
 from vimlight.plugins.registry import PLUGINS
@@ -27,6 +27,7 @@ from vimlight.zoo.files import (
     read_head,
     read_module,
     sha256_of,
+    signature_beside,
 )
 from vimlight.zoo.names import HEAD_SUFFIX, SUFFIX, check_name
 
@@ -55,7 +56,7 @@ class Zoo:
     """A directory of modules: `NAME.safetensors` each, with the head that was trained with it, if it was kept.
 
     There is no index, so files may be copied in and out by hand; what a file claims is checked when it is loaded. The
-    hashes reveal damage and careless edits; against a forger, compare the card's `sha256` with the author's.
+    hashes reveal damage and careless edits; against a forger a module is signed, see `vimlight.zoo.signing`.
 
     Args:
         path: The directory; it need not exist before the first module is added.
@@ -199,7 +200,9 @@ class Zoo:
         self._write(name, describe(plugin, card or {}, sha256_of(tensors), sha256), tensors, head_tensors, overwrite)
 
     def add_file(self, path: str | os.PathLike[str], name: str | None = None, overwrite: bool = False) -> str:
-        """Copies a module from elsewhere into the zoo after checking all that needs no backbone; its head comes along.
+        """Copies a module from elsewhere into the zoo after checking all that needs no backbone.
+
+        Its head comes along, and its signature as it is.
 
         Args:
             path: A module's `.safetensors` file.
@@ -220,10 +223,13 @@ class Zoo:
         card, tensors = checked_module(source)
         head = read_head(source)
         self._write(name or stem, card, tensors, head, overwrite)
+        signature = signature_beside(source)
+        if signature.is_file():
+            write_whole(signature_beside(self.file(name or stem)), signature.read_bytes(), overwrite=True)
         return name or stem
 
     def export(self, names: str | Iterable[str], to: str | os.PathLike[str]) -> list[Path]:
-        """Copies modules out of the zoo after checking them; their heads come along.
+        """Copies modules out of the zoo after checking them; their heads and signatures come along.
 
         Args:
             names: One name or several.
@@ -264,11 +270,12 @@ class Zoo:
             publish(copy, file, overwrite)
         except FileExistsError as error:
             raise ZooError(f"zoo {str(self.path)!r} has a module {name!r} already; take another name") from error
-        # The head of a module of an earlier version, which is replaced.
+        # What belonged to the module that is replaced: the head of one of an earlier version, and its signature.
         beside(file).unlink(missing_ok=True)
+        signature_beside(file).unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
-        """Deletes a module and its head.
+        """Deletes a module, its head and its signature.
 
         Args:
             name: The module.
@@ -279,6 +286,7 @@ class Zoo:
         path = self._existing(name)
         # The head first: what is left after an interruption says that it is missing.
         beside(path).unlink(missing_ok=True)
+        signature_beside(path).unlink(missing_ok=True)
         try:
             path.unlink()
         except FileNotFoundError:

@@ -15,6 +15,7 @@ from vimlight.errors import ZooError, shown, unknown_name
 from vimlight.files.json_text import check_version, json_object
 from vimlight.zoo.card import FORMAT_VERSION, Card
 from vimlight.zoo.names import SUFFIX, check_name
+from vimlight.zoo.signing import checked_form
 
 __all__ = ["INDEX", "LARGEST_INDEX", "Entry", "Index"]
 
@@ -34,12 +35,14 @@ class Entry:
         size: Bytes of its file.
         sha256: SHA-256 of its file.
         card: Its card.
+        signature: Its signature, unchecked; empty if there is none.
     """
 
     name: str
     size: int
     sha256: str
     card: Card
+    signature: str = ""
 
     @property
     def file(self) -> str:
@@ -79,10 +82,7 @@ class Index:
 
     def to_json(self) -> str:
         """Returns the content of `index.json`."""
-        modules = {
-            name: {"size": entry.size, "sha256": entry.sha256, "card": json.loads(entry.card.to_json())}
-            for name, entry in sorted(self.modules.items())
-        }
+        modules = {name: _stated(entry) for name, entry in sorted(self.modules.items())}
         return json.dumps({"format_version": _VERSION, "modules": modules}, indent=1) + "\n"
 
     @classmethod
@@ -105,6 +105,11 @@ class Index:
         return cls({name: _entry(name, stated, what) for name, stated in modules.items()})
 
 
+def _stated(entry: Entry) -> dict[str, Any]:
+    signature = {"signature": entry.signature} if entry.signature else {}
+    return {"size": entry.size, "sha256": entry.sha256, "card": json.loads(entry.card.to_json()), **signature}
+
+
 def _entry(name: str, stated: Any, what: str) -> Entry:
     try:
         check_name(name)
@@ -117,6 +122,9 @@ def _entry(name: str, stated: Any, what: str) -> Entry:
             raise ZooError(f"its sha256 must be 64 hexadecimal digits, not {shown(sha256)}")
         if not isinstance(stated.get("card"), dict):
             raise ZooError("it has no card")
-        return Entry(name, size, sha256, Card.from_json(json.dumps(stated["card"])))
+        signature = stated.get("signature", "")
+        if signature:
+            checked_form(str(signature), "its signature")
+        return Entry(name, size, sha256, Card.from_json(json.dumps(stated["card"])), signature)
     except ZooError as error:
         raise ZooError(f"{what}, module {shown(name)}: {error}") from error

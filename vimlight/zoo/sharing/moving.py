@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from vimlight.zoo.files import beside, pack_module, read_head
 from vimlight.zoo.sharing.index import Entry, Index
 from vimlight.zoo.sharing.lock import remember
 from vimlight.zoo.sharing.places import Place, explained
+from vimlight.zoo.signing import keep_signature, signature_of
 from vimlight.zoo.zoo import Zoo, checked_module
 
-__all__ = ["matching", "missing_here", "missing_there", "pull", "push"]
+__all__ = ["keep_signatures", "matching", "missing_here", "missing_there", "pull", "push"]
 
 
 def missing_there(zoo: Zoo, index: Index, names: Iterable[str], where: str, overwrite: bool = False) -> list[str]:
@@ -95,7 +96,9 @@ def push(zoo: Zoo, place: Place, names: Sequence[str] = (), overwrite: bool = Fa
             entries[name] = Entry(name, len(content), hashlib.sha256(content).hexdigest(), card)
             # What is a file stays one, so that memory does not grow with the zoo.
             files[entries[name].file] = content if beside(zoo.file(name)).exists() else zoo.file(name)
-        if files:
+        signed = _newly_signed(zoo, asked, entries, overwrite)
+        if files or signed:
+            entries |= signed
             with explained(place.url, "written"):
                 place.put(files, Index(entries))
     remember(zoo, place, asked)
@@ -133,6 +136,28 @@ def pull(zoo: Zoo, place: Place, entries: Sequence[Entry], overwrite: bool = Fal
                 progress.advance(entry.name)
     except OSError as error:
         raise ZooError(f"nothing can be written to zoo {str(zoo.path)!r}: {error.strerror}") from error
+
+
+def keep_signatures(zoo: Zoo, entries: Iterable[Entry]) -> None:
+    """Keeps the signatures of modules that are here, where they have none.
+
+    Args:
+        zoo: The zoo.
+        entries: What a place says of them.
+    """
+    for entry in entries:
+        if entry.signature and entry.name in zoo and _has(zoo, entry) and signature_of(zoo, entry.name) is None:
+            keep_signature(zoo, entry.name, entry.signature)
+
+
+def _newly_signed(zoo: Zoo, names: Iterable[str], entries: Mapping[str, Entry], overwrite: bool) -> dict[str, Entry]:
+    """Returns what an index is to say of modules that have a signature here and none there, or another to overwrite."""
+    signatures = {name: signature_of(zoo, name) for name in names}
+    return {
+        name: replace(entries[name], signature=signature)
+        for name, signature in signatures.items()
+        if signature and signature != entries[name].signature and (overwrite or not entries[name].signature)
+    }
 
 
 def matching(index: Index, words: Sequence[str]) -> list[Entry]:
@@ -185,6 +210,7 @@ def _fetch(zoo: Zoo, place: Place, entry: Entry, overwrite: bool, progress: Prog
         _check_whole(place, entry, copy)
         try:
             zoo.take(copy.path, entry.name, overwrite)
+            keep_signatures(zoo, [entry])
         finally:
             copy.discard()
 
