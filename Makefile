@@ -27,7 +27,7 @@ help:
 	@echo "make demo-full  the same with more images, tasks, seeds and methods: takes much longer"
 	@echo "make test       run the whole test suite (ARGS='-m \"not slow\"' for the quick part)"
 	@echo "make faults     break things many times over, and write docs/reliability.md"
-	@echo "make lint       ruff, mypy --strict, import directions"
+	@echo "make lint       ruff, mypy --strict, import directions, what vimlight new writes"
 	@echo "make clean      remove .venv, caches and builds"
 
 demo: $(VENV)/installed
@@ -48,6 +48,8 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@rm -rf build/own && for kind in plugin aggregator task source; do $(BIN)/vimlight new $$kind own_$$kind --to build/own >/dev/null; done
+	MYPYPATH=build/own $(BIN)/mypy build/own/own
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

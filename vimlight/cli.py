@@ -36,6 +36,7 @@ _TOOLS = {
     "export": "write a trained downstream model as one file: ONNX, torch.export, or weights of a timm model",
     "zoo": "list, rank, show, add, remove, verify, export, import, push, pull, search and sync modules",
     "report": "write one page of runs: tables, curves, gates, confusion, cost, reliability, configs",
+    "new": "write a plug-in, aggregator, task or data source of your own, with its test, as a package",
     "configs": "list, show and copy the configs that come with the package, which --config @NAME takes",
     "data": "list the data sources, and show what they take and what is in a data set",
 }

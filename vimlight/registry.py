@@ -3,7 +3,8 @@
 A registry belongs to a room (`vimlight.plugins`, `vimlight.aggregation`, ...). Whoever adds an entry writes one file in
 that room, or anywhere else, with the registry's decorator on a class or function; no list has to be kept in step.
 
-Names are read off the text of those files, so that to list them, or to refuse one that is misspelt, imports nothing.
+Names are read off the text of those files, and off the entry points of installed packages, so that to list them, or to
+refuse one that is misspelt, imports nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from vimlight.errors import ConfigError, unknown_name
+from vimlight.extensions import Announced, announced
 
 __all__ = ["Registry"]
 
@@ -32,10 +34,12 @@ class Registry(Mapping[str, T]):
             is first looked up; or of the single module that holds all of them, the registry's own.
         variable: What the registry is called in those modules, at the beginning of a line: `@PLUGINS.register("lora")`.
             Where names are not written down so, nothing: then all modules are imported to know them.
+        group: The group of entry points by which installed packages announce entries of theirs, if they can.
     """
 
-    def __init__(self, kind: str, package: str, variable: str = "") -> None:
+    def __init__(self, kind: str, package: str, variable: str = "", *, group: str = "") -> None:
         self.kind = kind
+        self.group = group
         self._package = package
         self._line = re.compile(rf'^@?{variable}\.register\("(.+?)"\)', re.MULTILINE) if variable else None
         self._entries: dict[str, T] = {}
@@ -67,12 +71,14 @@ class Registry(Mapping[str, T]):
 
         Raises:
             UnknownNameError: If there is none; the text gives the nearest names.
+            ConfigError: If an installed package announces it that cannot be imported, is not trusted or does not
+                register it, or if several announce it.
         """
         # A file may hold anything where a name belongs.
         if not isinstance(name, str) or name not in self:
             raise unknown_name(self.kind, str(name), self)
         if name not in self._entries:
-            importlib.import_module(self._places[name])
+            self._import(name)
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -85,7 +91,7 @@ class Registry(Mapping[str, T]):
 
     def __contains__(self, name: object) -> bool:
         """Tells whether `name` is registered."""
-        return name in self._entries or name in self._names()
+        return name in self._entries or name in self._places or name in self._announced
 
     def source(self, name: str) -> str | None:
         """Returns the text of the file that registers an entry.
@@ -103,7 +109,27 @@ class Registry(Mapping[str, T]):
     def _names(self) -> set[str]:
         # They first: to find them may import what registers itself.
         places = self._places
-        return {*self._entries, *places}
+        return {*self._entries, *places, *self._announced}
+
+    @property
+    def _announced(self) -> Announced:
+        """The entry points of installed packages, by name."""
+        return announced(self.group) if self.group else {}
+
+    def _import(self, name: str) -> None:
+        """Imports the module that registers an entry."""
+        points = self._announced.get(name, ())
+        owners = [*(["vimlight"] if name in self._places else []), *(point.package for point in points)]
+        if len(owners) > 1:
+            raise ConfigError(f"{self.kind} {name!r} comes from {' and from '.join(owners)}; uninstall all but one")
+        if not points:
+            importlib.import_module(self._places[name])
+            return
+        points[0].load(f"{self.kind} {name!r}")
+        if name not in self._entries:
+            raise ConfigError(
+                f"{self.kind} {name!r}: {points[0].package} announces it, but {points[0].module} does not register it"
+            )
 
     @cached_property
     def _places(self) -> dict[str, str]:

@@ -63,8 +63,11 @@ DOES = {
     "export --help": "usage: vimlight export",
     "compare --help": "usage: vimlight compare",
     "demo --help": "usage: vimlight demo",
+    "new --help": "usage: vimlight new",
+    "new task own": "wrote vimlight-own/vimlight_own/own.py",
 }
 REFUSES = {
+    "new plugin lora": "plug-in 'lora' is registered already; choose another name, such as 'my_lora'",
     "fitt": "unknown command 'fitt'; did you mean 'fit' or",
     "zoo lst": "unknown command of vimlight zoo 'lst'; did you mean 'list'?",
     "zoo list --zoo zo": "zoo 'zo' does not exist; did you mean 'zoo'?",

@@ -11,4 +11,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AGGREGATORS"]
 
-AGGREGATORS: Registry[type[Aggregate]] = Registry("aggregator", "vimlight.aggregation", "AGGREGATORS")
+AGGREGATORS: Registry[type[Aggregate]] = Registry(
+    "aggregator", "vimlight.aggregation", "AGGREGATORS", group="vimlight.aggregators"
+)

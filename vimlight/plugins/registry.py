@@ -11,4 +11,4 @@ if TYPE_CHECKING:
 
 __all__ = ["PLUGINS"]
 
-PLUGINS: Registry[type[Unit]] = Registry("plug-in", "vimlight.plugins", "PLUGINS")
+PLUGINS: Registry[type[Unit]] = Registry("plug-in", "vimlight.plugins", "PLUGINS", group="vimlight.plugins")

@@ -11,4 +11,4 @@ if TYPE_CHECKING:
 
 __all__ = ["TASKS"]
 
-TASKS: Registry[type[Task]] = Registry("task", "vimlight.tasks", "TASKS")
+TASKS: Registry[type[Task]] = Registry("task", "vimlight.tasks", "TASKS", group="vimlight.tasks")

@@ -28,7 +28,9 @@ __all__ = ["SOURCES", "check_source", "list_sources", "load_source"]
 
 _CLASSES = "classes"
 
-SOURCES: Registry[Callable[..., Source]] = Registry("data set", "vimlight.data.sources", "SOURCES")
+SOURCES: Registry[Callable[..., Source]] = Registry(
+    "data set", "vimlight.data.sources", "SOURCES", group="vimlight.sources"
+)
 
 
 def list_sources() -> list[str]:
