@@ -43,10 +43,11 @@ class Forked:
             os.dup2(said, 2)
             # Those of pytest keep what is printed to themselves.
             sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+        given = dict(environment)
         os.environ.clear()
-        os.environ.update(environment)
+        os.environ.update(given)
         # As it would find upon its import.
-        rank_zero_only.rank = int(environment.get("LOCAL_RANK", "0"))
+        rank_zero_only.rank = int(given.get("LOCAL_RANK", "0"))
 
     def poll(self):
         """Returns the code with which it ended, or less than 0, the signal that killed it; none if it runs."""

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import ranking
 from vimlight.aggregation.ranking import Ranking
+from vimlight.data import DownstreamDataModule
 from vimlight.errors import ConfigError
 
 
@@ -28,7 +29,10 @@ def test_what_halving_finds_is_told_by_the_exact_errors(capsys):
 
 
 @pytest.mark.slow
-def test_the_command_prints_and_writes(tmp_path, capsys):
+def test_the_command_prints_and_writes(tmp_path, capsys, monkeypatch):
+    few = DownstreamDataModule("digits", seed=0, batch_size=50, shots=8, test_limit=40)
+    monkeypatch.setattr(ranking, "task_data", lambda task, seed, images: few)
+    monkeypatch.setattr(ranking, "TRAINED", 3)
     small = ["--modules", "16", "--images", "50", "--tasks", "digits", "--steps", "1", "--out", str(tmp_path)]
     ranking.main(small)
     (row,) = json.loads((tmp_path / "ranking.json").read_text())["rows"]

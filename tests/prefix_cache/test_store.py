@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
+import time
+from functools import partial
 
 import pytest
 import torch
+from processes import Forked
 
 from vimlight.errors import CacheError
 from vimlight.prefix_cache.store import ABOUT, CHUNK, Store
@@ -165,34 +165,27 @@ def test_what_another_process_removes_meanwhile_is_made_again_or_named(tmp_path)
         column(tmp_path, "b").fill(losing(100), [0])
 
 
-SCRIPT = """
-import sys, time
-from pathlib import Path
-import torch
-sys.path.insert(0, sys.argv[1])
-from test_store import column, computing, values
-Path(sys.argv[3]).touch()
-while len(list(Path(sys.argv[3]).parent.glob("ready*"))) < 2:
-    time.sleep(0.01)
 def slow(rows):
     time.sleep(0.05)
     return values(rows)
-log, kept = [], column(sys.argv[2], rows=64 * 20)
-kept.fill(computing(log, slow), range(64 * 20))
-assert torch.equal(kept.read(range(64 * 20))["tokens"], values(range(64 * 20)))
-print(len(log))
-"""
+
+
+def fill(folder, number):
+    """Computes what another process has not, once both are there."""
+    (folder / f"ready{number}").touch()
+    while len(list(folder.glob("ready*"))) < 2:
+        time.sleep(0.01)
+    log, kept = [], column(folder / "cache", rows=64 * 20)
+    kept.fill(computing(log, slow), range(64 * 20))
+    assert torch.equal(kept.read(range(64 * 20))["tokens"], values(range(64 * 20)))
+    (folder / f"computed{number}").write_text(str(len(log)))
 
 
 @pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path):
-    here = str(Path(__file__).parent)
-    command = [sys.executable, "-c", SCRIPT, here, str(tmp_path / "cache")]
-    running = [
-        subprocess.Popen([*command, str(tmp_path / f"ready{n}")], stdout=subprocess.PIPE, text=True) for n in range(2)
-    ]
-    computed = [int(process.communicate(timeout=300)[0]) for process in running]
-    assert all(process.returncode == 0 for process in running)
+    running = [Forked(partial(fill, tmp_path, n), environment=os.environ, folder=tmp_path) for n in range(2)]
+    assert [process.wait(300) for process in running] == [0, 0], [process.said.read_text() for process in running]
+    computed = [int((tmp_path / f"computed{n}").read_text()) for n in range(2)]
     # Each chunk once, but for a few that both began at the same time.
     assert 20 <= sum(computed) <= 30
     assert min(computed) > 0

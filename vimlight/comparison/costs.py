@@ -11,27 +11,30 @@ from torch.utils.flop_counter import FlopCounterMode
 from vimlight.backbone import Backbone
 from vimlight.comparison.bench import Fitted
 
-__all__ = ["cost_of"]
+__all__ = ["cost_of", "flops_of"]
 
 
 @torch.no_grad()
-def cost_of(fitted: Fitted, backbone: Backbone) -> tuple[int, float]:
+def cost_of(fitted: Fitted, backbone: Backbone, bare: int) -> tuple[int, float]:
     """Returns how many numbers a method learns, its head included, and its FLOPs by those of the bare backbone.
 
     Args:
         fitted: The method.
         backbone: The bare backbone.
+        bare: Its FLOPs of one image.
     """
-    device = next(backbone.parameters()).device
-    image = torch.zeros(1, 3, *backbone.preprocessing.size, device=device)
-    model = fitted.aggregator.to(device)
+    model = fitted.aggregator.to(next(backbone.parameters()).device)
     learnt = [fitted.head, *fitted.aggregator.trainable_modules().values()]
     parameters = {id(p): p.numel() for module in learnt for p in module.parameters()}
     tuned = {id(p): p.numel() for p in model.backbone.parameters() if p.requires_grad}
-    return sum({**parameters, **tuned}.values()), _flops(model, image) / _flops(backbone, image)
+    return sum({**parameters, **tuned}.values()), flops_of(model, backbone) / bare
 
 
-def _flops(model: Callable[[torch.Tensor], Any], image: torch.Tensor) -> int:
+@torch.no_grad()
+def flops_of(model: Callable[[torch.Tensor], Any], backbone: Backbone) -> int:
+    """Returns the FLOPs of a model of one image, of the size that its backbone takes."""
+    device = next(backbone.parameters()).device
+    image = torch.zeros(1, 3, *backbone.preprocessing.size, device=device)
     with FlopCounterMode(display=False) as counter:
         model(image)
     return int(counter.get_total_flops())

@@ -11,7 +11,7 @@ from typing import Any
 
 from vimlight.comparison.bench import Bench, Fitted
 from vimlight.comparison.closed import fit_closed
-from vimlight.comparison.costs import cost_of
+from vimlight.comparison.costs import cost_of, flops_of
 from vimlight.comparison.data import downstream_data
 from vimlight.comparison.fingerprints import check_fingerprint, open_backbone
 from vimlight.comparison.memory import FeatureMemory
@@ -58,7 +58,9 @@ def _result(bench: Bench, fit: Fit) -> dict[str, Any]:
     start, method, task = time.monotonic(), fit.method, bench.task
     fitted = fit_closed(bench, method) if bench.is_closed(method) else fit_trained(bench, method)
     seconds = time.monotonic() - start
-    parameters, flops = cost_of(fitted, bench.backbone)
+    backbone = bench.backbone
+    bare = bench.memory.once(("FLOPs", backbone.preprocessing.size), lambda: flops_of(backbone, backbone))
+    parameters, flops = cost_of(fitted, backbone, bare)
     return {
         "method": method.label,
         "task": fit.group.task.name,
