@@ -16,7 +16,7 @@ few-shot sampling, augmentation, reports and predictions take it from there. It 
   images)`. Then the gates of a zoo start from a ranking of its modules and, if `closed_form`, the head is solved;
 * how predictions are written: `table(predictions)`, values for the row of each image (`rows`, where an image has
   several or none), and where one prediction is a file of its own `file(prediction, size)`; and how they are shown:
-  `labels`, `truth`, `draw`, `confusion`, `reliability`.
+  `labels`, `truth`, `draw`, `confusion`, `reliability`, `precision_recall`.
 
 Batches are dictionaries: `"image"` `(N, 3, H, W)`, `"target"`, `"id"`, and `"size"` `(N, 2)`, height and width of the
 images as they were before they became the input.
@@ -161,6 +161,14 @@ class Task(ABC):
         """Returns a fresh metric that gathers how far confidence can be trusted, if predictions have one.
 
         Its value is `(bins, 3)`: images, mean confidence and share of right answers.
+        """
+        return None
+
+    def precision_recall(self) -> Metric | None:
+        """Returns a fresh metric that gathers precision over recall of each class, if predictions have probabilities.
+
+        Its value is `(C, points, 2)`: recall and precision. Both are NaN for a class that no image has, and precision
+        where nothing is named.
         """
         return None
 

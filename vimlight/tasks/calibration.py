@@ -33,8 +33,17 @@ class Reliability(WideMetric):
             targets: Class numbers `(N,)`, int64.
         """
         confidence, named = predictions.max(dim=-1)
+        self.add(confidence, named == targets)
+
+    def add(self, confidence: Tensor, right: Tensor) -> None:
+        """Adds predictions.
+
+        Args:
+            confidence: How probable each is said to be, `(N,)`.
+            right: Whether it is right, `(N,)`.
+        """
         places = (confidence * BINS).long().clamp(0, BINS - 1)
-        rows = torch.stack([torch.ones_like(confidence), confidence, (named == targets).to(confidence)], dim=1)
+        rows = torch.stack([torch.ones_like(confidence), confidence, right.to(confidence)], dim=1)
         self.sums.index_add_(0, places, rows.to(self.sums))
 
     def compute(self) -> Tensor:

@@ -14,6 +14,7 @@ from vimlight.tasks.averages import over_classes, wide
 from vimlight.tasks.base import Task
 from vimlight.tasks.calibration import Reliability
 from vimlight.tasks.heads import best_factor
+from vimlight.tasks.precision_recall import MulticlassCurves
 from vimlight.tasks.registry import TASKS
 
 __all__ = ["Classification"]
@@ -53,6 +54,10 @@ class Classification(Task):
     def reliability(self) -> Metric:
         """Returns how often the most probable class is right, by its probability."""
         return Reliability()
+
+    def precision_recall(self) -> Metric:
+        """Returns each class against all others, by its probability."""
+        return MulticlassCurves(self.num_outputs)
 
     def calibrate(self, left_out: Tensor, columns: Tensor) -> tuple[float, float]:
         """Returns the factor with the least cross-entropy; scores of closed forms are even at a half."""

@@ -16,8 +16,10 @@ from torchmetrics.utilities import dim_zero_cat
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.tasks.averages import over_classes, wide
 from vimlight.tasks.base import Task
+from vimlight.tasks.calibration import Reliability
 from vimlight.tasks.classification import probability_table
 from vimlight.tasks.heads import best_factor
+from vimlight.tasks.precision_recall import MultilabelCurves
 from vimlight.tasks.registry import TASKS
 from vimlight.tasks.targets import FLAGS
 
@@ -99,6 +101,17 @@ class Multilabel(Task):
         """Returns one 2x2 matrix a class, `(C, 2, 2)`."""
         return _Confusion(self.num_outputs)
 
+    def reliability(self) -> Metric:
+        """Returns how often a label is there, by its probability, over all decisions.
+
+        So torchmetrics' `BinaryCalibrationError` counts; an answer that is sure of an absence has a confidence of 0.
+        """
+        return _Reliability()
+
+    def precision_recall(self) -> Metric:
+        """Returns each class by its probability."""
+        return MultilabelCurves(self.num_outputs)
+
     def calibrate(self, left_out: Tensor, columns: Tensor) -> tuple[float, float]:
         """Returns the factor with the least cross-entropy; scores of closed forms are even at a half."""
         return best_factor(left_out - 0.5, columns, cross_entropy), 0.5
@@ -125,6 +138,14 @@ class Multilabel(Task):
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """Returns the mean binary cross-entropy of logits, with targets of any type."""
     return F.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype))
+
+
+class _Reliability(Reliability):
+    """Decisions on labels."""
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Adds probabilities and labels, both `(N, C)`."""
+        self.add(predictions.flatten(), targets.flatten() > 0)
 
 
 class _Precision(Metric):

@@ -14,8 +14,10 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from vimlight.errors import unknown_name
 from vimlight.tasks.averages import wide
 from vimlight.tasks.base import Shapes, Task
+from vimlight.tasks.calibration import Reliability
 from vimlight.tasks.classification import probability_table
 from vimlight.tasks.heads import AffineHead, best_factor
+from vimlight.tasks.precision_recall import MulticlassCurves
 from vimlight.tasks.registry import TASKS
 
 __all__ = ["CumulativeHead", "Ordinal"]
@@ -87,6 +89,14 @@ class Ordinal(Task):
         """Returns the confusion matrix `(C, C)` of the median class, rows the true classes."""
         return _Medians(len(self.class_names))
 
+    def reliability(self) -> Metric:
+        """Returns how often the median class is right, by its probability."""
+        return _Reliability()
+
+    def precision_recall(self) -> Metric:
+        """Returns each class against all others, by its probability."""
+        return MulticlassCurves(len(self.class_names))
+
     def columns(self, targets: Tensor) -> Tensor:
         """Returns whether each class lies beyond the k-th, `(N, C - 1)`."""
         return (targets[:, None] > torch.arange(self.num_outputs, device=targets.device)).float()
@@ -145,6 +155,15 @@ class _Medians(MulticlassConfusionMatrix):
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         """Counts images by probabilities `(N, C)` and classes `(N,)`."""
         super().update(median_class(predictions), targets)
+
+
+class _Reliability(Reliability):
+    """Answers that are the median class."""
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Adds images by probabilities `(N, C)` and classes `(N,)`."""
+        named = median_class(predictions)
+        self.add(predictions.gather(1, named[:, None])[:, 0], named == targets)
 
 
 class _Scores(_Medians):

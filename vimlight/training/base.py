@@ -81,7 +81,7 @@ class SupervisedModule(ScoredModule):
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def gathering(self, split: str) -> dict[str, Metric]:
-        """Returns what is gathered of a split beside its scores: `"confusion"` and `"reliability"`, where there are."""
+        """Returns what is gathered of a split beside its scores, by the names of the task's methods."""
         key = f"{split}_"
         return dict(self.gathered[key].items()) if key in self.gathered else {}  # type: ignore[operator]
 
@@ -257,7 +257,7 @@ class SupervisedModule(ScoredModule):
 
 
 def _gathering(task: Task) -> nn.ModuleDict:
-    found = {"confusion": task.confusion(), "reliability": task.reliability()}
+    found = {name: getattr(task, name)() for name in ("confusion", "reliability", "precision_recall")}
     return nn.ModuleDict({name: metric for name, metric in found.items() if metric is not None})
 
 
