@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg", WANDB_MODE="offline", WANDB_SILENT="true")
+os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg", WANDB_MODE="offline", WANDB_SILENT="true", DO_NOT_TRACK="true")
 
 import pytest
 import torch

@@ -194,6 +194,10 @@ def test_loggers_work_without_a_network(workplace, name, monkeypatch):
     assert Path("runs/fit/version_0/metrics.csv").is_file(), "CSV always"
     if name == "loggers/tensorboard.yaml":
         assert list(Path("runs/tensorboard").rglob("events.*"))
+    elif name == "loggers/mlflow.yaml":
+        (params,) = Path("runs/mlflow").rglob("params")
+        assert (params / "data/init_args/shots").read_text() == "2"
+        assert (params.parent / "tags" / "mlflow.runName").read_text() == "ens_moe digits 2-shot, seed 0"
     else:
         wandb.finish()
         # Another process writes the file; it has ended once this returns.

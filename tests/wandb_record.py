@@ -40,6 +40,10 @@ class Recorded:
         """Returns steps and values of one thing that was logged."""
         return [(row["trainer/global_step"], row[key]) for row in self.history() if key in row]
 
+    def summary(self) -> dict[str, Any]:
+        """Returns the numbers that the run is judged by, as far as it set them itself."""
+        return {key: value for each in self.of("summary") for key, value in _values(each.update).items()}
+
     def metrics(self) -> dict[str, Any]:
         """Returns what was said of metrics, by their names."""
         return {metric.name: metric for metric in self.of("metric") if metric.name}

@@ -20,8 +20,8 @@ from vimlight.pages.sections.reliability import error
 from vimlight.pages.sources import find
 from vimlight.plugins import create_plugin
 from vimlight.report.callbacks import RunReport, restore_image
-from vimlight.report.logging import log_figure, log_table
-from vimlight.report.plots import gate_heatmap
+from vimlight.report.dashboards import Dashboards, Table
+from vimlight.report.plots import gate_heatmap, png
 from vimlight.training.downstream import DownstreamModule
 from vimlight.zoo import Zoo
 
@@ -56,6 +56,9 @@ class FakeWandb(WandbLogger):
     def log_table(self, key, columns=None, data=None, dataframe=None, step=None):
         self.shown[key] = (step, columns, data)
 
+    def log_metrics(self, metrics, step=None):
+        self.shown |= {key: (step, value) for key, value in metrics.items()}
+
 
 @pytest.fixture
 def model():
@@ -69,12 +72,13 @@ def rows_of(path):
 
 def test_figure_and_table_on_every_logger(tmp_path):
     board, wandb = FakeBoard(), FakeWandb()
-    figure = gate_heatmap(np.ones((1, 2)) / 2, ["output"], ["x", "y"])
+    figure = png(gate_heatmap(np.ones((1, 2)) / 2, ["output"], ["x", "y"]))
     image = np.zeros((4, 4, 3), np.uint8)
     rows = [["a|b", image, 1.0], ["c", image, 2.0]]
     for loggers in ([board, wandb], []):
-        log_figure(loggers, "val/gates", figure, step=3, directory=tmp_path)
-        log_table(loggers, "val/table", ["id", "image", "value"], rows, step=3, directory=tmp_path)
+        boards = Dashboards(loggers, tmp_path)
+        boards.figure("val/gates", figure, 3)
+        boards.table("val/table", Table(["id", "image", "value"], rows), 3)
         assert bool(list(tmp_path.iterdir())) == (not loggers)
     assert board.shown["val/gates"][0] == wandb.shown["val/gates"][0] == 3
     assert board.shown["val/gates"][1].shape == wandb.shown["val/gates"][1].shape
@@ -136,7 +140,9 @@ def test_images_are_taken_evenly_and_none_if_not_wanted(model, make_trainer, tmp
     make_trainer(RunReport(images=2)).validate(model, loader(), verbose=False)
     assert [row["id"] for row in rows_of(tmp_path / "run" / "val_predictions.csv")] == ["img2", "img6"]
     make_trainer(RunReport(images=0), default_root_dir=tmp_path / "none").validate(model, loader(), verbose=False)
-    files = {"val_confusion.csv", "val_confusion.png", "val_reliability.csv", "versions.json"}
+    drawn = ("confusion", "precision_recall", "reliability")
+    files = {f"val_{key}.{suffix}" for key in drawn for suffix in ("csv", "png")}
+    files |= {"val_classes.csv", "versions.json"}
     assert {path.name for path in (tmp_path / "none").iterdir()} == files
     make_trainer(RunReport(images=100), default_root_dir=tmp_path / "all").validate(model, loader(), verbose=False)
     assert len(rows_of(tmp_path / "all" / "val_predictions.csv")) == IMAGES
@@ -228,8 +234,10 @@ def test_tensorboard_shows_everything(model, make_trainer, tmp_path):
     logger = TensorBoardLogger(tmp_path, name="board")
     make_trainer(RunReport(), logger=logger).test(model, loader(), verbose=False)
     events = accumulator.EventAccumulator(logger.log_dir).Reload()
-    assert set(events.Tags()["images"]) == {"test/confusion", "test/images"}
-    assert events.Tags()["tensors"] == ["test/predictions/text_summary"]
+    drawn = {f"test/{key}" for key in ("confusion", "reliability", "precision_recall")}
+    assert set(events.Tags()["images"]) == {*drawn, "test/images"}
+    written = {*drawn, "test/classes", "test/predictions", "versions.json"}
+    assert set(events.Tags()["tensors"]) == {f"{key}/text_summary" for key in written}
 
 
 @pytest.mark.slow

@@ -25,8 +25,8 @@ from vimlight.errors import DataError
 from vimlight.pages import build_report
 from vimlight.pages.sources import READERS
 from vimlight.progress import _Bar
+from vimlight.report.dashboards import Dashboards, Table
 from vimlight.report.evaluation import EvaluationTable
-from vimlight.report.logging import log_table
 from vimlight.report.plots import confusion_matrix, gate_heatmap, png
 from vimlight.report.tables import Statistic
 
@@ -74,7 +74,7 @@ def logged(name):
     logger = object.__new__(type("Noting", (TensorBoardLogger,), {
         "experiment": SimpleNamespace(add_text=lambda key, text, step: said.append(text)),
     }))  # fmt: skip
-    log_table([logger], "val/predictions", [name, name], [[name, 1.0], [name, name]], step=0, directory=".")
+    Dashboards([logger], ".").table("val/predictions", Table([name, name], [[name, 1.0], [name, name]]), 0)
     return said[0]
 
 

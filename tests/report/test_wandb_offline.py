@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger
 from tiny_report import TinyModule, loader
-from tiny_training import digits, downstream, midstream, scenes, tiny_backbone, trainer
-from wandb_record import read_run
 
-from vimlight.report.callbacks import RunReport
 from vimlight.report.curves import RunCurves
 from vimlight.report.facts import Facts, facts_of
-from vimlight.report.lineage import Lineage
-from vimlight.report.wandb_runs import open_runs
-
-CONFIG = {
-    "seed_everything": 3,
-    "model": {"class_path": "vimlight.DownstreamModule",
-              "init_args": {"backbone": {"name": "vit"}, "aggregator": {"how": "uniform"}}},
-    "data": {"class_path": "D", "init_args": {"dataset": "scenes", "dataset_args": {"task": "letters"}, "shots": 5}},
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A midstream run and a downstream run with its module."""
-    wandb = pytest.importorskip("wandb")
-    root, backbone, found = tmp_path_factory.mktemp("wandb"), tiny_backbone(), {}
-    made = {
-        "midstream": (partial(midstream, name="birds"), scenes()),
-        "downstream": (partial(downstream, head="linear"), digits(batch_size=16)),
-    }
-    for name, (make, data) in made.items():
-        wandb.teardown()
-        logger = WandbLogger(save_dir=root / name, offline=True, project="tiny")
-        open_runs([logger], CONFIG)
-        callbacks = [RunReport(images=2), RunCurves(), Lineage()]
-        fit = trainer(root / name, 3, logger=logger, callbacks=callbacks, enable_checkpointing=True)
-        fit.fit(make(backbone, data, root / "zoo"), datamodule=data)
-        wandb.finish()
-        wandb.teardown()
-        found[name] = fit.global_step, read_run(root / name)
-    return found
-
 
 pytestmark = pytest.mark.slow
 
 
 def test_runs_are_named_by_what_they_are(runs):
-    run = runs["downstream"][1].run
+    run = runs["downstream"].wandb.run
     assert run.display_name == "uniform scenes/letters 5-shot, seed 3"
     assert run.run_group == "uniform scenes/letters 5-shot"
     assert list(run.tags) == ["downstream", "uniform", "vit", "scenes/letters", "5-shot"]
@@ -59,7 +22,7 @@ def test_runs_are_named_by_what_they_are(runs):
 
 @pytest.mark.parametrize("name", ["midstream", "downstream"])
 def test_short_runs_have_curves_of_every_step(runs, name):
-    steps, run = runs[name]
+    steps, run = runs[name].steps, runs[name].wandb
     assert 5 <= steps <= 50
     for key in ("train/loss_step", "lr"):
         assert [step for step, _ in run.curve(key)] == list(range(steps))
@@ -68,14 +31,14 @@ def test_short_runs_have_curves_of_every_step(runs, name):
 
 
 def test_gates_are_values_over_time(runs):
-    steps, run = runs["downstream"]
+    steps, run = runs["downstream"].steps, runs["downstream"].wandb
     curve = run.curve("gate/birds")
     assert [step for step, _ in curve] == list(range(steps))
     assert curve[0][1] != curve[-1][1]
 
 
 def test_the_summary_has_the_best(runs):
-    metrics = runs["downstream"][1].metrics()
+    metrics = runs["downstream"].wandb.metrics()
     assert metrics["val/accuracy"].summary.max
     assert not metrics["val/accuracy"].summary.min
     assert metrics["val/loss"].summary.min
@@ -83,21 +46,21 @@ def test_the_summary_has_the_best(runs):
 
 
 def test_tables_and_charts_are_there(runs):
-    keys = {key for row in runs["downstream"][1].history() for key in row}
+    keys = {key for row in runs["downstream"].wandb.history() for key in row}
     assert {"gates", "val/predictions", "val/confusion", "ranking"} <= keys
     assert any(key.startswith("val/confusion_chart") for key in keys)
 
 
 def test_modules_lead_from_the_run_that_makes_them_to_those_that_use_them(runs):
-    (made,) = [each for each in runs["midstream"][1].of("artifact") if each.type == "module"]
+    (made,) = [each for each in runs["midstream"].wandb.of("artifact") if each.type == "module"]
     assert made.name == "module-birds"
     assert not made.use_after_commit
     assert {entry.path for entry in made.manifest.contents} == {"birds.safetensors", "card.json"}
-    (used,) = [each for each in runs["downstream"][1].of("artifact") if each.type == "module"]
+    (used,) = [each for each in runs["downstream"].wandb.of("artifact") if each.type == "module"]
     assert used.use_after_commit
     assert used.digest == made.digest
     assert '"convpass"' in made.metadata
-    (model,) = [each for each in runs["downstream"][1].of("artifact") if each.type == "downstream-model"]
+    (model,) = [each for each in runs["downstream"].wandb.of("artifact") if each.type == "downstream-model"]
     assert "birds" in model.metadata
 
 

@@ -36,6 +36,9 @@ from vimlight.files.weight_file import first_line
 from vimlight.masking import masked
 from vimlight.report.callbacks import RunReport
 from vimlight.report.curves import RunCurves
+from vimlight.report.dashboards import Dashboards
+from vimlight.report.dashboards.mlflow import allow_file_store
+from vimlight.report.facts import facts_of
 from vimlight.report.interruption import Interruption, same_signals_after
 from vimlight.report.lineage import Lineage
 from vimlight.report.lines import ProgressLines
@@ -44,7 +47,6 @@ from vimlight.report.predictions import PredictionWriter
 from vimlight.report.ranks import RankWatch, is_lost_peer, name_rank, wait_for_watch
 from vimlight.report.run_directories import RunLogger
 from vimlight.report.waiting import WaitMeter
-from vimlight.report.wandb_runs import open_runs
 from vimlight.trainable import TrainableModule, check_precision, read_checkpoint
 from vimlight.training.base import SupervisedModule
 from vimlight.training.downstream import DownstreamModule
@@ -180,6 +182,7 @@ class TrainingCLI(LightningCLI):
         """
         settings = self.config[self.subcommand]
         check_made(settings)
+        allow_file_store()
         path = settings.get("ckpt_path")
         if path is None:
             if self.subcommand != "fit":
@@ -222,7 +225,8 @@ class TrainingCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Starts what loggers keep elsewhere, before the work."""
-        open_runs(self.trainer.loggers, self.config[self.subcommand].as_dict())
+        facts = facts_of(self.config[self.subcommand].as_dict())
+        Dashboards(self.trainer.loggers, self._root()).begin(facts)
 
     before_test = before_predict = before_validate
 

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from vimlight.backbone import Preprocessing
 from vimlight.errors import ConfigError
-from vimlight.report.files import write_whole
-from vimlight.report.logging import log_confusion, log_figure, log_table, table_csv
-from vimlight.report.plots import confusion_matrix, gate_heatmap, image_grid
+from vimlight.report.dashboards import Dashboards, Picture, Table
+from vimlight.report.exhibits import show_gathered, show_zoo
+from vimlight.report.plots import image_grid, png
 from vimlight.tasks import Task
 from vimlight.trainable import TrainableModule
 from vimlight.training.base import SupervisedModule
@@ -28,8 +28,6 @@ from vimlight.training.downstream import DownstreamModule
 from vimlight.zoo.card import library_versions
 
 __all__ = ["RunReport", "restore_image"]
-
-Picture = npt.NDArray[np.uint8]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +40,13 @@ class _Sample:
 class RunReport(pl.Callback):
     """Shows results at the end of `fit`, `validate` and `test`, on every logger that can and as files otherwise.
 
-    These are the confusion matrix of the last pass over the validation or test images, where the task has one, also as
-    `val_confusion.csv`, and how far its confidence can be trusted as `val_reliability.csv`; a table and a picture of
-    some predictions, taken evenly from all batches; and, of a downstream model, the gates as a heat map and as
-    `gates.csv`, and the ranking of its modules as `ranking.csv`. What lies in the image is drawn into it: first the
+    These are, of the last pass over the validation or test images and as far as the task has them, `val/confusion`,
+    the scores of each class, `val/precision_recall`, and in `val/reliability` how far its confidence can be trusted; a
+    table and a picture of some predictions, taken evenly from all batches; and, of a downstream model, the gates as a
+    heat map, the ranking of its modules, and what the zoo is worth. What lies in the image is drawn into it: first the
     target, beside it the prediction. Versions of the libraries are noted in `versions.json` when the run starts.
-    Files go to the directory of the run: the first logger's, or the trainer's `default_root_dir`.
+    Each logger has what it can keep (see `vimlight.report.dashboards`). Files go to the directory of the run: the first
+    logger's, or the trainer's `default_root_dir`.
 
     Args:
         images: How many predictions to show; 0 for none.
@@ -70,7 +69,7 @@ class RunReport(pl.Callback):
         noted = isinstance(pl_module, TrainableModule) and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if directory is not None and noted and trainer.is_global_zero:
             text = json.dumps(library_versions(), indent=1) + "\n"
-            write_whole(Path(directory) / "versions.json", text, overwrite=True)
+            Dashboards(trainer.loggers, directory).text("versions.json", text, trainer.global_step)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts a new pass."""
@@ -95,11 +94,11 @@ class RunReport(pl.Callback):
         self._keep(trainer, pl_module, batch, batch_idx, trainer.num_test_batches[dataloader_idx])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the confusion matrix and the reliability of this pass and clears them for the next."""
+        """Takes the confusion matrix and the like of this pass and clears them for the next."""
         self._take(pl_module, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the confusion matrix and the reliability of this pass and clears them for the next."""
+        """Takes the confusion matrix and the like of this pass and clears them for the next."""
         self._take(pl_module, "test")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -145,45 +144,18 @@ class RunReport(pl.Callback):
         directory = Path(trainer.log_dir or trainer.default_root_dir)
         if not trainer.is_global_zero:
             return
-        where: dict[str, Any] = {"step": trainer.global_step, "directory": directory}
-        self._show_confusion(trainer, pl_module.task, split, where)
-        self._keep_reliability(split, directory)
+        boards, step = Dashboards(trainer.loggers, directory), trainer.global_step
+        show_gathered(boards, step, pl_module.task, split, self._gathered)
         if self._samples:
-            self._show_predictions(trainer, pl_module, split, where)
-        if isinstance(pl_module, DownstreamModule) and pl_module.gates.numel():
-            gates, places, names = pl_module.gates.cpu(), pl_module.aggregator.places, pl_module.aggregator.names
-            log_figure(trainer.loggers, "gates", gate_heatmap(gates, places, names), **where)
-            rows = [[place, *row] for place, row in zip(places, gates.tolist(), strict=True)]
-            write_whole(directory / "gates.csv", table_csv(["place", *names], rows), overwrite=True)
-        if isinstance(pl_module, DownstreamModule) and pl_module.ranking is not None:
-            columns, ranked = pl_module.ranking.columns(), pl_module.ranking.rows()
-            log_table(trainer.loggers, "ranking", columns, ranked, **where)
-            write_whole(directory / "ranking.csv", table_csv(columns, ranked), overwrite=True)
+            self._show_predictions(boards, trainer, pl_module, split)
+        if isinstance(pl_module, DownstreamModule):
+            show_zoo(boards, step, pl_module)
         self._gathered, self._samples = {}, []
 
-    def _show_confusion(self, trainer: pl.Trainer, task: Task, split: str, where: dict[str, Any]) -> None:
-        matrix, names = self._gathered.get("confusion"), task.class_names
-        if matrix is None or not matrix.sum():
-            return
-        figure = confusion_matrix(matrix, names, f"Confusion, {split}")
-        log_figure(trainer.loggers, f"{split}/confusion", figure, **where)
-        if matrix.ndim == 2:
-            log_confusion(trainer.loggers, f"{split}/confusion_chart", matrix.tolist(), names, step=where["step"])
-            rows = [[name, *row] for name, row in zip(names, matrix.tolist(), strict=True)]
-            text = table_csv(["true", *names], rows)
-            write_whole(where["directory"] / f"{split}_confusion.csv", text, overwrite=True)
-
-    def _keep_reliability(self, split: str, directory: Path) -> None:
-        bins = self._gathered.get("reliability")
-        if bins is not None and bins.sum():
-            rows = [[int(images), confidence, accuracy] for images, confidence, accuracy in bins.tolist()]
-            text = table_csv(["images", "confidence", "accuracy"], rows)
-            write_whole(directory / f"{split}_reliability.csv", text, overwrite=True)
-
     def _show_predictions(
-        self, trainer: pl.Trainer, pl_module: SupervisedModule, split: str, where: dict[str, Any]
+        self, boards: Dashboards, trainer: pl.Trainer, pl_module: SupervisedModule, split: str
     ) -> None:
-        task = pl_module.task
+        task, step = pl_module.task, trainer.global_step
         images = torch.stack([sample.image for sample in self._samples])
         ids, targets = [sample.name for sample in self._samples], [sample.target for sample in self._samples]
         found = _predict(trainer, pl_module, {"image": images.to(pl_module.device), "id": ids})
@@ -197,8 +169,7 @@ class RunReport(pl.Callback):
         sure = task.sureness(predictions)
         if sure is not None:
             columns["probability"] = sure
-        rows = list(zip(*columns.values(), strict=True))
-        log_table(trainer.loggers, f"{split}/predictions", list(columns), rows, **where)
+        boards.table(f"{split}/predictions", Table(list(columns), list(zip(*columns.values(), strict=True))), step)
         title, right = f"Predictions, {split}", None
         if sure is not None:
             right = [first == second for first, second in zip(truth, found["label"], strict=True)]
@@ -208,8 +179,7 @@ class RunReport(pl.Callback):
         ]  # fmt: skip
         shown = {name for text in (*truth, *found["label"]) for name in text.split("|")}
         legend = {name: colour for name, colour in task.colours().items() if name in shown}
-        figure = image_grid(pictures, captions, right, title, legend)
-        log_figure(trainer.loggers, f"{split}/images", figure, **where)
+        boards.figure(f"{split}/images", png(image_grid(pictures, captions, right, title, legend)), step)
 
 
 def _drawn(task: Task, picture: Picture, target: Any, prediction: Any) -> Picture:

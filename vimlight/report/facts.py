@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -46,6 +47,12 @@ class Facts:
     def name(self) -> str:
         """The run's name: its group and seed; empty where there is no config."""
         return f"{self.group}, seed {self.seed}" if self.group and self.seed is not None else self.group
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """What is known, by its name, and the group."""
+        found = {"group": self.group, **dataclasses.asdict(self)}
+        return {name: str(value) for name, value in found.items() if value not in ("", None)}
 
     @property
     def tags(self) -> list[str]:

@@ -1,61 +1,72 @@
-"""What W&B keeps of a run beside its curves: the best of its scores, and which modules it makes and uses."""
+"""What dashboards keep of a run beside its curves: the best of its scores, and which files it makes and uses."""
 
 from __future__ import annotations
 
-import re
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import WandbLogger
 
+from vimlight.report.dashboards import Artifact, Dashboards
+from vimlight.report.scores import best_of
 from vimlight.trainable import TrainableModule
 from vimlight.training.base import SupervisedModule
 from vimlight.training.downstream import DownstreamModule
 from vimlight.training.midstream import MidstreamModule
 from vimlight.transmiter.learning.module import AdapterModule
 
-if TYPE_CHECKING:
-    from wandb import Artifact
-
 __all__ = ["Lineage"]
-
-_STEP = "trainer/global_step"
-_FORBIDDEN = re.compile(r"[^\w.-]")
 
 
 class Lineage(pl.Callback):
-    """Tells W&B which of a score's values is the best, and which files a run makes and uses.
+    """Tells every logger which of a score's values is the best, and which files a run makes and uses.
 
-    A midstream run makes an artifact of type `module`, with its card; a downstream run uses those of its modules and
-    makes a `downstream-model`; a run that learns or refines an adapter makes an `adapter`. Artifacts of one content are
-    one, so that the graph leads from a module to all that is built on it. An offline run keeps all of it too.
+    A midstream run makes an artifact of the kind `module`, with its card; a downstream run uses those of its modules
+    and makes a `downstream-model`; a run that learns or refines an adapter makes an `adapter`. The best value of the
+    score that the task is chosen by is kept as `best/val/SCORE`.
     """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, list[float]] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says what is best, and what is used."""
-        for run in _runs(trainer):
-            for name, goal in _goals(pl_module).items():
-                run.define_metric(name, step_metric=_STEP, step_sync=True, summary=f"{goal},last")
-            if isinstance(pl_module, DownstreamModule):
-                for module in pl_module.module_names:
-                    _use(run, _module(pl_module, module))
+        self._seen = {name: [] for name in _goals(pl_module) if name.startswith("val/")}
+        boards = _boards(trainer)
+        if boards is None:
+            return
+        boards.goals(_goals(pl_module))
+        if isinstance(pl_module, DownstreamModule):
+            for module in pl_module.module_names:
+                boards.artifact(_module(pl_module, module), used=True)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Notes the scores."""
+        if not trainer.sanity_checking:
+            for name, values in self._seen.items():
+                if name in trainer.callback_metrics:
+                    values.append(float(trainer.callback_metrics[name]))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Hands over what the training made; one that failed does not come here."""
-        if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        """Hands over what the training made and how good it was at its best; one that failed does not come here."""
+        if stage != "fit" or (boards := _boards(trainer)) is None:
             return
-        for run in _runs(trainer):
-            artifact = _made(trainer, pl_module)
-            if artifact is not None:
-                run.log_artifact(artifact)
+        best = {f"best/{name}": best_of(name, values) for name, values in self._seen.items()}
+        found = {name: value for name, value in best.items() if value is not None and math.isfinite(value)}
+        if found:
+            boards.summary(found, trainer.global_step)
+        artifact = _made(trainer, pl_module)
+        if artifact is not None:
+            boards.artifact(artifact, used=False)
 
 
-def _runs(trainer: pl.Trainer) -> list[Any]:
-    """Returns the runs of W&B, in the first process."""
-    if not trainer.is_global_zero:
-        return []
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+def _boards(trainer: pl.Trainer) -> Dashboards | None:
+    """Returns the dashboards, in the first process of a run that is more than a trial."""
+    # Asked of every process, because it is broadcast from the first.
+    directory = trainer.log_dir
+    if not trainer.is_global_zero or trainer.fast_dev_run or not trainer.loggers or directory is None:  # type: ignore[attr-defined]
+        return None
+    return Dashboards(trainer.loggers, directory)
 
 
 def _goals(pl_module: pl.LightningModule) -> dict[str, str]:
@@ -70,11 +81,11 @@ def _made(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Artifact | None
     if isinstance(pl_module, MidstreamModule) and pl_module.name is not None:
         return _module(pl_module, pl_module.name)
     if isinstance(pl_module, AdapterModule) and pl_module.out is not None:
-        return _artifact(f"adapter-{Path(pl_module.out).stem}", "adapter", Path(pl_module.out), {})
+        return Artifact(f"adapter-{Path(pl_module.out).stem}", "adapter", Path(pl_module.out), {})
     best = str(getattr(trainer.checkpoint_callback, "best_model_path", ""))
     if isinstance(pl_module, DownstreamModule) and best and Path(best).is_file():
         about = {"modules": {name: pl_module.zoo.card(name).sha256 for name in pl_module.module_names}}
-        return _artifact(f"downstream-{pl_module.settings['how']}", "downstream-model", Path(best), about)
+        return Artifact(f"downstream-{pl_module.settings['how']}", "downstream-model", Path(best), about)
     return None
 
 
@@ -85,24 +96,4 @@ def _module(pl_module: MidstreamModule | DownstreamModule, name: str) -> Artifac
         "kind": card.kind, "backbone": card.backbone, "fingerprint": card.fingerprint, "sha256": card.sha256,
         "task": card.task, "dataset": card.dataset, "metrics": card.metrics, "license": card.license,
     }  # fmt: skip
-    artifact = _artifact(f"module-{name}", "module", pl_module.zoo.file(name), about)
-    with artifact.new_file("card.json", encoding="utf-8") as file:
-        file.write(card.to_json())
-    return artifact
-
-
-def _artifact(name: str, kind: str, file: Path, about: dict[str, Any]) -> Artifact:
-    from wandb import Artifact
-
-    artifact = Artifact(_FORBIDDEN.sub("_", name)[:128], type=kind, metadata=about)
-    # Files of a zoo are whole or absent: no copy is needed that cannot change.
-    artifact.add_file(str(file), name=_FORBIDDEN.sub("_", file.name), policy="immutable")
-    return artifact
-
-
-def _use(run: Any, artifact: Artifact) -> None:
-    """Marks an artifact as used, offline as well: `use_artifact` refuses there what `wandb sync` can do later."""
-    if run.offline:
-        run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
-    else:
-        run.use_artifact(artifact)
+    return Artifact(f"module-{name}", "module", pl_module.zoo.file(name), about, {"card.json": card.to_json()})

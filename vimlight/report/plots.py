@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["confusion_matrix", "decode", "gate_heatmap", "image_grid", "png"]
+__all__ = ["confusion_matrix", "decode", "gate_heatmap", "image_grid", "new_figure", "png", "set_title"]
 
 _INK, _FAINT = "#222222", "#8a8f98"
 # From the palette of Okabe and Ito, which stays apart for every kind of colour vision.
@@ -54,7 +54,7 @@ def gate_heatmap(
     if values.shape != (len(places), len(names)) or not values.size:
         raise ConfigError(f"gates of shape {values.shape} do not fit {len(places)} places and {len(names)} modules")
     rows, columns = values.shape
-    figure, axes = _figure(2.4 + min(0.52 * columns, _LARGEST), max(1.9, 1.3 + min(0.27 * rows, _LARGEST)))
+    figure, axes = new_figure(2.4 + min(0.52 * columns, _LARGEST), max(1.9, 1.3 + min(0.27 * rows, _LARGEST)))
     signed = bool(values.min() < 0)
     top = max(float(np.abs(values).max()), 1 / columns)
     picture = axes.imshow(
@@ -64,7 +64,7 @@ def gate_heatmap(
     if values.size <= 400:
         _write_in_cells(axes, np.abs(values) / top, [[f"{value:.2f}" for value in row] for row in values], 7)
     _colour_bar(figure, axes, picture, "gate")
-    _title(figure, title)
+    set_title(figure, title)
     return figure
 
 
@@ -101,7 +101,7 @@ def confusion_matrix(matrix: npt.ArrayLike, class_names: Sequence[str], title: s
         hits = counts[:, [0, 3]].sum()
     total = counts.sum()
     right = f": {hits / total:.1%} of {total:.0f} right" if total else ": no images"
-    _title(figure, title + right)
+    set_title(figure, title + right)
     return figure
 
 
@@ -145,7 +145,7 @@ def image_grid(
         for spine in axes.spines.values():
             spine.set(color=colour, linewidth=1.0 if right is None else 2.2, linestyle="-" if good else (0, (3, 2)))
         axes.set_xlabel(caption, fontsize=8, color=_INK if good else _ORANGE, labelpad=4)
-    _title(figure, title)
+    set_title(figure, title)
     if legend:
         _legend(figure, legend)
     return figure
@@ -182,7 +182,8 @@ def decode(content: bytes) -> npt.NDArray[np.uint8]:
     return np.array(Image.open(io.BytesIO(content)).convert("RGB"))
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Returns a figure of a size in inches, and its only axes."""
     figure, axes = _figures(width, height, 1, 1)
     return figure, axes[0]
 
@@ -196,7 +197,7 @@ def _figures(width: float, height: float, rows: int, columns: int) -> tuple[Figu
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
-def _title(figure: Figure, text: str) -> None:
+def set_title(figure: Figure, text: str) -> None:
     """Writes a title over the whole figure, on as many lines as it takes."""
     # A letter is about half as wide as it is high.
     letters = max(12, int(figure.get_size_inches()[0] * 72 / (0.56 * _TITLE)))
@@ -231,7 +232,7 @@ def _confusion_cells(
     cell = 0.5 if len(rows) <= 12 else min(0.33, _LARGEST / len(rows))
     square = columns is rows
     width = cell if square else 0.9
-    figure, axes = _figure(2.6 + width * len(columns), 2.0 + cell * len(rows))
+    figure, axes = new_figure(2.6 + width * len(columns), 2.0 + cell * len(rows))
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     _label_cells(axes, columns, rows)
     if len(rows) <= 40:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from vimlight.pages.sections.base import section
 from vimlight.pages.sources import Found
 from vimlight.pages.sources.fit import Confusion, Fit
+from vimlight.report.class_scores import class_scores
 from vimlight.report.figures import Group, heat_map
 from vimlight.report.html import Markup
 from vimlight.report.parts import Cell, beside, figure, table
@@ -48,12 +49,8 @@ def _matrix(matrix: Confusion, title: str) -> Markup:
 
 
 def _per_class(matrix: Confusion, caption: str) -> Markup:
-    columns = [sum(column) for column in zip(*matrix.counts, strict=True)]
     rows = []
-    for number, (name, row) in enumerate(zip(matrix.classes, matrix.counts, strict=True)):
-        hits, total, named = row[number], sum(row), columns[number]
-        f1 = 2 * hits / (total + named) if total + named else None
-        shares = [hits / named if named else None, hits / total if total else None, f1]
+    for name, images, *shares in class_scores(matrix.counts, matrix.classes):
         texts = [MISSING if share is None else f"{100 * share:.1f}" for share in shares]
-        rows.append([Cell(name), Cell(f"{total:,.0f}"), *map(Cell, texts)])
+        rows.append([Cell(name), Cell(f"{images:,}"), *map(Cell, texts)])
     return table(["class", "images", "precision", "recall", "F1"], rows, caption)
