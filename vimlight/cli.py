@@ -144,6 +144,8 @@ def _dispatch(words: list[str]) -> None:
         print(f"vimlight {__version__}")
     elif words[0] in _TOOLS:
         importlib.import_module(f"vimlight.commands.{words[0]}").main(words[1:])
+    elif words[0] in _TRAINING and importlib.import_module("vimlight.commands.choices").answered(words):
+        return
     elif words[0] in _TRAINING:
         importlib.import_module("vimlight.commands.beforehand").check_training(words[1:])
         importlib.import_module("vimlight.commands.train").main(words)
