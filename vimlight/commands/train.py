@@ -39,6 +39,7 @@ from vimlight.report.curves import RunCurves
 from vimlight.report.dashboards import Dashboards
 from vimlight.report.dashboards.mlflow import allow_file_store
 from vimlight.report.facts import facts_of
+from vimlight.report.folding import Folding
 from vimlight.report.interruption import Interruption, same_signals_after
 from vimlight.report.lineage import Lineage
 from vimlight.report.lines import ProgressLines
@@ -354,6 +355,8 @@ def quietly() -> Iterator[None]:
     """Hides what Lightning says of every run, and lets its parser import nothing that is not trusted."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).addFilter(_is_news)
+    for handler in logging.getLogger("lightning.pytorch").handlers:
+        handler.setFormatter(Folding())
     with warnings.catch_warnings():
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
-from vimlight.errors import listed
+from vimlight.report.folding import COLUMNS
 
 __all__ = ["Opening", "say_written"]
 
@@ -34,7 +34,14 @@ def say_written(trainer: pl.Trainer) -> None:
     folder = Path(trainer.log_dir)
     files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
     if files:
-        rank_zero_info(f"written to {folder}: {listed(files, 8)}")
+        rank_zero_info(_in_a_line(f"written to {folder}: ", files))
+
+
+def _in_a_line(start: str, names: Sequence[str]) -> str:
+    """Names as many as a line has room for, and counts the others."""
+    lines = (f"{start}{', '.join(names[:some])} and {len(names) - some} more" for some in range(len(names) - 1, 0, -1))
+    whole = f"{start}{', '.join(names)}"
+    return next((line for line in (whole, *lines) if len(line) <= COLUMNS), f"{start}{len(names)} files")
 
 
 def _count(parameters: Iterable[nn.Parameter], trained: bool) -> int:

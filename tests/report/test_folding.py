@@ -1,0 +1,64 @@
+"""What a run says fits 80 columns, whatever it has to say."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from vimlight.commands.train import quietly
+from vimlight.report.folding import Folding
+from vimlight.report.opening import say_written
+
+TEXTS = {
+    "short": "module 'letters' is in the zoo 'zoo'",
+    "long": "modules by leave-one-out error on 50 images: " + ", ".join(f"module-{n} 0.0{n}00" for n in range(9)),
+    "lines": "one\n" + "two " * 30 + "\nthree",
+}
+
+
+def folded(text):
+    return Folding().format(logging.LogRecord("name", logging.INFO, "file", 1, text, None, None))
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=list(TEXTS))
+def test_words_are_kept_and_lines_fit(text):
+    lines = folded(text).split("\n")
+    assert all(len(line) <= 80 for line in lines)
+    assert " ".join(lines).split() == text.split()
+    assert len(lines) > 1 or len(text) <= 80
+
+
+def test_what_follows_is_set_in():
+    first, second = folded(f"{'word ' * 16}end").split("\n")
+    assert (first, second) == (("word " * 16).rstrip(), "  end")
+
+
+def test_a_path_is_not_broken():
+    assert folded("a " + "b/" * 60) == "a\n  " + "b/" * 60
+
+
+def test_lightnings_lines_are_folded_in_a_run():
+    with quietly():
+        (handler, *_) = logging.getLogger("lightning.pytorch").handlers
+        assert isinstance(handler.formatter, Folding)
+
+
+@pytest.mark.parametrize(("files", "line"), [
+    (["a.csv"], "a.csv"),
+    (["a.csv", "b.csv"], "a.csv, b.csv"),
+    ([f"file-{number:02}.csv" for number in range(30)], "file-00.csv, file-01.csv and 28 more"),
+    ([f"{'long' * 20}-{number}.csv" for number in range(3)], "3 files"),
+])  # fmt: skip
+def test_the_closing_line_names_what_it_has_room_for(tmp_path, monkeypatch, caplog, files, line):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs/fit/version_0/somewhere")
+    folder.mkdir(parents=True)
+    for name in files:
+        (folder / name).touch()
+    with caplog.at_level(logging.INFO):
+        say_written(SimpleNamespace(fast_dev_run=False, log_dir=str(folder)))
+    assert caplog.messages[-1] == f"written to {folder}: {line}"
+    assert len(caplog.messages[-1]) <= 80
