@@ -1,6 +1,6 @@
 #!/bin/bash
 # The same without a cluster: one share for each GPU of this machine, all in one folder.
-#   configs/compare/shards.sh configs/compare/vtab1k_vit_b16.yaml compare/vtab1k_vit_b16 4
+#   configs/compare/shards.sh @compare/vtab1k_vit_b16 compare/vtab1k_vit_b16 4
 set -euo pipefail
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 for number in $(seq "$3"); do
