@@ -20,7 +20,7 @@ define install
 		| sed -une 's/^ *\(Downloading [^ ]*\.whl.*\)/  \1/p' -e 's/^Installing collected.*/  Installing .../p'
 endef
 
-.PHONY: help demo demo-full test faults lint clean
+.PHONY: help demo demo-full test faults lint docs clean
 
 help:
 	@echo "make demo       train a zoo and an adapter, compare them with simpler ways, print the tables"
@@ -28,6 +28,7 @@ help:
 	@echo "make test       run the whole test suite (ARGS='-m \"not slow\"' for the quick part)"
 	@echo "make faults     break things many times over, and write docs/reliability.md"
 	@echo "make lint       ruff, mypy --strict, import directions, what vimlight new writes"
+	@echo "make docs       build the documentation into build/site; warnings are errors"
 	@echo "make clean      remove .venv, caches and builds"
 
 demo: $(VENV)/installed
@@ -50,6 +51,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 	@rm -rf build/own && for kind in plugin aggregator task source; do $(BIN)/vimlight new $$kind own_$$kind --to build/own >/dev/null; done
 	MYPYPATH=build/own $(BIN)/mypy build/own/own
+
+docs: $(VENV)/installed-dev
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

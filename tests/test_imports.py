@@ -28,10 +28,10 @@ def test_nothing_heavy_is_imported_before_it_is_needed(statement):
 
 
 def test_help_lists_every_command():
-    from vimlight.cli import _TOOLS, _TRAINING
+    from vimlight.cli import TOOLS, TRAINING
 
     done = subprocess.run([sys.executable, "-m", "vimlight", "--help"], capture_output=True, text=True, check=True)
-    for command in [*_TRAINING, *_TOOLS]:
+    for command in [*TRAINING, *TOOLS]:
         assert f"  {command} " in done.stdout
     version = subprocess.run(
         [sys.executable, "-m", "vimlight", "--version"], capture_output=True, text=True, check=True

@@ -19,15 +19,15 @@ from vimlight.masking import masked
 from vimlight.shipped import resolved
 from vimlight.trust import trust_only
 
-__all__ = ["guarded", "main"]
+__all__ = ["TOOLS", "TRAINING", "guarded", "main"]
 
-_TRAINING = {
+TRAINING = {
     "fit": "train a module for the zoo, aggregate a zoo for a task, or train an adapter of logits",
     "validate": "measure a checkpoint on the validation images",
     "test": "measure a checkpoint on the test images",
     "predict": "write a checkpoint's predictions to a csv, json or parquet file",
 }
-_TOOLS = {
+TOOLS = {
     "demo": "train a zoo, aggregate it for few-shot tasks and compare with every simpler way",
     "compare": "compare methods on tasks of your own, as a plan in YAML says; a broken run goes on",
     "cache": "build, import, check, merge and re-head the logit caches of image-text models",
@@ -142,19 +142,19 @@ def _dispatch(words: list[str]) -> None:
         print(_usage())
     elif words[0] == "--version":
         print(f"vimlight {__version__}")
-    elif words[0] in _TOOLS:
+    elif words[0] in TOOLS:
         importlib.import_module(f"vimlight.commands.{words[0]}").main(words[1:])
-    elif words[0] in _TRAINING and importlib.import_module("vimlight.commands.choices").answered(words):
+    elif words[0] in TRAINING and importlib.import_module("vimlight.commands.choices").answered(words):
         return
-    elif words[0] in _TRAINING:
+    elif words[0] in TRAINING:
         importlib.import_module("vimlight.commands.beforehand").check_training(words[1:])
         importlib.import_module("vimlight.commands.train").main(words)
     else:
-        raise unknown_name("command", words[0], [*_TRAINING, *_TOOLS])
+        raise unknown_name("command", words[0], [*TRAINING, *TOOLS])
 
 
 def _usage() -> str:
     def rows(commands: dict[str, str]) -> str:
         return "\n".join(f"  {name:<10} {text}" for name, text in commands.items())
 
-    return _USAGE.format(training=rows(_TRAINING), tools=rows(_TOOLS))
+    return _USAGE.format(training=rows(TRAINING), tools=rows(TOOLS))

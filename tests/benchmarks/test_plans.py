@@ -1,4 +1,4 @@
-"""The plans of the benchmarks: they are read, and hold what the tables in the README are about."""
+"""The plans of the benchmarks: they are read, and hold what the tables of the results are about."""
 
 from __future__ import annotations
 

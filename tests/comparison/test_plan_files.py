@@ -127,9 +127,9 @@ def test_shipped_plans_are_read(path):
     assert found.downstream
 
 
-def test_the_plan_in_the_readme_is_one(tmp_path):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    [text] = [block for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "midstream:" in block]
+def test_the_plan_in_the_documentation_is_one(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "recipes" / "compare.md").read_text()
+    [text] = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "midstream:" in block]
     (tmp_path / "plan.yaml").write_text(text)
     assert read_plan(tmp_path / "plan.yaml").methods[-1].settings == {"top_k": 1}
 
