@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors import deserialize
+from safetensors import SafetensorError, deserialize
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Stored", "StoredFile"]
 
 # What torch calls the types of tensors whose names in a file say less than a letter and their bits.
 _NAMES = {
     "BOOL": "bool", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2": "float8_e5m2", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E5M2": "float8_e5m2", "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu",
 }  # fmt: skip
 _LETTERS = {"F": "float", "I": "int", "U": "uint", "C": "complex"}
 # An integer of the same size, and its bits that are all set where the number is NaN or infinite: the exponent's.
@@ -40,7 +43,7 @@ class Stored:
 
     shape: tuple[int, ...]
     kind: str
-    data: bytes
+    data: bytearray
 
     @property
     def dtype(self) -> str:
@@ -50,6 +53,21 @@ class Stored:
     def numel(self) -> int:
         """Returns how many numbers it has."""
         return math.prod(self.shape)
+
+    def tensor(self) -> Tensor:
+        """Returns it as a tensor of torch, which shares its memory.
+
+        Raises:
+            SafetensorError: If torch has no such type.
+        """
+        import torch
+
+        dtype = getattr(torch, self.dtype.removeprefix("torch."), None)
+        if dtype is None:
+            raise SafetensorError(f"torch {torch.__version__} has no numbers of type {self.kind}")
+        # torch takes no empty buffer.
+        numbers = torch.frombuffer(self.data, dtype=dtype) if self.data else torch.empty(0, dtype=dtype)
+        return numbers.reshape(self.shape)
 
     def not_finite(self) -> int:
         """Counts the numbers that are NaN or infinite; of types that have no such numbers, none."""

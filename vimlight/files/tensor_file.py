@@ -21,7 +21,7 @@ from vimlight.files.stored import Stored, StoredFile
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["PICKLES", "Opened", "card_text", "opened", "pack", "sha256_of", "tensors_of"]
+__all__ = ["PICKLES", "Opened", "as_tensors", "card_text", "opened", "pack", "sha256_of", "tensors_of"]
 
 Opened = Literal["pt", "header", "stored"]
 # How the files of `torch.save` and `pickle.dump` begin.
@@ -118,6 +118,23 @@ def tensors_of(file: Any, wanted: Callable[[str], bool] = lambda _: True) -> dic
     """
     found = {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118  (no mapping)
     return {name: each if isinstance(each, Stored) else each.clone() for name, each in found.items()}
+
+
+def as_tensors(stored: Mapping[str, Stored], path: Path, error: type[VimlightError]) -> dict[str, Tensor]:
+    """Returns tensors of torch, which share the memory of what was read.
+
+    Args:
+        stored: Tensors as they lie in a file, by name.
+        path: Its path, for messages.
+        error: What to raise.
+
+    Raises:
+        VimlightError: `error`, if torch has no such type.
+    """
+    try:
+        return {name: each.tensor() for name, each in stored.items()}
+    except SafetensorError as cause:
+        raise error(f"{path.name} cannot be read: {cause}") from cause
 
 
 def _diagnosis(path: Path) -> str:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from vimlight.errors import ZooError
 from vimlight.files.finite import check_finite
 from vimlight.files.replaced import unreplaced
-from vimlight.files.tensor_file import Opened, card_text, opened, pack, sha256_of, tensors_of
+from vimlight.files.stored import Stored
+from vimlight.files.tensor_file import as_tensors, card_text, opened, pack, sha256_of, tensors_of
 from vimlight.zoo.card import Card
 from vimlight.zoo.names import HEAD_SUFFIX, SIGNATURE_SUFFIX
 
@@ -88,7 +89,7 @@ def check_module(path: Path) -> Card:
     Raises:
         ZooError: As `read_module`.
     """
-    return unreplaced(path, partial(_read_module, how="stored"))[0]
+    return unreplaced(path, _read_module)[0]
 
 
 def check_head(path: Path) -> None:
@@ -100,7 +101,7 @@ def check_head(path: Path) -> None:
     Raises:
         ZooError: As `read_head`.
     """
-    unreplaced(path, partial(_read_head, how="stored"))
+    unreplaced(path, _read_head)
 
 
 def read_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
@@ -112,11 +113,12 @@ def read_module(path: Path) -> tuple[Card, dict[str, Tensor]]:
     Raises:
         ZooError: As `read_card`, or if the tensors were altered or are not finite.
     """
-    return unreplaced(path, _read_module)
+    card, tensors = unreplaced(path, _read_module)
+    return card, as_tensors(tensors, path, ZooError)
 
 
-def _read_module(path: Path, how: Opened = "pt") -> tuple[Card, dict[str, Any]]:
-    with _opened(path, how=how) as file:
+def _read_module(path: Path) -> tuple[Card, dict[str, Stored]]:
+    with _opened(path, how="stored") as file:
         card = _card(file, path)
         tensors = tensors_of(file, lambda name: not name.startswith(_HEAD))
     if sha256_of(tensors) != card.sha256:
@@ -137,11 +139,12 @@ def read_head(path: Path) -> dict[str, Tensor] | None:
     Raises:
         ZooError: As `read_card`, or if the head is missing, was altered, is not finite or is another module's.
     """
-    return unreplaced(path, _read_head)
+    tensors = unreplaced(path, _read_head)
+    return None if tensors is None else as_tensors(tensors, path, ZooError)
 
 
-def _read_head(path: Path, how: Opened = "pt") -> dict[str, Any] | None:
-    with _opened(path, how=how) as file:
+def _read_head(path: Path) -> dict[str, Stored] | None:
+    with _opened(path, how="stored") as file:
         card = _card(file, path)
         tensors = {
             name.removeprefix(_HEAD): tensor
@@ -150,7 +153,7 @@ def _read_head(path: Path, how: Opened = "pt") -> dict[str, Any] | None:
     if not tensors and not card.head:
         return None
     if not tensors:
-        return _head_beside(path, card, how)
+        return _head_beside(path, card)
     if sha256_of(tensors) != card.head:
         raise ZooError(f"{path.name}: the head was altered after it was saved (its SHA-256 differs)")
     check_finite(tensors, f"{path.name}: the head", ZooError)
@@ -175,11 +178,11 @@ def signature_beside(path: Path) -> Path:
     return path.with_suffix(SIGNATURE_SUFFIX)
 
 
-def _head_beside(module: Path, card: Card, how: Opened) -> dict[str, Any]:
+def _head_beside(module: Path, card: Card) -> dict[str, Stored]:
     path = beside(module)
     if not path.is_file():
         raise ZooError(f"{module.name} has lost its head: {path.name} is missing; the module itself is whole")
-    with _opened(path, how=how) as file:
+    with _opened(path, how="stored") as file:
         stated, tensors = (file.metadata() or {}).get("head_sha256"), tensors_of(file)
     if sha256_of(tensors) != stated:
         raise ZooError(f"{path.name}: the head was altered after it was saved (its SHA-256 differs)")

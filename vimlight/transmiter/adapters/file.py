@@ -17,7 +17,7 @@ from vimlight.errors import AdapterError, nearest, shown
 from vimlight.files.atomic import write_whole
 from vimlight.files.finite import check_finite
 from vimlight.files.json_text import check_version, json_of
-from vimlight.files.tensor_file import card_text, opened, pack, sha256_of, tensors_of
+from vimlight.files.tensor_file import as_tensors, card_text, opened, pack, sha256_of, tensors_of
 from vimlight.masking import masked
 
 __all__ = ["FORMAT_VERSION", "AdapterCard", "check_path", "read_adapter", "read_card", "write_adapter"]
@@ -182,12 +182,12 @@ def read_adapter(path: str | os.PathLike[str]) -> tuple[AdapterCard, dict[str, T
         AdapterError: As `read_card`, or if the tensors were altered or are not finite.
     """
     file = Path(path).expanduser()
-    with opened(file, _READER, AdapterError) as content:
+    with opened(file, _READER, AdapterError, "stored") as content:
         card, tensors = _card(content, file), tensors_of(content)
     if sha256_of(tensors) != card.sha256:
         raise AdapterError(f"{file.name}: the tensors were altered after they were saved (their SHA-256 differs)")
     check_finite(tensors, file.name, AdapterError)
-    return card, tensors
+    return card, as_tensors(tensors, file, AdapterError)
 
 
 def _card(content: Any, file: Path) -> AdapterCard:
