@@ -36,8 +36,9 @@ _CHECKS = {
     "vimlight.zoo.rebuild.check_shapes": _NOTHING,
     "vimlight.files.checksums.CheckedFile.check": _NOTHING,
     "vimlight.files.checksums.CheckedFile.check_all": _NOTHING,
+    "vimlight.files.checksums.CheckedFile.compare": _NOTHING,
     "vimlight.prefix_cache.store.crc32_of": _SUM,
-    "vimlight.files.checkpoint_files.check_members": _NOTHING,
+    "vimlight.files.checked_members.crc32": _SUM,
 }
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from vimlight.errors import CheckpointError
 from vimlight.files.atomic import write_whole
-from vimlight.files.checksums import check_members
+from vimlight.files.checked_members import CheckedMembers
 from vimlight.files.weight_file import WEIGHT_FAULTS
 from vimlight.masking import masked
 
@@ -22,7 +22,7 @@ _SETTINGS = ("hyper_parameters", "datamodule_hyper_parameters")
 
 
 def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> Any:
-    """Reads what `torch.save` wrote, after a look at its checksums; nothing in it is run.
+    """Reads what `torch.save` wrote, with a look at its checksums; nothing in it is run.
 
     Args:
         path: The file.
@@ -33,14 +33,17 @@ def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> Any:
     """
     name = f"checkpoint {str(path)!r}"
     try:
-        content = Path(path).read_bytes()
+        file = CheckedMembers(Path(path), name, CheckpointError)
     except OSError as error:
         raise CheckpointError(f"{name} cannot be read: {error.strerror}") from error
-    check_members(content, name, CheckpointError)
-    try:
-        return torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
-    except WEIGHT_FAULTS as error:
-        raise CheckpointError(f"{name} is damaged, or holds more than tensors and plain values") from error
+    with file:
+        try:
+            found = torch.load(cast("IO[bytes]", file), map_location=map_location, weights_only=True)
+        except WEIGHT_FAULTS as error:
+            file.check()
+            raise CheckpointError(f"{name} is damaged, or holds more than tensors and plain values") from error
+        file.check()
+    return found
 
 
 class CheckpointFiles(TorchCheckpointIO):

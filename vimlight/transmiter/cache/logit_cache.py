@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -230,13 +231,13 @@ class LogitCache:
         apart = 1 if views == "all" else self.num_views
         view = 0 if views == "all" else self._checked_view(views)
         total, width = len(self) * self.num_views // apart, self._array.shape[-1]
-        with self._own(lambda: (self.path / self.manifest.array).open("rb", buffering=0)) as file:
+        with self._own(self._opened_array) as file:
             file.seek(self._array.offset)
             for start in range(0, total, batch_size):
-                count = min(batch_size, total - start)
-                self._check_bytes([file.tell()], count * apart * width * self._array.itemsize)
-                values = np.fromfile(file, self._array.dtype, count * apart * width)
-                yield self._to_logits(_float(values.reshape(count, apart, width)[:, view]), None)
+                values = np.empty((min(batch_size, total - start), apart, width), self._array.dtype)
+                if file.readinto(values.data.cast("B")) < values.nbytes:
+                    raise CacheError(f"{self.path / self.manifest.array} was truncated since it was opened")
+                yield self._to_logits(_float(values[:, view]), None)
 
     def stored(self, rows: slice) -> NDArray[Any]:
         """Returns rows as they are on the disk: features `(n, V, E)` float16, or logits `(n, V, M)` float32."""
@@ -324,15 +325,18 @@ class LogitCache:
 
         return unreplaced(self.path / MANIFEST, checked)
 
-    def _check_bytes(self, starts: Any, length: int) -> None:
-        with present():
-            if self.manifest.array in self._checked_files:
-                self._checked_files[self.manifest.array].check(starts, length)
+    def _opened_array(self) -> io.BufferedReader:
+        checked = self._checked_files.get(self.manifest.array)
+        return (self.path / self.manifest.array).open("rb") if checked is None else checked.opened()
 
     def _check_rows(self, rows: Rows) -> None:
+        checked = self._checked_files.get(self.manifest.array)
+        if checked is None or checked.is_checked:
+            return
         numbers = np.arange(len(self))[_index(rows)]
         row = self._array.nbytes // max(1, len(self))
-        self._check_bytes(self._array.offset + numbers * row, row)
+        with present():
+            checked.check(self._array.offset + numbers * row, row)
 
     def _read(self, rows: Rows, view: int) -> Tensor:
         self._check_rows(rows)
@@ -371,5 +375,6 @@ def _normalised(features: Tensor) -> Tensor:
 def _float(values: NDArray[Any]) -> Tensor:
     import torch
 
-    # A copy: tensors on read-only memory invite writing to it.
-    return torch.from_numpy(np.array(values, dtype=np.float32))
+    numbers = np.ascontiguousarray(values, dtype=np.float32)
+    # Tensors on read-only memory invite writing to it.
+    return torch.from_numpy(numbers if numbers.flags.writeable else numbers.copy())
