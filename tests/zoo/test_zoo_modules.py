@@ -68,6 +68,12 @@ def test_a_module_is_loaded_to_the_backbones_device(zoo, backbone):
         backbone.to("cpu")
 
 
+def test_loading_heeds_no_default_device(zoo, backbone):
+    with torch.device("meta"):
+        loaded = zoo.load("letters", backbone)
+    assert {tensor.device.type for tensor in (*loaded.parameters(), *loaded.buffers())} == {"cpu"}
+
+
 def test_loading_leaves_the_random_state_alone(zoo, backbone, untouched_rng):
     zoo.load("letters", backbone)
 

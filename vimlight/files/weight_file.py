@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vimlight.errors import CheckpointError, VimlightError, shown
 from vimlight.files.absent import absence
+from vimlight.files.checked_members import CheckedMembers
 from vimlight.files.torchscript import is_archive, read_archive
 
 __all__ = ["WEIGHT_FAULTS", "WeightFile", "first_line", "read_plain", "read_weights"]
@@ -99,7 +100,7 @@ def _explained(path: Path, what: str, error: type[VimlightError]) -> Iterator[No
     if not path.is_file():
         raise error(f"{what} {str(path)!r} {absence(path)}")
     try:
-        _check_packed(path)
+        _check_members(path, what, error)
         yield
     except WEIGHT_FAULTS as cause:
         # Both libraries name the global that a pickle would call; other words mean that the file is damaged.
@@ -111,11 +112,12 @@ def _explained(path: Path, what: str, error: type[VimlightError]) -> Iterator[No
         raise error(f"{path.name} is damaged or no weight file: {first_line(cause)}") from cause
 
 
-def _check_packed(path: Path) -> None:
-    """Refuses a zip file with members that unpack to whatever size.
+def _check_members(path: Path, what: str, error: type[VimlightError]) -> None:
+    """Refuses a zip file with members that unpack to whatever size, or were altered; Python looks at programs itself.
 
     Raises:
-        ValueError: If there is one.
+        ValueError: If there is one of any size.
+        VimlightError: `error`, if one was altered.
     """
     if not zipfile.is_zipfile(path):
         return
@@ -124,6 +126,9 @@ def _check_packed(path: Path) -> None:
         large = next((each.filename for each in packed if each.file_size > _LARGEST_PACKED), None)
     if large is not None:
         raise ValueError(f"{shown(large)} is compressed, which torch does with no tensor")
+    if not is_archive(path):
+        with CheckedMembers(path, f"{what} {str(path)!r}", error) as file:
+            file.check_all()
 
 
 def first_line(error: Exception) -> str:
