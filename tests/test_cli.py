@@ -388,7 +388,12 @@ def test_a_zoo_is_ranked_as_a_run_ranks_it_and_nothing_is_written(workplace, cap
     assert sorted(Path().rglob("*")) == before
     run("zoo", "rank", "--config", "downstream.yaml", "--zoo", "zoo", "--data.shots", 3)
     header, *rows = (line.split("\t") for line in capsys.readouterr().out.splitlines())
-    assert header == ["rank", "module", "left-out error", "less than bare", "images"]
+    assert header == [
+        "rank", "module", "left-out error", "less than bare", "images", "LogME", "parameters", "MFLOP"
+    ]  # fmt: skip
+    cost = {name: (int(parameters), float(mflop)) for _, name, *_, parameters, mflop in rows}
+    assert cost.pop("bare backbone") == (0, 0)
+    assert all(parameters > 0 and mflop > 0 for parameters, mflop in cost.values())
     assert {name: error for _, name, error, *_ in rows} == {name: f"{error:.4f}" for name, error in ranked.items()}
     run("fit", "--config", "downstream.yaml", "--data.shots", 3)
     checkpoint = next(Path("runs/fit/version_0/checkpoints").glob("*.ckpt"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import Counter
 from functools import partial
 
@@ -19,6 +20,7 @@ from vimlight.plugins import attach, create_plugin
 from vimlight.report.callbacks import RunReport
 from vimlight.tasks import create_task
 from vimlight.tasks.closed_form import ridge
+from vimlight.training import halving
 from vimlight.training.base import choose_readout, collect_examples, examples_of
 from vimlight.training.halving import KEPT, SuccessiveHalving, in_turn, schedule
 from vimlight.zoo import Zoo
@@ -97,6 +99,18 @@ def test_the_schedule_keeps_to_its_passes(modules, images):
     assert [rung.modules for rung in rungs[-2:]] == [KEPT, 3]
     assert rungs[-1].images == images
     assert before == sorted(set(before))
+
+
+@pytest.mark.parametrize("modules", [1001, 1500, 3000, 10_000, 100_000])
+def test_of_too_many_modules_as_many_are_judged_as_the_passes_suffice_for(modules):
+    rungs = schedule(modules, 1000)
+    before = [0, *(rung.images for rung in rungs)]
+    cost = sum(rung.modules * (rung.images - seen) for rung, seen in zip(rungs, before, strict=False))
+    passes = 12 + 8 * math.log10(modules / 100)
+    assert cost / 1000 + 1 + 9 / 8 <= passes
+    assert rungs[0].images == 6
+    assert rungs[0].modules <= modules
+    assert rungs[0].modules > 1000
 
 
 def test_passes_that_are_left_go_to_the_first_rung():
@@ -247,6 +261,39 @@ def test_a_resumed_run_takes_the_modules_of_its_checkpoint(tmp_path, backbone, z
     trainer(tmp_path, 2).fit(again, datamodule=other, ckpt_path=tmp_path / "a.ckpt")
     assert again.module_names == model.module_names
     assert again.ranking.modules == model.ranking.modules
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_does_not_rank_again(tmp_path, backbone, zoo, monkeypatch):
+    names = Zoo(zoo).names()
+    model, fit = fitted(tmp_path, backbone, drawn(), zoo, epochs=1, modules=names)
+    fit.save_checkpoint(tmp_path / "a.ckpt")
+    monkeypatch.setattr(SuccessiveHalving, "rank", lambda *_: pytest.fail("ranked again"))
+    again = downstream(backbone, drawn(), zoo, ranking_limit=48, modules=names)
+    goes_on = trainer(tmp_path, 2)
+    goes_on.ckpt_path = tmp_path / "a.ckpt"
+    goes_on.fit(again, datamodule=drawn())
+    assert (again.module_names, again.ranking.modules) == (model.module_names, model.ranking.modules)
+    # One that was fitted on a list of modules is judged under the same list.
+    judged = downstream(backbone, drawn(), zoo, ranking_limit=48, modules=names)
+    trainer(tmp_path).test(judged, datamodule=drawn(), ckpt_path=tmp_path / "a.ckpt", verbose=False)
+    assert judged.module_names == model.module_names
+
+
+def test_of_too_many_modules_those_are_judged_whose_cards_are_nearest(tmp_path, backbone, monkeypatch):
+    zoo = fill(tmp_path, backbone, {f"m{n:02}": 0.02 for n in range(16)})
+    data = drawn()
+    near = {"m03": {"classes": data.class_names}, "m09": {"task": data.kind, "samples": {"train": 9}}}
+    for name, card in near.items():
+        zoo.add(name, zoo.load(name, backbone), card, overwrite=True)
+    rungs = [halving.Rung(2, 12), halving.Rung(2, 24)]
+    monkeypatch.setattr(halving, "schedule", lambda *_: rungs)
+    data._preprocessing = backbone.preprocessing
+    task = create_task(data.kind, data.class_names)
+    found = SuccessiveHalving(
+        backbone, zoo, zoo.names(), data=data, task=task, readout="layers", solve=ridge, limit=24
+    ).rank("ens_moe")
+    assert set(found.modules) == {"m03", "m09"}
 
 
 @pytest.mark.slow

@@ -30,6 +30,8 @@ class Ranking:
         aggregated: The error with the aggregated zoo after training; nothing before.
         judged_on: On how many images a module was judged, of those that were judged on fewer.
         bare_on: The error without the zoo on the first images, by their number.
+        evidence: LogME of the bare backbone and of each module on the images that it was judged on, more is better;
+            empty where nobody asked.
     """
 
     images: int
@@ -39,6 +41,7 @@ class Ranking:
     aggregated: float | None = None
     judged_on: Mapping[str, int] = dataclasses.field(default_factory=dict)
     bare_on: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    evidence: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Returns the names of the modules, the best one first; who was judged on more images comes before others."""
@@ -118,7 +121,8 @@ class Ranking:
             TypeError: If it was made of nothing of the kind.
         """
         made = cls(**fields)
-        errors = [made.bare, *made.modules.values(), made.aggregated or 0, *made.bare_on.values()]
+        errors = [made.bare, made.aggregated or 0]
+        errors += [*made.modules.values(), *made.bare_on.values(), *made.evidence.values()]
         numbers = [made.images, *made.judged_on.values(), *made.bare_on]
         if not all(isinstance(each, int | float) for each in (*numbers, *errors)) or not isinstance(made.how, str):
             raise TypeError("errors must be numbers, and the aggregator a name")

@@ -51,6 +51,7 @@ from vimlight.report.waiting import WaitMeter
 from vimlight.trainable import TrainableModule, check_precision, read_checkpoint
 from vimlight.training.base import SupervisedModule
 from vimlight.training.downstream import DownstreamModule
+from vimlight.training.halving import is_large
 from vimlight.training.midstream import MidstreamModule
 from vimlight.transmiter.cache.data_module import CacheDataModule
 from vimlight.transmiter.learning.extraction import ExtractionModule
@@ -190,8 +191,9 @@ class TrainingCLI(LightningCLI):
                 raise CheckpointError(f"{self.subcommand} needs trained weights; name them with --ckpt_path FILE")
             return
         modules = stated_texts(read_checkpoint(path), "modules")
-        # Modules that were added to the zoo since are not even looked at.
-        if modules is not None and settings.get("model.init_args.modules", 0) is None:
+        # Not even looked at: modules that were added to the zoo since, and those of a large one that were left behind.
+        asked = settings.get("model.init_args.modules", ())
+        if modules is not None and (asked is None or (is_large(len(asked)) and set(modules) < set(asked))):
             settings["model.init_args.modules"] = list(modules)
 
     def instantiate_classes(self) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 from vimlight.commands.output import print_json, print_table
 from vimlight.commands.train import TrainingCLI, quietly
+from vimlight.comparison.costs import added_by
 from vimlight.errors import ConfigError
 from vimlight.training.downstream import DownstreamModule
 
 __all__ = ["rank"]
+
+_HEADINGS = ("rank", "module", "left-out error", "less than bare", "images", "LogME", "parameters", "MFLOP")
 
 
 class _RankingCLI(TrainingCLI):
@@ -27,6 +30,7 @@ class _RankingCLI(TrainingCLI):
         if model.start != "ranking" or not model.task.ranks or not model.module_names:
             raise ConfigError(f"this {model.task.kind} task ranks no modules: start: ranking and a zoo are needed")
         model.check_data(self.datamodule)
+        model.ranks_evidence = True
         trainer.callbacks[:], trainer.loggers = [], []  # type: ignore[attr-defined]  # the trainer has them all the same
         trainer.fit_loop.max_epochs, trainer.num_sanity_val_steps = 0, 0
 
@@ -45,14 +49,19 @@ def rank(words: Sequence[str], zoo: str | None, json: bool) -> None:
     asked = ["fit", *words, *([] if zoo is None else ["--model.zoo", zoo])]
     with quietly():
         cli = _RankingCLI(asked)
-    ranking = cli.model.ranking
+    model, ranking = cli.model, cli.model.ranking
     if not cli.trainer.is_global_zero or ranking is None:
         return
+    costs = added_by(((name, model.zoo.load(name, model.backbone)) for name in ranking.modules), model.backbone)
+    rows = [[*row, ranking.evidence[row[1]], *costs.get(row[1], (0, 0.0))] for row in ranking.rows()]
     if json:
-        print_json([dict(zip(ranking.columns(), row, strict=True)) for row in ranking.rows()])
+        columns = [*ranking.columns(), "logme", "parameters", "mflop"]
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
-    rows = [
-        (str(place), name, f"{error:.4f}", f"{less:+.4f}", str(images))
-        for place, name, error, less, images in ranking.rows()
-    ]
-    print_table(("rank", "module", "left-out error", "less than bare", "images"), rows)
+    print_table(_HEADINGS, [_cells(*row) for row in rows])
+
+
+def _cells(place: int, name: str, error: float, less: float, images: int, *more: float) -> list[str]:
+    evidence, parameters, mflop = more
+    judged = [str(place), name, f"{error:.4f}", f"{less:+.4f}", str(images), f"{evidence:.4f}"]
+    return [*judged, f"{parameters:.0f}", f"{mflop:.2f}"]

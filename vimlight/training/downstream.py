@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -263,7 +263,7 @@ class DownstreamModule(RankedModule):
         """
         super().on_load_checkpoint(checkpoint)
         modules = stated_texts(checkpoint, "modules") or {}
-        if self.modules_asked is not None and list(modules) != list(self.modules_asked):
+        if self.modules_asked is not None and not self._are_of(modules, self.modules_asked):
             raise CheckpointError(
                 f"the checkpoint aggregates {shown(list(modules))}, but modules={list(self.modules_asked)} was asked"
             )
@@ -277,6 +277,10 @@ class DownstreamModule(RankedModule):
         ranking = stated(checkpoint, "ranking", dict, None)
         if ranking is not None:
             self.ranking = made_of(Ranking.from_dict, "ranking", ranking)
+
+    def _are_of(self, modules: Iterable[str], asked: Sequence[str]) -> bool:
+        """Tells whether modules are those that were asked for, or the best of them as far as they are ranked."""
+        return list(modules) == list(asked) or (self._may_halve_of(asked) and set(modules) <= set(asked))
 
     def _refresh_head(self, final: bool = False) -> None:
         final = final and self._has_final()

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -25,8 +27,9 @@ from vimlight.plugins.attachment import depth_of
 from vimlight.prefix_cache import FrozenPart
 from vimlight.tasks import Examples, Task
 from vimlight.tasks.closed_form import Solver, ridge
+from vimlight.tasks.evidence import evidence_of
 from vimlight.training.base import examples_of
-from vimlight.zoo import Zoo
+from vimlight.zoo import Card, Zoo
 
 __all__ = ["KEPT", "Rung", "SuccessiveHalving", "in_turn", "is_large", "schedule"]
 
@@ -37,6 +40,8 @@ KEPT, _FINALISTS = 8, 3
 _PASSES, _PASSES_MORE, _BESIDE, _EXACT_BESIDE = 12.0, 8.0, 2.25, 10
 # Up to so many modules, ranking each on all images takes hardly longer.
 _FEW = 14
+# With more, who could be judged on the fewest images within the passes is chosen by the cards.
+_MANY, _STEP = 1000, 10
 # Which share of the modules goes on, on how many images one can be judged at least, and on how many the gates start.
 _GOING_ON, _FEWEST, _FEWEST_TO_START, _SHARE_TO_START = 4, 6, 64, 8
 # Of each class in turn; of a single image there is no leaving out.
@@ -67,7 +72,8 @@ def schedule(modules: int, images: int, limit: int = 0) -> list[Rung]:
     """Returns the rungs: a fourth of the modules goes on each time, until eight see half of the images and three all.
 
     The numbers of images are a geometric series that fits into 12 bare passes over the images with up to 100 modules,
-    and into 20 with 1,000, what else they are looked at for included.
+    and into 20 with 1,000, what else they are looked at for included. Of more than 1,000 modules as many are judged as
+    the passes suffice for.
 
     Args:
         modules: Number of modules.
@@ -83,7 +89,9 @@ def schedule(modules: int, images: int, limit: int = 0) -> list[Rung]:
         return []
     left = most - _BESIDE * images
     found = (_rungs(modules, images, first) for first in range(images // 4, _FEWEST, -1))
-    return next((rungs for rungs in found if _cost(rungs) <= left), _rungs(modules, images, _FEWEST))
+    fewer = (_rungs(count, images, _FEWEST) for count in range(modules, _MANY, -_STEP))
+    fitting = (rungs for rungs in chain(found, fewer) if _cost(rungs) <= left)
+    return next(fitting, _rungs(min(modules, _MANY), images, _FEWEST))
 
 
 def _rungs(modules: int, images: int, first: int) -> list[Rung]:
@@ -137,6 +145,7 @@ class SuccessiveHalving:
         solve: Whose leave-one-out error counts on all images; on fewer, where classes may lack some, it is ridge
             regression's.
         limit: How many training images are looked at, at most, but for the rest of a batch.
+        evidence: Whether the ranking also says the evidence of each module.
 
     Attributes:
         rungs: See `schedule`; none where this is not worth while.
@@ -154,9 +163,10 @@ class SuccessiveHalving:
         readout: str,
         solve: Solver,
         limit: int,
+        evidence: bool = False,
     ) -> None:
         self._backbone, self._zoo, self._names, self._readout = backbone, zoo, list(names), readout
-        self._data, self._task, self._solve = data, task, solve
+        self._data, self._task, self._solve, self._says_evidence = data, task, solve, evidence
         labels = data.strata(data.tables["train"])
         self._order = in_turn(labels[: data.visited("train", limit)])
         self.rungs = schedule(len(self._names), len(self._order), limit)
@@ -172,9 +182,10 @@ class SuccessiveHalving:
             how: Name of the aggregator, for the ranking.
         """
         errors: dict[str, float] = {}
+        evidence: dict[str, float] = {}
         judged: dict[str, int] = {}
         bare: dict[int, float] = {}
-        alive, seen = self._names, 0
+        alive, seen = self._entrants(), 0
         self._examples = {name: [] for name in (BARE, *alive)}
         for rung in self.rungs:
             alive = sorted(alive, key=lambda name: errors.get(name, 0.0))[: rung.modules]
@@ -184,16 +195,29 @@ class SuccessiveHalving:
             found = {name: self._error(name, solve) for name in (BARE, *alive)}
             bare[rung.images] = found.pop(BARE)
             errors.update(found)
+            if self._says_evidence:
+                evidence |= {name: evidence_of(self._collected(name)) for name in (BARE, *alive)}
             judged.update(dict.fromkeys(alive, rung.images))
             seen = rung.images
         self._examples = {}
-        modules = {name: errors[name] for name in self._names}
+        modules = {name: errors[name] for name in self._names if name in errors}
         fewer = {name: count for name, count in judged.items() if count < seen}
-        return Ranking(seen, bare[seen], modules, how, judged_on=fewer, bare_on=bare)
+        return Ranking(seen, bare[seen], modules, how, judged_on=fewer, bare_on=bare, evidence=evidence)
+
+    def _entrants(self) -> list[str]:
+        """Returns the modules that are judged: all, or of too many those whose cards are nearest to the task."""
+        count = self.rungs[0].modules
+        if count == len(self._names):
+            return self._names
+        cards = {name: self._zoo.card(name) for name in self._names}
+        return sorted(self._names, key=lambda name: _distance(cards[name], self._task))[:count]
 
     def _error(self, name: str, solve: Solver) -> float:
-        vectors, columns, images = (torch.cat(part) for part in zip(*self._examples[name], strict=True))
+        vectors, columns, images = self._collected(name)
         return float(solve(vectors, columns, images=images).loss)
+
+    def _collected(self, name: str) -> Examples:
+        return Examples(*(torch.cat(part) for part in zip(*self._examples[name], strict=True)))
 
     def _look(self, rows: Sequence[int], seen: int) -> None:
         """Lets all modules that are left look at images, of which those with the same first blocks share these."""
@@ -234,6 +258,18 @@ class SuccessiveHalving:
 
     def _begun(self, images: Tensor, depth: int) -> Any:
         return self._backbone.prefix(images, depth, self._readout) if depth else images
+
+
+def _distance(card: Card, task: Task) -> tuple[float, bool, int]:
+    """Returns by what a module learnt something else than a task asks for: words of classes, kind, number of images."""
+    wanted, learnt = _words(task.class_names), _words(card.classes)
+    shared = len(wanted & learnt) / max(1, len(wanted | learnt))
+    images = card.samples.get("train", 0)
+    return -shared, card.task != task.kind, -images if isinstance(images, int) else 0
+
+
+def _words(names: Iterable[str]) -> set[str]:
+    return {word for name in names for word in re.findall(r"\w+", name.casefold())}
 
 
 def _several(batches: Iterable[Any]) -> Iterator[list[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -16,8 +16,11 @@ from vimlight.aggregation.ranking import BARE, Ranking
 from vimlight.backbone import Features, KeptImages
 from vimlight.data import ImageDataModule
 from vimlight.errors import ConfigError
+from vimlight.files.checkpoint_facts import stated_texts
 from vimlight.tasks import SOLVERS, Examples
 from vimlight.tasks.closed_form import Solver, ridge
+from vimlight.tasks.evidence import evidence_of
+from vimlight.trainable import read_checkpoint
 from vimlight.training.base import SupervisedModule, collect_examples
 from vimlight.training.halving import KEPT, SuccessiveHalving, is_large
 from vimlight.zoo import Zoo
@@ -40,7 +43,10 @@ class RankedModule(SupervisedModule):
         ranked_by: `"halving"` to judge most modules of a large zoo on few images, `"exact"` to judge each on all.
         ranking_limit: How many training images are looked at, at most.
         ranking: What each module is worth.
+        ranks_evidence: Whether a ranking also says the evidence of each module; see `evidence_of`.
     """
+
+    ranks_evidence = False
 
     zoo: Zoo
     module_names: list[str]
@@ -69,11 +75,15 @@ class RankedModule(SupervisedModule):
         return self.head_kind in SOLVERS
 
     def prepare_fit(self) -> None:
-        """Ranks a large zoo, and loads of it the modules that are left.
+        """Ranks a large zoo, and loads the modules that are left of it, or those of the checkpoint that is taken up.
 
-        Whether a checkpoint will bring its own modules, the trainer does not say before it does.
+        Of a path that `Trainer.fit` is given nothing is known yet, but of one that `trainer.ckpt_path` was set to.
         """
         if "aggregator" in self._modules or not self._starts_gates():
+            return
+        known = self._modules_taken_up()
+        if known is not None:
+            self.build(known)
             return
         self.to(self.trainer.strategy.root_device)
         with self.trainer.precision_plugin.forward_context():
@@ -88,11 +98,12 @@ class RankedModule(SupervisedModule):
 
     def rank_modules(self) -> dict[str, float]:
         """Returns the leave-one-out error of a closed-form head on each module alone, by name; less is better."""
-        scores = {}
+        return {name: self._left_out_error(probe) for name, probe in self._alone()}
+
+    def _alone(self) -> Iterator[tuple[str, BestSingle]]:
+        """Yields each module by itself, with its name."""
         for name, module in zip(self.module_names, self.aggregator.modules_in_zoo, strict=True):
-            probe = BestSingle(self.backbone, [module], names=[name], readout=self.readout).to(self.device)
-            scores[name] = self._left_out_error(probe)
-        return scores
+            yield name, BestSingle(self.backbone, [module], names=[name], readout=self.readout).to(self.device)
 
     def start_from_ranking(self) -> None:
         """Ranks the modules, unless that is done, and starts the gates, where there are any to start."""
@@ -101,10 +112,19 @@ class RankedModule(SupervisedModule):
         if self._starts_gates():
             self._start_gates(self.ranking)
 
+    def _modules_taken_up(self) -> list[str] | None:
+        """Returns the modules of the checkpoint from which the run goes on, as far as the trainer knows of one."""
+        connector = self.trainer._checkpoint_connector
+        path = self.trainer.ckpt_path or connector._hpc_resume_path
+        return None if path is None else list(stated_texts(read_checkpoint(path), "modules") or {}) or None
+
     def _may_halve(self) -> bool:
         """Tells whether the zoo is one to be ranked by successive halving, whatever the data."""
+        return self._may_halve_of(self.module_names)
+
+    def _may_halve_of(self, names: Sequence[str]) -> bool:
         ranked = self.ranked_by == "halving" and self.start == "ranking" and self.task.ranks
-        return ranked and is_large(len(self.module_names))
+        return ranked and is_large(len(names))
 
     def _halving(self) -> SuccessiveHalving | None:
         """Returns what ranks a large zoo; nothing where all modules are to see all images."""
@@ -113,7 +133,7 @@ class RankedModule(SupervisedModule):
             return None
         found = SuccessiveHalving(
             self.backbone, self.zoo, self.module_names, data=data, task=self.task, readout=self.readout,
-            solve=self._solver, limit=self.ranking_limit,
+            solve=self._solver, limit=self.ranking_limit, evidence=self.ranks_evidence,
         )  # fmt: skip
         return found if found.rungs else None
 
@@ -122,8 +142,13 @@ class RankedModule(SupervisedModule):
         halving = self._halving()
         if halving is not None:
             return halving.rank(how)
-        bare = self._left_out_error(_KeptBare(self.backbone, (), readout=self.readout))
-        return Ranking(self._count(self.ranking_limit), bare, self.rank_modules(), how)
+        bare = _KeptBare(self.backbone, (), readout=self.readout)
+        error, modules = self._left_out_error(bare), self.rank_modules()
+        evidence = {}
+        if self.ranks_evidence:
+            alone = {BARE: bare, **dict(self._alone())}
+            evidence = {name: evidence_of(self._ranking_examples(model)) for name, model in alone.items()}
+        return Ranking(self._count(self.ranking_limit), error, modules, how, evidence=evidence)
 
     def _starts_gates(self) -> bool:
         """Tells whether the aggregator has anything to start; others keep the base class's method."""
@@ -152,10 +177,13 @@ class RankedModule(SupervisedModule):
             model: The model.
             only: Rows of some of these images; of few, classes may lack some, and ridge regression takes that.
         """
+        examples = self._ranking_examples(model, only)
+        return float(self._solver_loss(examples, model.gates.detach(), self._solver if only is None else ridge))
+
+    def _ranking_examples(self, model: Aggregate, only: Sequence[int] | None = None) -> Examples:
         count = self._count(self.ranking_limit) if only is None else len(only)
         images = self._images(count) if only is None else self._data().batches("train", self.device, only=only)
-        examples = collect_examples(model, images, self.task, count)
-        return float(self._solver_loss(examples, model.gates.detach(), self._solver if only is None else ridge))
+        return collect_examples(model, images, self.task, count)
 
     def _solver_loss(self, examples: Examples, gates: Tensor, solve: Solver) -> Tensor:
         """Returns the leave-one-out error of a head in closed form; of streams, that of their mixture."""
