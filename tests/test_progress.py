@@ -159,3 +159,16 @@ def test_a_terminal_has_a_bar():
         shown.advance("letters")
     assert "midstream: letters done" in file.getvalue()
     assert "1/2" in file.getvalue()
+
+
+@pytest.mark.parametrize("total", [None, 20])
+@pytest.mark.parametrize("note", ["epoch 3", "epoch 11, train/left_out_error 0.0495, data_wait 0.0118, " * 2])
+def test_a_line_fits_eighty_columns(clock, total, note):
+    file = io.StringIO()
+    lines = Lines("fit", total, file, clock)
+    lines.note(note)
+    for _ in range(11):
+        clock.now += 400
+        lines.advance(None)
+    assert all(len(line) <= 80 for line in lines_of(file))
+    assert all(line.startswith("fit: ") and "(epoch " in line and " min" in line for line in lines_of(file))

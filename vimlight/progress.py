@@ -12,8 +12,8 @@ __all__ = ["Lines", "Progress", "track"]
 
 T = TypeVar("T")
 _SILENCE = 30.0
-# Columns of a bar, and those that counts and times take beside it.
-_BAR, _COUNTS = 12, 36
+# Columns of a bar, those that counts and times take beside it, and those of a whole line.
+_BAR, _COUNTS, _COLUMNS = 12, 36, 80
 
 
 class _View(Protocol):
@@ -103,10 +103,7 @@ class _Bar:
         self._bar.update(self._task, completed=self._done + steps)
 
     def note(self, text: str) -> None:
-        whole = f"{self._text}: {text}"
-        self._bar.update(
-            self._task, description=whole if len(whole) <= self._room else f"{whole[: self._room - 1]}…"
-        )
+        self._bar.update(self._task, description=_cut(f"{self._text}: {text}", self._room))
 
     def stop(self) -> None:
         self._bar.stop()
@@ -169,11 +166,16 @@ class Lines:
         self._said = self._clock()
         took, total = self._said - self._start, self._total
         count = f"{self._done} done" if total is None else f"{self._done} of {total} done"
-        line = f"{self._text}: {count}{f' ({self._note})' if self._note else ''}, {_duration(took)}"
+        start, end = f"{self._text}: {count}", f", {_duration(took)}"
         done = self._done + self._part
         if total is not None and 0 < done < total:
-            line += f", about {_duration(took / done * (total - done))} left"
-        print(line, file=self._file, flush=True)
+            end += f", about {_duration(took / done * (total - done))} left"
+        note = _cut(self._note, max(_COLUMNS - len(f"{start} (){end}"), _BAR))
+        print(f"{start}{f' ({note})' if note else ''}{end}", file=self._file, flush=True)
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def _duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,3 +63,25 @@ def test_the_closing_line_names_what_it_has_room_for(tmp_path, monkeypatch, capl
         say_written(SimpleNamespace(fast_dev_run=False, log_dir=str(folder)))
     assert caplog.messages[-1] == f"written to {folder}: {line}"
     assert len(caplog.messages[-1]) <= 80
+
+
+@pytest.mark.parametrize("text", [
+    "Restoring states from the checkpoint path at runs/fit/version_0/checkpoints/last.ckpt",
+    "Restored all states from the checkpoint at last.ckpt", "Loaded model weights from the checkpoint at last.ckpt",
+    "GPU available: False, used: False", "`Trainer.fit` stopped: `max_epochs=1` reached.",
+])  # fmt: skip
+def test_what_the_command_line_said_is_not_said_again(text, caplog):
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    with quietly(), caplog.at_level(logging.INFO, logger.name):
+        logger.info(text)
+        logger.info("news")
+    assert caplog.messages == ["news"]
+
+
+def test_a_test_run_is_not_warned_of_its_own_directory(recwarn):
+    with quietly():
+        warnings.warn(
+            "The dirpath has changed from 'runs/fit' to 'runs/test', therefore `best_k_models` ...", stacklevel=1
+        )
+        warnings.warn("something else", stacklevel=1)
+    assert [str(each.message) for each in recwarn] == ["something else"]

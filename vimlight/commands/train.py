@@ -75,12 +75,13 @@ _LEARN_FROM = {
     AdapterModule: ("cached logits", ImageDataModule),
 }
 # What Lightning warns of and is meant here: a backbone that stays in eval mode, runs in which nothing takes steps by
-# gradient, and its own use of the config parser.
+# gradient, a checkpoint of another run, and its own use of the config parser.
 _EXPECTED = (
     r"Found \d+ module\(s\) in eval mode",
     r"`LightningModule.configure_optimizers` returned `None`",
     r"`training_step` returned `None`",
     r"Total length of `list` across ranks is zero",
+    r"The dirpath has changed from",
     r"[\s\S]*was deprecated in v4\.",
     r"[\s\S]*JsonargparseDeprecationWarning",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
@@ -90,7 +91,8 @@ _EXPECTED = (
 # What Lightning says of every run: advertisements, and what the config or a line of ours says as well.
 _NO_NEWS = (
     "Tip: For seamless", "GPU available:", "TPU available:", "HPU available:", "Seed set to",
-    "to estimate number of stepping batches", "`Trainer.fit` stopped: `max_",
+    "to estimate number of stepping batches", "`Trainer.fit` stopped: `max_", "Restoring states from the checkpoint",
+    "Restored all states from the checkpoint", "Loaded model weights from the checkpoint",
 )  # fmt: skip
 
 
