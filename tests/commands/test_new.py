@@ -145,6 +145,13 @@ def test_a_taken_name_is_refused(here, capsys, kind):
     assert not list(here.iterdir())
 
 
+def test_the_name_that_is_suggested_is_free(here, capsys, monkeypatch):
+    registry = KINDS["plugin"].registry
+    monkeypatch.setattr(registry, "_entries", {**registry._entries, "my_lora": object, "my_own": object})
+    assert "such as 'lora_2'" in refusal(capsys, "plugin", "lora")
+    assert "such as 'my_own_2'" in refusal(capsys, "plugin", "my_own")
+
+
 def test_an_unknown_kind_is_refused_with_the_nearest(here, capsys):
     assert "unknown kind of vimlight new 'plugins'; did you mean 'plugin'?" in refusal(capsys, "plugins", "own")
 

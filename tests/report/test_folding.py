@@ -50,6 +50,7 @@ def test_lightnings_lines_are_folded_in_a_run():
 @pytest.mark.parametrize(("files", "line"), [
     (["a.csv"], "a.csv"),
     (["a.csv", "b.csv"], "a.csv, b.csv"),
+    (["a.json", "config.yaml", "last.ckpt"], "last.ckpt, config.yaml, a.json"),
     ([f"file-{number:02}.csv" for number in range(30)], "file-00.csv, file-01.csv and 28 more"),
     ([f"{'long' * 20}-{number}.csv" for number in range(3)], "3 files"),
 ])  # fmt: skip

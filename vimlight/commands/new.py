@@ -96,7 +96,9 @@ def _check_name(registry: Registry[Any], name: str) -> None:
         hint = f", such as {like!r}" if _NAME.fullmatch(like) and not keyword.iskeyword(like) else ""
         raise ConfigError(f"{name!r} is no name in lower-case letters, digits and underscores{hint}")
     if name in registry:
-        raise ConfigError(f"{registry.kind} {name!r} is registered already; choose another name, such as 'my_{name}'")
+        others = (f"my_{name}", *(f"{name}_{number}" for number in range(2, 100)))
+        free = next(other for other in others if other not in registry and not other.startswith("my_my_"))
+        raise ConfigError(f"{registry.kind} {name!r} is registered already; choose another name, such as {free!r}")
 
 
 def _write(kind: str, name: str, package: OwnPackage) -> None:

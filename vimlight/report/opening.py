@@ -32,9 +32,14 @@ def say_written(trainer: pl.Trainer) -> None:
     if trainer.fast_dev_run or trainer.log_dir is None or not Path(trainer.log_dir).is_dir():  # type: ignore[attr-defined]
         return
     folder = Path(trainer.log_dir)
-    files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    files = sorted((str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()), key=_weight)
     if files:
         rank_zero_info(_in_a_line(f"written to {folder}: ", files))
+
+
+def _weight(name: str) -> tuple[bool, bool, str]:
+    """Puts first what is needed to go on: checkpoints, and the config."""
+    return not name.endswith(".ckpt"), name != "config.yaml", name
 
 
 def _in_a_line(start: str, names: Sequence[str]) -> str:
