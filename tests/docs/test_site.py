@@ -6,7 +6,9 @@ import logging
 import re
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,3 +73,18 @@ def test_the_page_of_the_command_line_needs_no_torch():
     )
     assert "| `--shard I/N` | do share I of N; shards may share the folder |" in done.stdout
     assert "| `root` | `str` | needed |" in done.stdout
+
+
+def test_the_description_for_a_package_index_leads_nowhere_within_the_repository(monkeypatch):
+    # The tool that builds is there while it builds, alone.
+    interface = SimpleNamespace(MetadataHookInterface=object)
+    monkeypatch.setitem(sys.modules, "hatchling.metadata.plugin.interface", interface)
+    for name in ("hatchling", "hatchling.metadata", "hatchling.metadata.plugin"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+    spec = spec_from_file_location("package_index", HOOKS / "package_index.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = module.standalone((ROOT / "README.md").read_text())
+    assert "![" not in text
+    assert re.findall(r"\]\((.*?)\)", text) == re.findall(r"\]\((https:.*?)\)", (ROOT / "README.md").read_text())
+    assert "*Images pass through a frozen backbone." in text
