@@ -51,6 +51,28 @@ def trained(tmp_path):
 
 
 @pytest.fixture(scope="session")
+def every_deployed(tmp_path_factory):
+    """Returns a function from backbone, aggregator and plug-in type to a model, what is deployed of it, its answers.
+
+    The answers are those to some images before that. Tests only read what they share.
+    """
+    made = {}
+
+    def once(backbone, images, how, kind):
+        if (how, kind) == ("adapter_fusion", "lora"):
+            pytest.skip("adapter_fusion needs bottlenecks")
+        key = backbone.name, how, kind
+        if key not in made:
+            model = train(tmp_path_factory.mktemp("every"), backbone, [kind, kind], how, readout="grid")
+            with torch.no_grad():
+                wanted = model(images)
+            made[key] = model, deploy(model), wanted
+        return made[key]
+
+    return once
+
+
+@pytest.fixture(scope="session")
 def model(vit, tmp_path_factory):
     """A sum of two modules, for tests that only read it."""
     return train(tmp_path_factory.mktemp("model"), vit)

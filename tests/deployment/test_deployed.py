@@ -33,12 +33,8 @@ def expected(model, images):
 @pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize("kind", ["convpass", "lora"])
-def test_every_aggregator_is_one_graph_without_hooks(backbone, images, trained, how, kind):
-    if (how, kind) == ("adapter_fusion", "lora"):
-        pytest.skip("adapter_fusion needs bottlenecks")
-    model = trained(backbone, [kind, kind], how, readout="grid")
-    wanted = expected(model, images)
-    deployed = deploy(model)
+def test_every_aggregator_is_one_graph_without_hooks(backbone, images, every_deployed, how, kind):
+    model, deployed, wanted = every_deployed(backbone, images, how, kind)
     for count in (1, 2, 5):
         assert_near(deployed(images[:count]), expected(model, images[:count]))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in deployed.modules())

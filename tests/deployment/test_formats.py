@@ -34,12 +34,10 @@ def run_onnx(path, images):
 @pytest.mark.parametrize("how", list_aggregators())
 @pytest.mark.parametrize("kind", ["convpass", "lora"])
 @torch.no_grad()
-def test_every_aggregator_in_onnx(backbone, images, trained, tmp_path, how, kind):
-    if (how, kind) == ("adapter_fusion", "lora"):
-        pytest.skip("adapter_fusion needs bottlenecks")
-    model = trained(backbone, [kind, kind], how, readout="grid")
+def test_every_aggregator_in_onnx(backbone, images, every_deployed, tmp_path, how, kind):
+    model, deployed, _ = every_deployed(backbone, images, how, kind)
     file = tmp_path / "model.onnx"
-    assert deploy(model).save(file) < 1e-4
+    assert deployed.save(file) < 1e-4
     for count in (1, 5):
         close(run_onnx(file, images[:count]), model(images[:count]))
 
