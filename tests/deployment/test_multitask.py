@@ -186,6 +186,48 @@ def test_tokens_stand_for_images(backbone):
             torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+def calls_of(model, block):
+    """Returns the rows of every pass through a block from now on."""
+    seen = []
+    model.backbone.model.blocks[block].register_forward_hook(lambda module, args, out: seen.append(len(out)))
+    return seen
+
+
+def test_one_image_is_answered_by_all_tasks_at_once(tasks):
+    image = torch.randn(3, 32, 32)
+    with torch.no_grad():
+        expected = {name: alone(tasks, name, image) for name in tasks}
+        model = MultiTask(tasks)
+        for name, outputs in model.together(image[None]).items():
+            assert_near(outputs[0], expected.pop(name), 1e-4)
+    assert not expected
+
+
+def test_every_task_has_its_own_view(tasks):
+    views = torch.randn(2, 3, 32, 32)
+    choice = {name: number % 2 for number, name in enumerate(tasks)}
+    with torch.no_grad():
+        for name, outputs in MultiTask(tasks).together(views, choice).items():
+            assert_near(outputs[0], alone(tasks, name, views[choice[name]]), 1e-4)
+
+
+@pytest.mark.parametrize("readout", ["last", "layers", "grid"])
+@pytest.mark.parametrize("how", ["ens_moe", "none"])
+def test_what_tasks_have_in_common_runs_once(backbone, how, readout):
+    late = [module(backbone, "convpass", n, hidden=2, blocks="last:1") for n in range(2)]
+    tasks = {str(n): task(backbone, late, how, seed=n, readout=readout) for n in range(3)}
+    tasks["again"] = (tasks["0"][0], task(backbone, late, how, seed=9, readout=readout)[1])
+    image = torch.randn(3, 32, 32)
+    model = MultiTask(tasks)
+    with torch.no_grad():
+        expected = {name: alone(tasks, name, image) for name in tasks}
+        model.together(image[None])  # finds the way from block to block
+        first, last = calls_of(model, 0), calls_of(model, 2)
+        for name, outputs in model.together(image[None]).items():
+            assert_near(outputs[0], expected[name], 1e-4)
+    assert (first, last) == ([1], [3 if how == "ens_moe" else 1])
+
+
 def test_modes_leave_zoo_and_fresh_modules_in_eval(tasks):
     model = MultiTask(tasks).train()
     assert model.heads["a"].training

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +15,11 @@ from vimlight.aggregation import Aggregate, StaticGates
 from vimlight.aggregation.bare import Bare
 from vimlight.aggregation.best_single import BestSingle
 from vimlight.aggregation.gated import PerImageGates
-from vimlight.backbone import READOUTS, Backbone, Features
+from vimlight.backbone import READOUTS, Backbone, Features, Prefix
 from vimlight.deployment import load_run
 from vimlight.errors import ConfigError, FingerprintError, PluginError, unknown_name
 from vimlight.plugins import Attachment, Plugin
+from vimlight.prefix_cache import FrozenPart
 from vimlight.training.downstream import DownstreamModule
 
 __all__ = ["MultiTask", "Share"]
@@ -144,12 +147,40 @@ class MultiTask(nn.Module):
                 raise unknown_name("task", name, self.names)
         present = [name for name in self.names if name in set(tasks)]
         owners = torch.tensor([present.index(name) for name in tasks], device=self._zoo.present.device)
-        features = self._features(images, present, owners)
+        gates = [self._gates[_key(name)]() for name in present]
+        features = self._features(images, gates, owners)
         shares = {}
         for number, name in enumerate(present):
             rows = (owners == number).nonzero().flatten()
             shares[name] = Share(rows, self.heads[_key(name)](self._read(name, features, rows)))
         return shares
+
+    @torch.no_grad()
+    def together(self, views: Tensor, choice: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """Returns every task's outputs for one image; what tasks have in common is computed once.
+
+        Tasks with equal gates share everything but their heads, all others the blocks before the first module.
+
+        Args:
+            views: `(V, 3, H, W)`: the image, in each of the ways in which tasks want it prepared.
+            choice: Which of them each task reads; the first if left out.
+
+        Returns:
+            The outputs by task, as for a batch of one image.
+        """
+        rows: list[_Row] = []
+        places = {}
+        for name in self.names:
+            row = _Row(0 if choice is None else choice[name], *self._gates[_key(name)]())
+            places[name] = next((number for number, other in enumerate(rows) if other.equals(row)), len(rows))
+            rows += [row] * (places[name] == len(rows))
+        begun = self._begun(views, torch.tensor([row.view for row in rows], device=views.device))
+        own = torch.arange(len(rows), device=views.device)
+        features = self._features(begun, [(row.of_zoo, row.of_extras) for row in rows], own)
+        return {
+            name: self.heads[_key(name)](self._read(name, features, torch.tensor([place], device=views.device)))
+            for name, place in places.items()
+        }
 
     def train(self, mode: bool = True) -> MultiTask:
         """Keeps backbone, zoo and fresh modules in eval mode; heads follow `mode`."""
@@ -158,8 +189,23 @@ class MultiTask(nn.Module):
             joined.eval()
         return self
 
-    def _features(self, images: Tensor, present: Sequence[str], owners: Tensor) -> Features:
-        gates = [self._gates[_key(name)]() for name in present]
+    def _begun(self, views: Tensor, rows: Tensor) -> Tensor | Prefix:
+        """Returns the rows of a batch, each a view, after the blocks before the first module where rows share views."""
+        if len(rows) <= len(views) or not self._common_depth:
+            return views[rows]
+        prefix = self.backbone.prefix(views, self._common_depth, self.readout)
+        read = {name: found[rows] for name, found in prefix.read.items()}
+        return dataclasses.replace(prefix, tokens=prefix.tokens[rows], read=read)
+
+    @cached_property
+    def _common_depth(self) -> int:
+        """How many blocks, from the first on, are the same for all tasks, as far as they can be run apart."""
+        part = FrozenPart(self.backbone, self.readout, [*self._zoo.modules_in_zoo, *self._extras.modules_in_zoo])
+        return part.depth if part.refusal(self.backbone.preprocessing.size) is None else 0
+
+    def _features(
+        self, images: Tensor | Prefix, gates: Sequence[tuple[Tensor, Tensor]], owners: Tensor
+    ) -> Features:
         self._zoo.given = torch.stack([of_zoo for of_zoo, _ in gates])[owners]
         self._extras.given = torch.stack([of_extras for _, of_extras in gates])[owners]
         try:
@@ -175,6 +221,22 @@ class MultiTask(nn.Module):
         own = features[rows]
         # What a head of the last feature reads stands first in what the others read.
         return own[:, : self._width] if self._readouts[self.names.index(name)] == "last" else own
+
+
+class _Row(NamedTuple):
+    """A row of a batch: which view of the image, and the gates of the zoo and of the fresh modules."""
+
+    view: int
+    of_zoo: Tensor
+    of_extras: Tensor
+
+    def equals(self, other: _Row) -> bool:
+        """Tells whether another row would be computed alike."""
+        return (
+            self.view == other.view
+            and torch.equal(self.of_zoo, other.of_zoo)
+            and torch.equal(self.of_extras, other.of_extras)
+        )
 
 
 class _TaskGates(nn.Module):
