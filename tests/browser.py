@@ -51,11 +51,11 @@ class Browser:
             self._call(f"{domain}.enable")
         self._call("Performance.enable", timeDomain="threadTicks")
 
-    def open(self, file: Path, *, dark: bool = False, width: int = 1280, height: int = 900) -> None:
-        """Opens a file.
+    def open(self, page: Path | str, *, dark: bool = False, width: int = 1280, height: int = 900) -> None:
+        """Opens a page.
 
         Args:
-            file: The page.
+            page: Its file, or its address.
             dark: Whether it is shown to somebody who prefers dark pages.
             width: Of the window.
             height: Of the window.
@@ -64,7 +64,7 @@ class Browser:
         self._call("Emulation.setEmulatedMedia", features=[scheme])
         self.resize(width, height)
         self._events.clear()
-        self._call("Page.navigate", url=file.absolute().as_uri())
+        self._call("Page.navigate", url=page if isinstance(page, str) else page.absolute().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
             self._receive()
 

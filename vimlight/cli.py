@@ -34,6 +34,7 @@ TOOLS = {
     "transfer": "make an adapter for another model from cached logits, by a closed form",
     "evaluate": "compare methods on logit caches by a named protocol",
     "export": "write a trained downstream model as one file: ONNX, torch.export, or weights of a timm model",
+    "serve": "answer images for several tasks over one backbone, on a page and as JSON",
     "zoo": "list, rank, show, add, remove, verify, export, import, push, pull, search and sync modules",
     "report": "write one page of runs: tables, curves, gates, confusion, cost, reliability, configs",
     "new": "write a plug-in, aggregator, task or data source of your own, with its test, as a package",

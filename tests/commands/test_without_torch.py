@@ -65,6 +65,7 @@ DOES = {
     "demo --help": "usage: vimlight demo",
     "new --help": "usage: vimlight new",
     "new task own": "wrote vimlight-own/vimlight_own/own.py",
+    "serve --help": "usage: vimlight serve",
 }
 REFUSES = {
     "new plugin lora": "plug-in 'lora' is registered already; choose another name, such as 'my_lora'",
@@ -94,6 +95,13 @@ REFUSES = {
     "evaluate --protocol few_shot --target caches/test --adapter wrods.txt": "adapter 'wrods.txt' does not exist; did",
     "export --ckpt wrods.txt --out y.onnx": "checkpoint 'wrods.txt' does not exist; did you mean 'words.txt'?",
     "export --ckpt words.txt --out y.onnx --format onx": "unknown export format 'onx'; did you mean 'onnx'?",
+    "serve wrods.txt": "checkpoint 'wrods.txt' does not exist; did you mean 'words.txt'?",
+    "serve a=words.txt b=wrods.txt": "checkpoint 'wrods.txt' does not exist; did you mean 'words.txt'?",
+    "serve digits.pt2": "'digits.pt2' is no checkpoint: an exported file has a backbone of its own, which nothing can",
+    "serve words.txt --max-megabytes 0": "--max-megabytes must be more than 0, got 0",
+    "serve words.txt --max-megapixels nan": "--max-megapixels must be more than 0, got nan",
+    "serve words.txt --max-waiting -1": "--max-waiting must be more than 0, got -1",
+    "serve words.txt --port 65536": "--port must lie between 0 and 65535, got 65536",
     "compare lettres.yaml --out z": "plan 'lettres.yaml' does not exist; did you mean 'letters.yaml'?",
     "fit --config lettres.yaml": "config: file 'lettres.yaml' does not exist; did you mean 'letters.yaml'?",
     "fit --config caches": "config: 'caches' is a directory, not a file",

@@ -58,7 +58,8 @@ class MultiTask(nn.Module):
         if not tasks:
             raise ConfigError("MultiTask needs at least one task")
         aggregates = {name: aggregate for name, (aggregate, _) in tasks.items()}
-        _check(aggregates)
+        self.check(aggregates)
+        _check_readouts(aggregates)
         self.names = list(tasks)
         self.heads = nn.ModuleDict({_key(name): head for name, (_, head) in tasks.items()})
         backbone = next(iter(aggregates.values())).backbone
@@ -103,6 +104,31 @@ class MultiTask(nn.Module):
                 raise ConfigError(f"task {name!r}: {str(checkpoint)!r} is of a {kind}, not of a downstream model")
             tasks[name] = (model.aggregator, model.head)
         return cls(tasks)
+
+    @staticmethod
+    def check(aggregates: Mapping[str, Aggregate]) -> None:
+        """Checks that tasks can share a backbone and, where their heads read the same, a pass.
+
+        Args:
+            aggregates: Their aggregators.
+
+        Raises:
+            PluginError: If gates depend on the image, or an aggregator needs several passes.
+            FingerprintError: If the tasks have different backbones.
+        """
+        first_name, first = next(iter(aggregates.items()))
+        for name, aggregate in aggregates.items():
+            if not isinstance(aggregate, (StaticGates, BestSingle, Bare)):
+                raise PluginError(
+                    f"task {name!r} is aggregated by {type(aggregate).__name__}, whose gates are not the same for "
+                    "every image or need several passes; MultiTask takes ens_moe, uniform, select, best_single and none"
+                )
+            if aggregate.backbone.fingerprint != first.backbone.fingerprint:
+                raise FingerprintError(
+                    f"task {name!r} has the backbone with fingerprint {aggregate.backbone.fingerprint[:12]}..., task "
+                    f"{first_name!r} that with {first.backbone.fingerprint[:12]}...; tasks share one pass and one "
+                    "backbone"
+                )
 
     @property
     def backbone(self) -> Backbone:
@@ -203,9 +229,7 @@ class MultiTask(nn.Module):
         part = FrozenPart(self.backbone, self.readout, [*self._zoo.modules_in_zoo, *self._extras.modules_in_zoo])
         return part.depth if part.refusal(self.backbone.preprocessing.size) is None else 0
 
-    def _features(
-        self, images: Tensor | Prefix, gates: Sequence[tuple[Tensor, Tensor]], owners: Tensor
-    ) -> Features:
+    def _features(self, images: Tensor | Prefix, gates: Sequence[tuple[Tensor, Tensor]], owners: Tensor) -> Features:
         self._zoo.given = torch.stack([of_zoo for of_zoo, _ in gates])[owners]
         self._extras.given = torch.stack([of_extras for _, of_extras in gates])[owners]
         try:
@@ -301,20 +325,7 @@ class _Joined(PerImageGates):
     needs_modules = False
 
 
-def _check(aggregates: Mapping[str, Aggregate]) -> None:
-    """Checks that all tasks can share one pass."""
-    first_name, first = next(iter(aggregates.items()))
-    for name, aggregate in aggregates.items():
-        if not isinstance(aggregate, (StaticGates, BestSingle, Bare)):
-            raise PluginError(
-                f"task {name!r} is aggregated by {type(aggregate).__name__}, whose gates are not the same for every "
-                "image or need several passes; MultiTask takes ens_moe, uniform, select, best_single and none"
-            )
-        if aggregate.backbone.fingerprint != first.backbone.fingerprint:
-            raise FingerprintError(
-                f"task {name!r} has the backbone with fingerprint {aggregate.backbone.fingerprint[:12]}..., task "
-                f"{first_name!r} that with {first.backbone.fingerprint[:12]}...; tasks share one pass and one backbone"
-            )
+def _check_readouts(aggregates: Mapping[str, Aggregate]) -> None:
     readouts = {name: aggregate.readout for name, aggregate in aggregates.items()}
     maps = any(readout not in READOUTS for readout in readouts.values())
     if len({readout for readout in readouts.values() if maps or readout != "last"}) > 1:

@@ -16,7 +16,7 @@ from vimlight.trainable import read_checkpoint
 from vimlight.training.base import SupervisedModule
 from vimlight.trust import check_trusted
 
-__all__ = ["load_run"]
+__all__ = ["config_file", "load_run"]
 
 # What only training needs; a callable in it could not be built from a config of another machine.
 _OF_TRAINING = ("optimizer", "lr_scheduler", "lr_interval", "warmup", "compile")
@@ -40,7 +40,7 @@ def load_run(
         ConfigError: If there is no config, or it is that of no such model.
     """
     content = read_checkpoint(checkpoint)
-    file = _config_file(Path(checkpoint), config)
+    file = config_file(Path(checkpoint), config)
     settings = _model_settings(file)
     arguments = {key: value for key, value in settings["init_args"].items() if key not in _OF_TRAINING}
     arguments["class_names"] = stated_names(content, "class_names")
@@ -58,7 +58,16 @@ def load_run(
     return model.eval()
 
 
-def _config_file(checkpoint: Path, config: str | Path | None) -> Path:
+def config_file(checkpoint: Path, config: str | Path | None = None) -> Path:
+    """Returns the config of a checkpoint's run.
+
+    Args:
+        checkpoint: The checkpoint.
+        config: The config; if left out, `config.yaml` of the directory above the checkpoint's, or beside it.
+
+    Raises:
+        ConfigError: If there is none.
+    """
     if config is not None:
         if not Path(config).is_file():
             raise ConfigError(f"config {str(config)!r} {absence(Path(config))}")

@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["Markup", "element", "fragment"]
 
-_VOID = {"meta", "img", "input", "br", "hr", "col"}
+_VOID = {"meta", "link", "img", "input", "br", "hr", "col"}
 
 
 class Markup(str):

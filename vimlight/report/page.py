@@ -15,7 +15,7 @@ from vimlight.report.files import write_whole
 from vimlight.report.html import Markup, element
 from vimlight.report.parts import paragraph
 
-__all__ = ["Page"]
+__all__ = ["Page", "asset", "digest"]
 
 
 class Page:
@@ -50,7 +50,7 @@ class Page:
             element("meta", name="referrer", content="no-referrer"),
             element("meta", name="generator", content=f"vimlight {__version__}"),
             element("title", self.title),
-            element("style", Markup(_asset("page.css"))),
+            element("style", Markup(asset("page.css"))),
         )
         body = element("body", self._skip(), self._navigation(), self._main(), _script())
         # Halves of letters, which a config may spell out, cannot be written.
@@ -96,20 +96,27 @@ def _id(number: int, title: str) -> str:
 
 
 def _script() -> Markup:
-    return element("script", Markup(_asset("page.js")))
+    return element("script", Markup(asset("page.js")))
 
 
 @cache
-def _asset(name: str) -> str:
-    return files("vimlight.report").joinpath("assets").joinpath(name).read_text(encoding="utf-8")
+def asset(name: str, package: str = "vimlight.report") -> str:
+    """Returns a style sheet or a script.
+
+    Args:
+        name: The file.
+        package: The package among whose assets it is.
+    """
+    return files(package).joinpath("assets").joinpath(name).read_text(encoding="utf-8")
 
 
 def _policy() -> str:
     """Returns what the page may do: its own style and script, pictures in it, and nothing else."""
-    style, script = (f"'sha256-{_digest(_asset(name))}'" for name in ("page.css", "page.js"))
+    style, script = (f"'sha256-{digest(asset(name))}'" for name in ("page.css", "page.js"))
     sources = f"style-src {style}; script-src {script}; img-src data:"
     return f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Returns the hash by which a page's policy knows a style sheet or a script."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -23,7 +23,7 @@ from vimlight.files.leftovers import hidden
 from vimlight.report.files import refuse_existing, write_whole
 from vimlight.tasks import Task
 
-__all__ = ["PredictionWriter"]
+__all__ = ["PredictionWriter", "check_numbers"]
 
 Columns = Mapping[str, Sequence[Any]]
 # Position in the data (loader, image), and the rows of the image: values by column.
@@ -107,7 +107,7 @@ class PredictionWriter(BasePredictionWriter):
         given = prediction["size"].tolist() if "size" in prediction else [(0, 0)] * len(ids)
         sizes = [(int(height), int(width)) for height, width in given]
         items = prediction.pop("prediction")
-        _check_numbers(ids, items)
+        check_numbers(ids, items)
         prediction["rows"] = task.rows(ids, items, sizes) if ids else []
         for rows, truth in zip(prediction["rows"], _truth(task, trainer, batch), strict=False):
             # The objects of an image have rows of their own, and no order in common with the true ones.
@@ -187,8 +187,16 @@ class PredictionWriter(BasePredictionWriter):
         shutil.rmtree(self._staging, ignore_errors=True)
 
 
-def _check_numbers(ids: Sequence[str], items: Sequence[Any]) -> None:
-    """Refuses predictions that are no numbers."""
+def check_numbers(ids: Sequence[str], items: Sequence[Any]) -> None:
+    """Refuses predictions that are no numbers.
+
+    Args:
+        ids: The images' ids.
+        items: A prediction for each.
+
+    Raises:
+        DataError: If a prediction is not finite; the text names its image.
+    """
     for name, item in zip(ids, items, strict=True):
         if any(not is_finite(leaf) for leaf in tree_leaves(item) if isinstance(leaf, torch.Tensor)):
             raise DataError(f"the prediction for {name!r} is not finite; did the training diverge?")

@@ -24,7 +24,7 @@ def gates(found: Found) -> Iterator[Markup]:
     """Yields a heat map for each run, and for each method and task of a comparison."""
     yield from _some(
         [
-            _map(fit.gates, f"{fit.title}: what each module weighs at each place after training.")
+            gate_map(fit.gates, f"{fit.title}: what each module weighs at each place after training.")
             for fit in found.of(Fit)
             if fit.gates is not None and fit.gates.names and fit.gates.places
         ]
@@ -32,7 +32,7 @@ def gates(found: Found) -> Iterator[Markup]:
     for comparison in found.of(Comparison):
         yield from _some(
             [
-                _map(shares, f"{method} for {task} on {backbone}, with most labels and the last seed.")
+                gate_map(shares, f"{method} for {task} on {backbone}, with most labels and the last seed.")
                 for (backbone, method, task), shares in comparison.gates.items()
                 if shares.names and shares.places
             ]
@@ -47,7 +47,13 @@ def _some(drawn: Sequence[Markup]) -> Iterator[Markup]:
         yield folded(f"{len(drawn) - _SHOWN} more", grid(*drawn[_SHOWN:]))
 
 
-def _map(shares: Shares, caption: str) -> Markup:
+def gate_map(shares: Shares, caption: str) -> Markup:
+    """Returns the figure of a run's gates.
+
+    Args:
+        shares: The gates, of one place and one module at least.
+        caption: What it shows.
+    """
     rows, groups = by_block(shares)
     groups = [group._replace(texts=[[f"{value:.2f}" for value in row] for row in group.values]) for group in groups]
     # An even share is no strong gate, so gates of almost 0 look like it.
