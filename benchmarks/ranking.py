@@ -3,6 +3,8 @@
     python -m benchmarks.ranking --out ranking               # 44 modules, three tasks
     python -m benchmarks.ranking --out ranking-100 --modules 100
     python -m benchmarks.ranking --out ranking-1000 --modules 1000 --tasks digits
+    python -m benchmarks.ranking --out curve --modules 1000 --curve      # 1 to 1,000 modules, as a picture
+    python -m benchmarks.ranking --out quality --modules 10 --quality    # beside the gains of single modules
 
 The zoo: modules of three types trained for a few steps on drawn midstream tasks over the small shipped image tower at
 32 pixels, and copies of them that are weaker or stronger and noisier, so that modules differ by as much as a good one
@@ -85,13 +87,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="+", default=["digits", "lowercase", "odd_shapes"], help="downstream tasks")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds (default: 1)")
     parser.add_argument("--steps", type=int, default=20, help="training steps of a module (default: 20)")
+    parser.add_argument("--curve", action="store_true", help="rank the first 1, 3, 10, ... modules; see ranking_curve")
+    parser.add_argument("--judged", type=int, help="of the curve: modules that are judged exactly (default: all)")
+    parser.add_argument("--quality", action="store_true", help="how well rankings foretell gains; see ranking_curve")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
     options = parser.parse_args(arguments)
     folder = Path(options.out)
-    if (folder / "ranking.json").exists() and not options.overwrite:
-        raise ConfigError(f"{folder / 'ranking.json'} exists; choose another --out, or pass --overwrite")
+    kept = folder / ("curve.json" if options.curve else "quality.json" if options.quality else "ranking.json")
+    if kept.exists() and not options.overwrite:
+        raise ConfigError(f"{kept} exists; choose another --out, or pass --overwrite")
     backbone = small_backbone()
     zoo = draw_zoo(folder / "zoo", backbone, options.modules, options.steps)
+    if options.curve or options.quality:
+        # It imports what is here.
+        from benchmarks.ranking_curve import curve, quality
+
+        if options.quality:
+            quality(backbone, zoo, options.tasks, options.seeds, folder)
+        else:
+            judged = options.modules if options.judged is None else options.judged
+            curve(backbone, zoo, options.tasks, options.seeds, options.images, folder, judged)
+        return
     rows = []
     for task in options.tasks:
         for seed in range(options.seeds):
