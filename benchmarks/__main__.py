@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmarks.bench import BENCHMARKS, Bench
 from benchmarks.memory import keep_heap
 from benchmarks.show import machine, plot, show
-from vimlight.errors import VimlightError
+from vimlight.errors import ConfigError, VimlightError, unknown_name
 
 __all__ = ["main", "sizes_of"]
 
@@ -29,6 +29,24 @@ def sizes_of(name: str, quick: bool) -> dict[str, Any]:
     """Returns the sizes of a benchmark: those of `full`, where `quick` does not say otherwise."""
     both = yaml.safe_load(_SIZES.read_text())[name]
     return {**both["full"], **(both["quick"] if quick else {})}
+
+
+def _changed(words: Sequence[str], name: str) -> dict[str, Any]:
+    """Reads the sizes that the command line changes.
+
+    Raises:
+        UnknownNameError: If the benchmark has no such size.
+        ConfigError: If one has no value.
+    """
+    known, changed = sizes_of(name, quick=False), {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key not in known:
+            raise unknown_name(f"size of the benchmark {name!r}:", key, known)
+        if not equals:
+            raise ConfigError(f"--set {word}: expected {key}=VALUE")
+        changed[key] = yaml.safe_load(value)
+    return changed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in options.names or BENCHMARKS:
             benchmark = BENCHMARKS[name]
             console.rule(name)
-            sizes = sizes_of(name, options.quick)
+            sizes = {**sizes_of(name, options.quick), **_changed(options.set, name)}
             torch.manual_seed(0)
             start, mine = time.perf_counter(), []
             for result in benchmark(Bench(device, Path(scratch), options.quick), **sizes):
@@ -70,6 +88,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What vimlight costs, beside others.")
     parser.add_argument("names", nargs="*", metavar="name", help=f"which benchmarks, of {', '.join(BENCHMARKS)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs: under two minutes")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="sizes of a benchmark that is named")
     parser.add_argument("--out", metavar="DIR", help="folder for speed.json and the plots")
     parser.add_argument("--device", help="cpu or cuda; a GPU where there is one")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a CPU")

@@ -41,7 +41,7 @@ def show(result: Comparison | Figure, console: Console) -> None:
         return
     console.print(f"[bold]{result.title}[/]", soft_wrap=True)
     table = Table(box=SIMPLE)
-    for column in ("", "ms", "ratio", "quartiles", "FLOPs", "peak MB", "kept MB", "bar"):
+    for column in ("", "ms", "ratio", "quartiles", "CPU", "FLOPs", "peak MB", "kept MB", "bar"):
         table.add_column(column, justify="left" if column in ("", "bar") else "right", no_wrap=True)
     for row in result.rows:
         table.add_row(
@@ -49,6 +49,7 @@ def show(result: Comparison | Figure, console: Console) -> None:
             f"{1000 * row.seconds:,.1f}",
             f"{row.ratio:.3f}",
             "{:.3f} - {:.3f}".format(*row.ratio_spread),
+            f"{row.processor_ratio:.3f}" if row.processor_ratio else "",
             f"{row.flop_ratio:.3f}" if row.flop_ratio else "",
             f"{row.peak_mb:,.0f}" if row.peak_mb else "",
             f"{row.kept_mb:,.0f}" if row.kept_mb else "",

@@ -1,4 +1,4 @@
-"""Items are worked on by several threads, in forked processes too."""
+"""Items are worked on by several threads, in forked processes too, or fetched by one beforehand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch
 
-from vimlight.threads import on_threads
+from vimlight.threads import ahead, on_threads
 
 
 def test_results_keep_the_order_of_the_items():
@@ -40,3 +40,22 @@ def test_a_forked_process_may_compute_on_threads():
     forked.start()
     forked.join(timeout=60)
     assert forked.exitcode == 0
+
+
+def test_items_are_fetched_while_the_one_before_is_worked_on():
+    fetched = [threading.Event() for _ in range(4)]
+
+    def items():
+        for number, event in enumerate(fetched):
+            event.set()
+            yield number
+
+    for number in ahead(items()):
+        assert fetched[min(number + 1, 3)].wait(timeout=20)
+
+
+def test_an_error_comes_behind_the_items_before_it():
+    items = ahead(1 // (2 - number) for number in range(4))
+    assert [next(items), next(items)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(items)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from benchmarks.bench import BENCHMARKS, Bench, Task
 from benchmarks.models import backbone_for, images_for
+from benchmarks.photographs import write_images
 from benchmarks.results import Comparison
-from benchmarks.speed.reading import write_images
 from vimlight.backbone import Backbone, Prefix
 from vimlight.comparison.processes import quietly
 from vimlight.data import MidstreamDataModule
@@ -47,7 +47,7 @@ def prefix(
         bars: What is asked of an epoch's time by that without a cache, by the number of blocks.
     """
     model = backbone_for(bench, backbone)
-    folder = write_images(bench.scratch / "photographs", images, pixels)
+    folder = write_images(bench.scratch / "photographs", images, (pixels, pixels))
     for kind, settings in kinds.items():
         for count in blocks:
             plugin = {"kind": kind, "blocks": f"last:{count}", **settings}

@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from benchmarks.bench import BENCHMARKS, Bench
+from benchmarks.photographs import write_images
 from benchmarks.results import Comparison
 from vimlight.data import DownstreamDataModule
 from vimlight.transmiter.cache.build import CacheSettings, build_cache
@@ -38,7 +37,7 @@ def reading(
         rounds: How often.
         bars: What is asked of the `reading` and of the `cache` by the alternatives.
     """
-    folder = write_images(bench.scratch / "images", images, pixels)
+    folder = write_images(bench.scratch / "images", images, (pixels, pixels))
     name = write_model(bench.scratch / "model", tower)
     model, preprocess = open_clip.create_model_from_pretrained(name, device=bench.device)
     own = load_model(name)
@@ -83,17 +82,6 @@ def caching(bench: Bench, model: ImageTextModel, data: DownstreamDataModule) -> 
         shutil.rmtree(path)
 
     return task
-
-
-def write_images(folder: Path, count: int, pixels: int) -> Path:
-    """Writes JPEG files of two classes, smooth as photographs are, for training and a few for testing."""
-    rng = np.random.default_rng(0)
-    for index in range(count + 4):
-        place = folder / ("train" if index < count else "test") / ("a" if index % 2 else "b")
-        place.mkdir(parents=True, exist_ok=True)
-        coarse = Image.fromarray(rng.integers(0, 256, (pixels // 8, pixels // 8, 3), dtype=np.uint8))
-        coarse.resize((pixels, pixels), Image.Resampling.BICUBIC).save(place / f"{index}.jpg", quality=90)
-    return folder
 
 
 def write_model(folder: Path, tower: dict[str, int]) -> str:

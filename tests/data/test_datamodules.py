@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
@@ -334,3 +335,28 @@ def test_batches_are_prepared_on_the_gpu():
     here, there = data.arrays("train"), data.arrays("train", device="cuda")
     assert there[0].is_cuda
     assert torch.allclose(here[0], there[0].cpu(), atol=1e-4)
+
+
+@pytest.mark.parametrize(("source", "in_thread"), [("flowers", True), ("digits", False)])
+def test_a_thread_reads_files_ahead_and_nothing_that_lies_in_memory(flowers, monkeypatch, source, in_thread):
+    arguments = {"flowers": ("image_folder", {"root": str(flowers)}), "digits": ("digits",)}[source]
+    data = DownstreamDataModule(*arguments, preprocessing=Input(), batch_size=4)
+    table = data.tables["test"]
+    readers, images = set(), type(table).images
+
+    def noted(self, indices):
+        readers.add(threading.current_thread() is threading.main_thread())
+        return images(self, indices)
+
+    plain = [table.image(row) for row in range(4)]
+    monkeypatch.setattr(type(table), "images", noted)
+    batch = next(iter(data.predict_dataloader()))
+    assert readers == {not in_thread}
+    assert batch["id"] == table.ids[:4]
+    assert in_thread or torch.equal(batch["image"], torch.stack(plain))
+
+
+def test_an_image_that_cannot_be_read_is_named_from_the_thread_too(corrupt):
+    data = MidstreamDataModule("image_folder", {"root": str(corrupt.parent.parent)}, preprocessing=Input())
+    with pytest.raises(DataError, match=r"cannot read image .*1\.jpg"):
+        list(data.train_dataloader())

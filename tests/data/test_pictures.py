@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_data import TURNS, png, write_turned
+from tiny_data import TURNS, Input, png, write_turned
 
 from vimlight.data.pictures import check_colour, open_picture, orientation, peek, rgb_tensor, upright
+from vimlight.data.transforms import fit
 from vimlight.errors import ConfigError, DataError, UnknownNameError
 
 STEPS = np.array([[0, 51, 102, 255]], dtype=np.uint8)
@@ -168,3 +169,12 @@ def test_colours_are_checked():
     for name in ("#12345", "#00000080"):
         with pytest.raises(ConfigError, match=f"background '{name}' is no opaque colour; give a name such as white"):
             check_colour(name)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+def test_interleaved_pixels_are_resized_to_the_same_numbers_as_planes(interpolation):
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
+    image = rgb_tensor(Image.fromarray(pixels))
+    assert image.stride() == (1, 3 * 51, 3)
+    preprocessing = Input(size=(24, 24), interpolation=interpolation)
+    assert torch.equal(fit(image, preprocessing), fit(image.contiguous(), preprocessing))

@@ -69,6 +69,7 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
     Attributes:
         augmentation: What is done to training images, if anything.
         keeper: Where there is one, batches bring what it keeps of the images in place of the images.
+        predicted: Rows of `predict_table` that `predict` leaves out, since an interrupted run has predicted them.
         fits_finally: Whether a model may be fitted to the images of the data set's final fit.
 
     Raises:
@@ -379,8 +380,10 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
         layout = layout or self.layout
         dataset = BatchDataset(table, self.preprocessing, layout, kept=kept)
         # What is in memory is not worth a process.
-        workers = 0 if kept and not layout.spatial else self.num_workers
-        return batch_loader(dataset, self.batch_size, workers, sampler, pin_memory)
+        in_memory = kept and not layout.spatial
+        workers = 0 if in_memory else self.num_workers
+        in_thread = not (in_memory or table.uniform)
+        return batch_loader(dataset, self.batch_size, workers, sampler, pin_memory, in_thread)
 
 
 def at_least(minimum: int, name: str, value: int) -> int:

@@ -15,6 +15,7 @@ from vimlight.data.tables import Table
 from vimlight.data.transforms import Preprocessing, frame_of, reframe
 from vimlight.errors import DataError
 from vimlight.tasks.targets import LABELS, TargetLayout
+from vimlight.threads import ahead
 from vimlight.workers import outlast_signals
 
 __all__ = ["Batch", "BatchDataset", "Keeper", "batch_loader", "chunk_loader", "raise_worker_error"]
@@ -129,15 +130,26 @@ def raise_worker_error(batch: Batch) -> None:
         raise DataError(batch["error"])
 
 
-class TrainingLoader(DataLoader[Batch]):
-    """A loader that starts with the first batch that is asked for.
+class BatchLoader(DataLoader[Batch]):
+    """A loader that reads the next batches while the last one is worked on, from the first that is asked for.
 
     Trainers iterate over loaders before they know epoch and place to go on at, and worker processes begin at once.
+
+    Attributes:
+        in_thread: Whether a thread reads where no processes do.
     """
+
+    in_thread = False
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # that of torch is a class of its own
         """Yields the batches."""
-        yield from super().__iter__()
+        batches = super().__iter__()
+        # Forked from a thread, processes would end with an error.
+        yield from ahead(batches) if self.in_thread and self.num_workers == 0 else batches
+
+
+class TrainingLoader(BatchLoader):
+    """A loader of training images, whose epochs can be interrupted."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns nothing, and tells by being there that an interrupted epoch can be resumed; see `TrainingRows`."""
@@ -153,12 +165,22 @@ def batch_loader(
     num_workers: int,
     sampler: Sampler[int] | Sequence[int] | None,
     pin_memory: bool,
+    in_thread: bool = False,
 ) -> DataLoader[Batch]:
-    """Builds the loader; without a sampler, or rows in its place, the order is that of the table."""
+    """Builds a loader.
+
+    Args:
+        dataset: Gives batches.
+        batch_size: Images in each.
+        num_workers: Processes that read them.
+        sampler: Gives the rows in their order; that of the table if left out.
+        pin_memory: Whether they are put where a GPU can fetch them.
+        in_thread: Whether a thread reads ahead where no processes do: worth it unless all lies in memory.
+    """
     # Without a generator of its own, each pass would draw from the global random state.
     generator = torch.Generator().manual_seed(0)
-    kind = TrainingLoader if isinstance(sampler, TrainingRows) else DataLoader
-    return kind(
+    kind = TrainingLoader if isinstance(sampler, TrainingRows) else BatchLoader
+    loader = kind(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
@@ -169,6 +191,8 @@ def batch_loader(
         generator=generator,
         worker_init_fn=outlast_signals,
     )
+    loader.in_thread = in_thread
+    return loader
 
 
 def chunk_loader(dataset: BatchDataset, chunks: Iterable[Sequence[int]], num_workers: int) -> DataLoader[Batch]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +20,6 @@ from vimlight.transmiter.models.image_text import ImageInput
 
 __all__ = ["ImageViews", "fit_like_open_clip", "read_ahead"]
 
-Item = TypeVar("Item")
-_END = object()
 
 
 @dataclass(frozen=True)
@@ -150,10 +146,8 @@ def read_ahead(
     dataset = BatchDataset(FittedTable(table, image_input), image_input)
     pin = device.type == "cuda"
     # Any sequence of row numbers serves as a sampler.
-    loader = batch_loader(dataset, batch_size, num_workers, cast(Sampler[int], rows), pin_memory=pin)
-    batches = _moved(loader, device)
-    # Processes read ahead by themselves; forked from a pool's thread they would also end with an error.
-    return batches if num_workers else _ahead(batches)
+    loader = batch_loader(dataset, batch_size, num_workers, cast(Sampler[int], rows), pin_memory=pin, in_thread=True)
+    return _moved(loader, device)
 
 
 def _normalised(images: Tensor, image_input: ImageInput) -> Tensor:
@@ -167,13 +161,3 @@ def _moved(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     for batch in loader:
         raise_worker_error(batch)
         yield {**batch, "image": batch["image"].to(device, non_blocking=True)}
-
-
-def _ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """Yields items that a thread fetched beforehand."""
-    iterator = iter(items)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting = deque(pool.submit(next, iterator, _END) for _ in range(depth))
-        while (item := waiting.popleft().result()) is not _END:
-            waiting.append(pool.submit(next, iterator, _END))
-            yield cast(Item, item)
