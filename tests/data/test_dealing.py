@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from tiny_training import digits, scenes
 
-from vimlight.data.dealing import WholeBatches, dealt
+from vimlight.data.dealing import RowsLeft, WholeBatches, dealt
 
 
 def batches_of(rows, size):
@@ -53,3 +53,17 @@ def test_loaders_of_both_data_modules_deal(vit, loader, make):
 def test_one_process_has_no_sampler_of_its_own():
     assert dealt(None, 13, 4) is None
     assert dealt(SimpleNamespace(world_size=1), 13, 4) is None
+
+
+@pytest.mark.parametrize("done", [set(), {0, 1, 2, 3}, {4, 5, 6, 7}, {*range(8)}, {*range(13)}])
+@pytest.mark.parametrize("world", [1, 2, 5])
+def test_rows_that_are_done_are_left_out_and_no_process_is_left_without_one(world, done):
+    samplers = [
+        RowsLeft(13, 4, SimpleNamespace(world_size=world, global_rank=rank), lambda: done) for rank in range(world)
+    ]
+    found = [list(sampler) for sampler in samplers]
+    assert {row for rows in found for row in rows} - done == set(range(13)) - done
+    for sampler, rows in zip(samplers, found, strict=True):
+        assert rows
+        if rows != [sampler._rows[-1]]:
+            assert not done & set(rows)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from typing import Any, cast
 
 import lightning.pytorch as pl
 from torch.utils.data.distributed import DistributedSampler
 
-__all__ = ["TrainingRows", "WholeBatches", "dealt"]
+__all__ = ["RowsLeft", "TrainingRows", "WholeBatches", "dealt"]
 
 
 class TrainingRows(DistributedSampler[int]):
@@ -68,6 +68,29 @@ class WholeBatches(DistributedSampler[int]):
     def __iter__(self) -> Iterator[int]:
         """Yields the rows of this process's batches."""
         return iter(self._rows)
+
+
+class RowsLeft(WholeBatches):
+    """What is left of the batches once some rows are done; at least the last row, since the trainer wants a step.
+
+    Args:
+        count: Number of images.
+        batch_size: Images in a batch.
+        trainer: The trainer, if there is one, which knows the processes.
+        done: Returns the rows that are done, in whole batches; asked when the first row is wanted.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, trainer: pl.Trainer | None, done: Callable[[], Collection[int]]
+    ) -> None:
+        world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        super().__init__(count, batch_size, world, rank)
+        self._done = done
+
+    def __iter__(self) -> Iterator[int]:
+        """Yields the rows of this process's batches that are not done."""
+        done = self._done()
+        return iter([row for row in self._rows if row not in done] or self._rows[-1:])
 
 
 def dealt(trainer: pl.Trainer | None, count: int, batch_size: int) -> WholeBatches | None:

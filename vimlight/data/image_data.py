@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from vimlight.data.dealing import TrainingRows, dealt
+from vimlight.data.dealing import RowsLeft, TrainingRows, dealt
 from vimlight.data.loading import Batch, BatchDataset, Keeper, batch_loader, chunk_loader, raise_worker_error
 from vimlight.data.pictures import WHITE, check_colour
 from vimlight.data.properties import CertainProperties
@@ -54,7 +54,7 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
         dataset: Name of a data source; see `vimlight.data.list_sources`.
         dataset_args: The source's own arguments.
         batch_size: Images per batch and process.
-        num_workers: Worker processes that read images; 0 reads them in the main process.
+        num_workers: Worker processes that read images; 0 reads them in a thread of the main process.
         seed: Decides splits, samples, the order of training images and their augmentation.
         augment: `"none"`, `"light"` (keeps letters and orientations), `"photo"` or `"strong"`.
         image_size: Side of the input in pixels, or height and width, if not the backbone's own.
@@ -110,6 +110,7 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
         self.test_limit = None if test_limit is None else at_least(1, "test_limit", test_limit)
         self.augmentation = augmentation(augment)
         self.keeper: Keeper | None = None
+        self.predicted: frozenset[int] = frozenset()
         self._preprocessing = preprocessing
         self._draws: tuple[int, Tensor] | None = None
 
@@ -235,7 +236,8 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Loads the images of `predict_table` in order."""
         table = self.predict_table
-        return self._loader(table, self._dealt(table), layout=self.predict_layout)
+        left = RowsLeft(len(table), self.batch_size, self.trainer, lambda: self.predicted)
+        return self._loader(table, left, layout=self.predict_layout)
 
     def batches(
         self,

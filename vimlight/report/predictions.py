@@ -14,14 +14,18 @@ from typing import Any
 import lightning.pytorch as pl
 import torch.distributed
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils._pytree import tree_leaves
 
+from vimlight.data import ImageDataModule
 from vimlight.errors import ConfigError, DataError, unknown_name
 from vimlight.files.atomic import publish_directory
 from vimlight.files.finite import is_finite
 from vimlight.files.leftovers import hidden
 from vimlight.report.files import refuse_existing, write_whole
+from vimlight.report.predicted_parts import PredictedParts, plan_of
 from vimlight.tasks import Task
+from vimlight.training.base import SupervisedModule
 
 __all__ = ["PredictionWriter", "check_numbers"]
 
@@ -42,6 +46,9 @@ class PredictionWriter(BasePredictionWriter):
     Rows come in the order of the data, each image once, from however many processes. The suffix of the path decides the
     format: `.csv`, `.json` (a list of objects) or `.parquet`. Table and folder appear whole or not at all.
 
+    Over all images of a data module of this package, the same run given again goes on where one was ended, with the
+    same rows in the end: until then they lie in a hidden directory beside the table; see `PredictedParts`.
+
     Args:
         path: Where to write the table.
         overwrite: Whether existing files are replaced.
@@ -58,6 +65,7 @@ class PredictionWriter(BasePredictionWriter):
             raise unknown_name("suffix of a predictions file", self.path.suffix, _FORMATS)
         self.folder = self.path.with_suffix("")
         self._staging = hidden(self.folder)
+        self._parts: PredictedParts | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Checks before any work that the files can be written.
@@ -76,6 +84,17 @@ class PredictionWriter(BasePredictionWriter):
             self._staging = trainer.strategy.broadcast(self._staging)
         if self.path.suffix == ".parquet":
             _import_pyarrow()
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Looks for what an interrupted run has left."""
+        data = _resumable(trainer)
+        if data is None or not isinstance(pl_module, SupervisedModule):
+            return
+        self._parts = PredictedParts(self.path, plan_of(trainer, pl_module, data))
+        self._staging, data.predicted = self._parts.files, frozenset(self._parts.rows)
+        if data.predicted:
+            count = f"{len(data.predicted):,} of {len(data.predict_table):,} images"
+            rank_zero_info(f"goes on with an interrupted run, which has predicted {count}")
 
     def write_on_batch_end(
         self,
@@ -118,6 +137,8 @@ class PredictionWriter(BasePredictionWriter):
                 file = self._write(task, name, item, size)
                 for row in rows:
                     row["file"] = file
+        if self._parts is not None:
+            self._parts.add(batch_indices or (), prediction["rows"])
 
     def _write(self, task: Task, name: str, item: Any, size: tuple[int, int]) -> str:
         suffix, content = task.file(item, size) or ("", b"")
@@ -156,15 +177,20 @@ class PredictionWriter(BasePredictionWriter):
             for loader, batches in enumerate(loaders)
             for row in _rows(loader, batches, batch_indices[loader], trainer.global_rank, trainer.world_size)
         ]
-        gathered = _gather(rows, trainer)
+        found = dict(_gather(rows, trainer))
         if not trainer.is_global_zero:
             return
-        columns = _columns(gathered)
+        columns = _columns(found | self._earlier())
         _check_files(columns)
         content = _FORMATS[self.path.suffix](columns)
         if self._staging.is_dir():
             self._publish_files()
         write_whole(self.path, content, overwrite=self.overwrite)
+        if self._parts is not None:
+            self._parts.remove()
+
+    def _earlier(self) -> dict[tuple[int, int], list[dict[str, Any]]]:
+        return {(0, place): rows for place, rows in self._parts.rows.items()} if self._parts is not None else {}
 
     def _publish_files(self) -> None:
         """Gives the folder its name; a table that there is never names files of another run."""
@@ -183,8 +209,24 @@ class PredictionWriter(BasePredictionWriter):
             raise ConfigError(f"{str(self.folder)!r} cannot be written: {error.strerror}") from error
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leaves nothing half-written."""
-        shutil.rmtree(self._staging, ignore_errors=True)
+        """Leaves nothing half-written but what the next run goes on from."""
+        if self._parts is None:
+            shutil.rmtree(self._staging, ignore_errors=True)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lets the data module bring all images again."""
+        if self._parts is not None:
+            trainer.datamodule.predicted = frozenset()  # type: ignore[attr-defined]
+            self._parts = None
+
+
+def _resumable(trainer: pl.Trainer) -> ImageDataModule | None:
+    """Returns the data module, if it can leave out the images that are done and no number of batches was asked for."""
+    data = getattr(trainer, "datamodule", None)
+    limit = getattr(trainer, "limit_predict_batches", None)
+    # A whole number counts batches, a fraction is a share.
+    whole = isinstance(limit, float) and limit == 1.0
+    return data if whole and isinstance(data, ImageDataModule) else None
 
 
 def check_numbers(ids: Sequence[str], items: Sequence[Any]) -> None:
@@ -240,9 +282,8 @@ def _gather(rows: list[_Row], trainer: pl.Trainer) -> list[_Row]:
     return [row for part in parts or [] for row in part]
 
 
-def _columns(rows: list[_Row]) -> dict[str, list[Any]]:
-    unique = dict(rows)
-    ordered = [row for position in sorted(unique) for row in unique[position]]
+def _columns(rows: Mapping[tuple[int, int], list[dict[str, Any]]]) -> dict[str, list[Any]]:
+    ordered = [row for position in sorted(rows) for row in rows[position]]
     if not any(row.get("true") for row in ordered):
         ordered = [{name: value for name, value in row.items() if name != "true"} for row in ordered]
     # Single precision has no more digits than these.
