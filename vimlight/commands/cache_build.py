@@ -62,7 +62,7 @@ class Run:
     Attributes:
         out: Directory of the cache; {split} in it stands for the split's name.
         split: train, val, test or predict, or a list of them.
-        precision: 32, or 16 or bf16 for automatic mixed precision.
+        precision: 32, or 16 or bf16 for automatic mixed precision; auto for bf16 where the hardware multiplies in it.
         device: auto, cpu, cuda or cuda:1.
         overwrite: Whether caches of that name are replaced.
         progress: Whether to show progress bars.

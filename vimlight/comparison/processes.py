@@ -14,6 +14,7 @@ import timm
 import torch
 
 from vimlight.comparison.executors.local import local_executor
+from vimlight.precision import multiplies_in_bfloat16
 from vimlight.progress import Progress
 from vimlight.quiet import quiet
 from vimlight.workers import stop_on_signals
@@ -114,11 +115,8 @@ def precision_here(precision: str) -> str:
     """
     if precision != "auto":
         return precision
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    # Without the instructions, bfloat16 is emulated and slower than float32.
-    has_instructions = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bf16-mixed" if has_instructions() else "32-true"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return "bf16-mixed" if multiplies_in_bfloat16(device) else "32-true"
 
 
 def quietly() -> AbstractContextManager[None]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from vimlight.errors import CacheError, DataError
 from vimlight.transmiter import LogitCache
 from vimlight.transmiter.cache.files import CacheFiles
 from vimlight.transmiter.cache.manifest import Manifest
+from vimlight.transmiter.cache.names import SomeNames
 
 
 @pytest.mark.parametrize(("views", "scale", "bias"), [(1, 100.0, 0.0), (3, 12.5, -10.0)])
@@ -69,6 +71,24 @@ def test_ids_and_labels(make_cache):
         _ = cache.ids[20]
     assert torch.equal(cache.labels, torch.arange(20) % 3)
     assert make_cache("unlabelled", labels=None).labels is None
+
+
+def test_some_ids_are_read_when_they_are_asked_for(make_cache):
+    cache = make_cache()
+    some = SomeNames(cache.ids, np.array([4, 0, 19]))
+    assert list(some) == [cache.ids[4], cache.ids[0], cache.ids[19]]
+    assert (len(some), some[-1], list(some[1:])) == (3, cache.ids[19], [cache.ids[0], cache.ids[19]])
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says what of a file is in memory")
+def test_rows_that_were_read_take_no_memory(make_cache):
+    cache = make_cache(features=random_features(rows=5000))
+    for rows in (slice(0, 5000), torch.arange(5000), [4999, 0]):
+        cache.logits(rows)
+        lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+        held = [next(line for line in lines if line.startswith("Rss:")) for line in lines if "features.npy" in line]
+        assert held
+        assert all(line.split()[1] == "0" for line in held)
 
 
 def test_another_process_opens_the_cache_anew(make_cache):

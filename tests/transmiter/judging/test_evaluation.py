@@ -11,10 +11,12 @@ from tiny_world import AUX, CLASSES, PARTITIONS
 
 from vimlight.errors import AdapterError, CacheError, ConfigError, DataError, UnknownNameError
 from vimlight.transmiter import TextHead, write_cache
+from vimlight.transmiter.cache.names import StoredNames
 from vimlight.transmiter.judging.evaluation import Evaluation, Result, evaluate, promise
 from vimlight.transmiter.judging.methods import METHODS, Fit, Images, Method, list_methods
 from vimlight.transmiter.judging.metrics import Score
 from vimlight.transmiter.judging.protocols import PROTOCOLS
+from vimlight.transmiter.judging.roles import Inputs
 from vimlight.transmiter.judging.summary import Run, as_dict, averages, records
 
 PROTOCOL = pytest.mark.parametrize("protocol", list(PROTOCOLS))
@@ -30,6 +32,15 @@ def test_every_method_is_scored_or_left_out_with_a_reason(open_world, protocol):
         assert not found.left_out
     else:
         assert found.left_out == {"tip_adapter": "needs labelled images in --target-train"}
+
+
+def test_ids_of_what_is_scored_are_not_read(open_world, monkeypatch):
+    read = []
+    monkeypatch.setattr(StoredNames, "__getitem__", lambda names, index: read.append(index))
+    inputs = Inputs({"target": open_world().target})
+    found = evaluate(inputs, "all_classes", methods=["target_zero_shot"])
+    assert not read
+    assert {name: len(ids) for name, ids in found.ids.items()} == {name: len(of) for name, of in found.labels.items()}
 
 
 def test_accuracies_of_the_models_themselves(open_world):

@@ -86,6 +86,12 @@ def test_weights_in_half_precision_are_close(name):
     assert (F.cosine_similarity(whole, half) > 0.999).all()
 
 
+@pytest.mark.parametrize(("hardware", "precision"), [(True, "bf16"), (False, "32")])
+def test_the_precision_is_chosen_by_what_the_hardware_multiplies_in(monkeypatch, name, hardware, precision):
+    monkeypatch.setattr("vimlight.transmiter.models.image_text.multiplies_in_bfloat16", lambda device: hardware)
+    assert load_model(name).to("cpu", "auto").precision == precision
+
+
 @pytest.mark.cuda
 def test_a_model_on_a_gpu(name):
     model = load_model(name)

@@ -19,7 +19,7 @@ from vimlight.files.json_text import json_object
 from vimlight.files.replaced import unreplaced
 from vimlight.transmiter.cache.manifest import CHECKSUMS, MANIFEST, Manifest, read_manifest
 from vimlight.transmiter.cache.names import StoredNames
-from vimlight.transmiter.cache.reading import check_directory, check_size, file_sha256, mapped, present
+from vimlight.transmiter.cache.reading import check_directory, check_size, file_sha256, forget, mapped, present
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -340,7 +340,9 @@ class LogitCache:
 
     def _read(self, rows: Rows, view: int) -> Tensor:
         self._check_rows(rows)
-        return _float(self._array[_index(rows), self._checked_view(view)])
+        values = _float(self._array[_index(rows), self._checked_view(view)])
+        forget(self._array)
+        return values
 
     def _checked_view(self, view: int) -> int:
         if not -self.num_views <= view < self.num_views:

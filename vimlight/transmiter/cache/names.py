@@ -14,7 +14,7 @@ from vimlight.errors import CacheError, shown
 from vimlight.files.arrays import ARRAY_FAULTS, load_array
 from vimlight.files.checksums import CheckedFile
 
-__all__ = ["STARTS", "TEXT", "StoredNames", "encode_names"]
+__all__ = ["STARTS", "TEXT", "SomeNames", "StoredNames", "encode_names"]
 
 TEXT, STARTS = "ids.txt", "ids.npy"
 
@@ -78,6 +78,32 @@ class StoredNames(Sequence[str]):
     def _check(self, name: str, start: int, length: int) -> None:
         if name in self._checked:
             self._checked[name].check([start], length)
+
+
+class SomeNames(Sequence[str]):
+    """Some of many names, each read when it is asked for.
+
+    Args:
+        names: All names.
+        rows: `(n,)` which of them, in order.
+    """
+
+    def __init__(self, names: Sequence[str], rows: NDArray[np.int64]) -> None:
+        self._names, self._rows = names, rows
+
+    def __len__(self) -> int:
+        """Returns the number of names n."""
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> SomeNames: ...
+    def __getitem__(self, index: int | slice) -> str | SomeNames:
+        """Returns a name, or fewer of them."""
+        if isinstance(index, slice):
+            return SomeNames(self._names, self._rows[index])
+        return self._names[int(self._rows[index])]
 
 
 def encode_names(names: Iterable[str]) -> tuple[bytes, NDArray[np.int64]]:

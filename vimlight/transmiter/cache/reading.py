@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from vimlight.files.arrays import ARRAY_FAULTS, load_array
 from vimlight.files.leftovers import recover
 from vimlight.transmiter.cache.manifest import MANIFEST
 
-__all__ = ["check_directory", "check_size", "file_sha256", "mapped", "present"]
+__all__ = ["check_directory", "check_size", "file_sha256", "forget", "mapped", "present"]
 
 
 def file_sha256(path: Path) -> str:
@@ -89,3 +90,14 @@ def mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap[Any, Any
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise CacheError(f"{path} holds {array.dtype} {array.shape}, the manifest says {dtype} {shape}")
     return array
+
+
+def forget(array: np.memmap[Any, Any]) -> None:
+    """Gives back the memory of what was touched of a mapped file, which would count until it is closed.
+
+    Args:
+        array: The mapped array; whoever reads it again finds what is there.
+    """
+    mapping, advice = array.base, getattr(mmap, "MADV_DONTNEED", None)
+    if isinstance(mapping, mmap.mmap) and advice is not None:
+        mapping.madvise(advice)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vimlight.errors import ConfigError, DataError
+from vimlight.transmiter.cache.names import SomeNames
 from vimlight.transmiter.judging.methods import (
     Candidates,
     Fit,
@@ -76,7 +77,7 @@ class Evaluation:
         groups: The groups that were scored.
         results: The results by method, in the order of the table.
         left_out: Why a method is not among them, by method.
-        ids: Sample ids of each group's images.
+        ids: Sample ids of each group's images, read when they are asked for.
         labels: Their class indices `(n,)` int64.
     """
 
@@ -85,7 +86,7 @@ class Evaluation:
     groups: tuple[Group, ...]
     results: dict[str, Result] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
-    ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    ids: dict[str, Sequence[str]] = field(default_factory=dict)
     labels: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -133,7 +134,7 @@ def evaluate(
     _check_groups(inputs, groups)
     data = _fit_data(inputs, chosen, groups, partition, shots, seed, batch_size, place)
     rows = {group.name: inputs.rows(group) for group in groups}
-    ids = {name: tuple(target.ids[row] for row in some.tolist()) for name, some in rows.items()}
+    ids: dict[str, Sequence[str]] = {name: SomeNames(target.ids, some.numpy()) for name, some in rows.items()}
     labels = {name: inputs.labels[some] for name, some in rows.items()}
     found = Evaluation(protocol, target.class_names, groups, ids=ids, labels=labels)
     for name in progress(sorted(created, key=list_methods().index)):

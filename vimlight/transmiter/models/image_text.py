@@ -21,6 +21,7 @@ from vimlight.embedded import PAIR_MODELS
 from vimlight.errors import CheckpointError, ConfigError, unknown_name
 from vimlight.files.tensor_file import sha256_of
 from vimlight.files.weight_file import WeightFile, read_weights
+from vimlight.precision import multiplies_in_bfloat16
 from vimlight.transmiter.models.recipes import recipe_for
 from vimlight.transmiter.models.weights import BIG_VISION, fine_tune, fit, load_big_vision
 
@@ -86,6 +87,9 @@ class ImageTextModel:
         tokenizer: From a list of texts to tokens `(N, L)` int64; those of open_clip take a `context_length` L too.
         image_input: What it expects of its images.
         arguments: What `load_model` was called with, so that others can load it again.
+
+    Attributes:
+        precision: In what it computes; see `to`.
     """
 
     def __init__(
@@ -129,13 +133,16 @@ class ImageTextModel:
 
         Args:
             device: Where to.
-            precision: `"32"`, or `"16"` or `"bf16"` for automatic mixed precision.
+            precision: `"32"`, or `"16"` or `"bf16"` for automatic mixed precision; `"auto"` for bfloat16 where the
+                device multiplies in it, which is then what the attribute says.
 
         Raises:
             UnknownNameError: If there is no such precision.
         """
+        if precision == "auto":
+            precision = "bf16" if multiplies_in_bfloat16(device) else "32"
         if precision not in PRECISIONS:
-            raise unknown_name("precision", precision, PRECISIONS)
+            raise unknown_name("precision", precision, [*PRECISIONS, "auto"])
         self.model.to(device)
         self.precision = precision
         return self
