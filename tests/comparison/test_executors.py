@@ -77,6 +77,8 @@ def test_there_are_no_more_processes_than_jobs_and_cores():
         assert one._max_workers == 1
     with local_executor(10_000) as many:
         assert many._max_workers == cores()
+    with local_executor(10_000, workers=3) as three:
+        assert three._max_workers == 3
 
 
 @pytest.mark.slow

@@ -16,18 +16,19 @@ __all__ = ["local_executor"]
 
 
 @contextmanager
-def local_executor(jobs: int) -> Iterator[Executor]:
+def local_executor(jobs: int, workers: int | None = None) -> Iterator[Executor]:
     """Starts processes; they end with the block.
 
     Args:
         jobs: How many jobs there are: more processes would be idle.
+        workers: How many processes at most; one a GPU, or one a core, if left out.
     """
     context: Any = worker_context()
     devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    workers = min(workers or devices or cores(), max(1, jobs))
     numbers = context.Queue()
-    for number in range(devices):
-        numbers.put(number)
-    workers = min(devices or cores(), max(1, jobs))
+    for number in range(workers if devices else 0):
+        numbers.put(number % devices)
     arguments = (numbers if devices > 1 else None,)
     with ending_workers():
         pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=arguments)
