@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ import yaml
 from rich.console import Console
 
 from benchmarks.bench import BENCHMARKS, Bench
+from benchmarks.budget import Budget
 from benchmarks.memory import keep_heap
 from benchmarks.show import machine, plot, show
 from vimlight.errors import ConfigError, VimlightError, unknown_name
@@ -23,6 +25,8 @@ from vimlight.errors import ConfigError, VimlightError, unknown_name
 __all__ = ["main", "sizes_of"]
 
 _SIZES = Path(__file__).with_name("sizes.yaml")
+# Seconds below which a benchmark gets no further than its first results at full size.
+_LEAST = 20.0
 
 
 def sizes_of(name: str, quick: bool) -> dict[str, Any]:
@@ -59,21 +63,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    found: dict[str, Any] = {**machine(device), "heap_kept": keep_heap(), "quick": options.quick, "benchmarks": {}}
+    names = options.names or list(BENCHMARKS)
+    budget = Budget(60 * options.minutes if options.minutes else math.inf, len(names))
+    quick = options.quick or budget.share < _LEAST
+    found: dict[str, Any] = {**machine(device), "heap_kept": keep_heap(), "quick": quick, "benchmarks": {}}
     results = []
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-        for name in options.names or BENCHMARKS:
+        for name in names:
             benchmark = BENCHMARKS[name]
             console.rule(name)
-            sizes = {**sizes_of(name, options.quick), **_changed(options.set, name)}
+            sizes = {**sizes_of(name, quick), **_changed(options.set, name)}
             torch.manual_seed(0)
             start, mine = time.perf_counter(), []
-            for result in benchmark(Bench(device, Path(scratch), options.quick), **sizes):
-                show(result, console)
-                mine.append(result)
+            with budget.limit() as limit:
+                for result in benchmark(Bench(device, Path(scratch), quick), **sizes):
+                    show(result, console)
+                    mine.append(result)
+            if limit.cut:
+                console.print(f"out of time: {len(mine)} results")
             took = time.perf_counter() - start
             found["benchmarks"][name] = {
-                "sizes": sizes, "took_s": took, "results": [result.as_dict() for result in mine],
+                "sizes": sizes, "took_s": took, "cut": limit.cut, "results": [result.as_dict() for result in mine],
             }  # fmt: skip
             results += mine
     if options.out:
@@ -88,12 +98,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What vimlight costs, beside others.")
     parser.add_argument("names", nargs="*", metavar="name", help=f"which benchmarks, of {', '.join(BENCHMARKS)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs: under two minutes")
+    parser.add_argument("--minutes", type=float, help="end by then: each has its share, small sizes if that is little")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="sizes of a benchmark that is named")
-    parser.add_argument("--out", metavar="DIR", help="folder for speed.json and the plots")
+    parser.add_argument("--out", metavar="DIR", help="folder for speed.json and the plots (with --minutes: speed)")
     parser.add_argument("--device", help="cpu or cuda; a GPU where there is one")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a CPU")
     parser.add_argument("--scratch", metavar="DIR", help="folder with room for caches (default: the system's)")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.out = options.out or ("speed" if options.minutes else None)
+    return options
 
 
 if __name__ == "__main__":

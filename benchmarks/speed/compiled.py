@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
+import timm
 import torch
 from torch._dynamo.utils import counters
 
 from benchmarks.bench import BENCHMARKS, Bench
 from benchmarks.models import backbone_for, images_for, modules_for
 from benchmarks.results import Comparison, Figure
+from benchmarks.speed.alternatives import PeftZoo
 from benchmarks.speed.fused import inference
 from vimlight.aggregation import aggregate
 
@@ -23,6 +26,7 @@ def compiled(
     kind: str,
     settings: dict[str, Any],
     count: int,
+    rank: int,
     batch: int,
     rounds: int,
     backend: str,
@@ -35,6 +39,7 @@ def compiled(
         kind: Type of the modules.
         settings: Their settings.
         count: K.
+        rank: Rank of the LoRA of peft that runs beside them, if that is installed.
         batch: Images at a time.
         rounds: How often.
         backend: Of `torch.compile`.
@@ -49,8 +54,11 @@ def compiled(
         "bare, compiled": torch.compile(bare, backend=backend),
         "fused, compiled": torch.compile(model, backend=backend),
     }
+    if find_spec("peft"):
+        peft = PeftZoo(timm.create_model(backbone, num_classes=0).eval().to(bench.device), 1, rank).model
+        models |= {"peft, one LoRA": peft, "peft, one LoRA, compiled": torch.compile(peft, backend=backend)}
     tasks = {name: inference(bench, forward, images) for name, forward in models.items()}
-    for name in ("bare, compiled", "fused, compiled"):
+    for name in (name for name in models if name.endswith("compiled")):
         seconds, _ = bench.seconds(tasks[name])
         yield bench.figure(f"first call of {name}", seconds, "s")
     title = f"{backbone}, {count} x {kind}, batch {batch}"
