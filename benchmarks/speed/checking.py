@@ -28,7 +28,7 @@ class _Whatever:
 
 
 _NOTHING: Callable[..., None] = lambda *_: None  # noqa: E731
-_SUM: Callable[..., Any] = lambda _: _Whatever()  # noqa: E731
+_SUM: Callable[..., Any] = lambda *_: _Whatever()  # noqa: E731
 # What is looked at when a file is read, and what does as if it had been.
 _CHECKS = {
     "vimlight.zoo.files.sha256_of": _SUM,
