@@ -17,8 +17,8 @@ from vimlight.backbone import create_backbone
 from vimlight.cli import main
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-# Those of the room `transmiter` and plans of comparisons are run by their own tests.
-ELSEWHERE = ("transmiter", "compare")
+# Those of the room `transmiter`, plans of comparisons and sweeps are run by their own tests.
+ELSEWHERE = ("transmiter", "compare", "sweeps")
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ELSEWHERE)
 BACKBONE = json.dumps({"name": "vit_tiny_patch16_224", **VIT})
 SMALL = [
