@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Recorded", "read_run"]
+from vimlight.files.wandb_log import wandb_records
 
-_BLOCK, _HEADER = 32768, 7
-_LAST = (1, 4)
+__all__ = ["Recorded", "read_run"]
 
 
 class Recorded:
@@ -60,24 +58,5 @@ def read_run(folder: Path) -> Recorded:
     Args:
         folder: The directory.
     """
-    from wandb.proto.wandb_internal_pb2 import Record
-
     (file,) = folder.rglob("*.wandb")
-    return Recorded([Record.FromString(content) for content in _contents(file.read_bytes())])
-
-
-def _contents(data: bytes) -> list[bytes]:
-    """Returns the contents of a log in LevelDB's format, behind the seven bytes that W&B puts in front."""
-    assert data[:4] == b":W&B"
-    found, part, place = [], b"", _HEADER
-    while place + _HEADER <= len(data):
-        if _BLOCK - place % _BLOCK < _HEADER:
-            place += _BLOCK - place % _BLOCK
-            continue
-        _, size, kind = struct.unpack("<IHB", data[place : place + _HEADER])
-        part += data[place + _HEADER : place + _HEADER + size]
-        place += _HEADER + size
-        if kind in _LAST:
-            found.append(part)
-            part = b""
-    return found
+    return Recorded(wandb_records(file))

@@ -27,7 +27,7 @@ from tiny_training import tiny_backbone
 from torch import nn
 
 from tests.pages.tiny_results import config as run_settings
-from tests.pages.tiny_results import write_comparison, write_evaluation, write_fit
+from tests.pages.tiny_results import write_comparison, write_evaluation, write_fit, write_wandb
 from vimlight.comparison.reading import read_any
 from vimlight.data.boxes import read_coco, read_voc
 from vimlight.data.sources import load_source
@@ -565,9 +565,23 @@ def table_of_run(name, root):
     return reported(file, file.with_name(name))
 
 
+@parser
+def report_wandb(root):
+    file = write_wandb(root / "run")
+    return reported(file, file)
+
+
+@parser
+def report_wandb_table(root):
+    file = write_wandb(root / "run")
+    table = root / "run" / "files" / "media" / "0.table.json"
+    return reported(file, table, json.loads(table.read_text()))
+
+
 PARSERS |= {
     f"report_{name}": partial(table_of_run, f"{prefix}{name}.csv")
-    for prefix, name in (("", "gates"), ("val_", "confusion"), ("val_", "reliability"), ("", "ranking"))
+    for prefix, names in (("", ("gates", "ranking")), ("val_", ("confusion", "reliability", "precision_recall")))
+    for name in names
 }
 
 

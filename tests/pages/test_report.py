@@ -7,7 +7,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from tiny_results import WRITERS, write_comparison, write_evaluation, write_fit
+from tiny_results import WRITERS, write_comparison, write_evaluation, write_fit, write_wandb
 
 from vimlight import cli
 from vimlight.errors import ConfigError
@@ -42,6 +42,15 @@ def test_results_are_found_in_a_directory_above_and_by_their_file(tmp_path, name
         (run,) = find([path]).runs
         assert run.path == file.parent
         assert run.name == "first"
+
+
+def test_what_wandb_keeps_beside_a_run_is_not_shown_twice(tmp_path):
+    write_fit(tmp_path / "runs" / "version_0")
+    write_wandb(tmp_path / "runs" / "wandb" / "offline-run-1")
+    assert [run.name for run in find([tmp_path / "runs"]).runs] == ["version_0"]
+    assert [run.name for run in find([tmp_path / "runs" / "wandb"]).runs] == ["offline-run-1"]
+    (tmp_path / "runs" / "version_0" / "metrics.csv").unlink()
+    assert [run.name for run in find([tmp_path / "runs"]).runs] == ["offline-run-1"]
 
 
 @pytest.mark.parametrize("name", list(SECTIONS))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import json
+import struct
 
 import yaml
 
 from vimlight.transmiter.judging.methods import METHODS
 
-__all__ = ["WRITERS", "config", "write_comparison", "write_evaluation", "write_fit"]
+__all__ = ["WRITERS", "config", "write_comparison", "write_evaluation", "write_fit", "write_wandb"]
 
 # One white pixel.
 _PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAG7buVgAAAABJRU5ErkJggg=="
@@ -42,6 +44,10 @@ def write_fit(folder, name="cat", seed=0, gain=0.0, steps=6):
     classes = [name, f"{name} 2"]
     _csv(folder / "val_confusion.csv", ["true", *classes], [classes[0], 8, 2], [classes[1], 3 - 10 * gain, 7])
     _csv(folder / "val_reliability.csv", ["images", "confidence", "accuracy"], [4, 0.4, 0.5], [16, 0.9, 0.75])
+    _csv(folder / "val_precision_recall.csv", ["class", "recall", "precision"], [name, 1, 0.4], [name, 0, 1])
+    (folder / "summary.json").write_text(json.dumps({"best/val/accuracy": 0.6}))
+    artifact = {"name": name, "kind": "module", "used": True, "file": name, "about": {"sha256": "ab" * 32}}
+    (folder / "artifacts.json").write_text(json.dumps([artifact]))
     (folder / "val_images.png").write_bytes(base64.b64decode(_PNG))
     (folder / "versions.json").write_text(json.dumps({"torch": name}))
     return folder / "metrics.csv"
@@ -95,4 +101,73 @@ def write_evaluation(folder, name="cat", file="results.json"):
     return folder / file
 
 
-WRITERS = {"fit": write_fit, "comparison": write_comparison, "evaluation": write_evaluation}
+def _history(**values):
+    """A call of `log`; of a table or an image, its parts have keys of their own."""
+    from wandb.proto import wandb_internal_pb2 as proto
+
+    record = proto.Record()
+    for key, value in values.items():
+        parts = value.items() if isinstance(value, dict) else [(None, value)]
+        for part, content in parts:
+            item = record.history.item.add(value_json=json.dumps(content))
+            if part is None:
+                item.key = key
+            else:
+                item.nested_key.extend([key, part])
+    return record
+
+
+def log_of(contents):
+    """The bytes of a log of W&B, in blocks of 32,768 as LevelDB has them."""
+    data = bytearray(b":W&B" + bytes(3))
+    for content in contents:
+        first = True
+        while first or content:
+            room = 32768 - len(data) % 32768
+            if room < 7:
+                data += bytes(room)
+                continue
+            part, content = content[: room - 7], content[room - 7 :]
+            kind = (1 if first else 4) if not content else (2 if first else 3)
+            data += struct.pack("<IHB", 0, len(part), kind) + part
+            first = False
+    return bytes(data)
+
+
+def write_wandb(folder, name="cat", seed=0, steps=6):
+    """Writes what an offline run of W&B leaves; returns its file."""
+    from wandb.proto import wandb_internal_pb2 as proto
+
+    (folder / "files" / "media").mkdir(parents=True)
+    classes = [name, f"{name} 2"]
+    cells = [[true, given, 8 if true == given else 2] for true in classes for given in classes]
+    tables = {
+        "gates_table": (["place", *classes], [["blocks.0.attn", 0.5, 0.25]]),
+        "ranking": (["features", "left_out_error"], [[name, 0.1], ["bare backbone", 0.3]]),
+        "val/confusion_chart_table": (["Actual", "Predicted", "nPredictions"], cells),
+        "val/precision_recall_chart_table": (["class", "recall", "precision"], [[name, 1.0, 0.5], [name, 0.0, 1.0]]),
+        "val/reliability_chart_table": (
+            ["confidence", "accuracy", "curve", "images"], [[0.4, 0.5, "as it is", 4], [1, 1, "as it should be", 0]],
+        ),
+    }  # fmt: skip
+    rows = [_history(**{"trainer/global_step": step, "epoch": step // 2, "val/accuracy": 0.5 + 0.01 * step})
+            for step in range(steps)]  # fmt: skip
+    for number, (key, (columns, data)) in enumerate(tables.items()):
+        path = f"media/{number}.table.json"
+        (folder / "files" / path).write_text(json.dumps({"columns": columns, "data": data}))
+        rows.append(_history(**{key: {"_type": "table-file", "path": path}}))
+    (folder / "files" / "media" / "versions.html").write_text(f"<pre>{html.escape(json.dumps({'torch': name}))}</pre>")
+    rows.append(_history(**{"versions.json": {"_type": "html-file", "path": "media/versions.html"}}))
+    settings, best, artifact = proto.Record(), proto.Record(), proto.Record()
+    for key, value in config(name, seed).items():
+        settings.config.update.add(key=key, value_json=json.dumps(value))
+    best.summary.update.add(key="best/val/accuracy", value_json="0.6")
+    about = json.dumps({"sha256": "ab" * 32})
+    artifact.artifact.MergeFrom(proto.ArtifactRecord(name=name, type="module", metadata=about))
+    records = [settings, *rows, best, artifact]
+    file = folder / "run-tiny.wandb"
+    file.write_bytes(log_of([record.SerializeToString() for record in records]))
+    return file
+
+
+WRITERS = {"fit": write_fit, "comparison": write_comparison, "evaluation": write_evaluation, "wandb": write_wandb}

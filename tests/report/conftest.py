@@ -52,6 +52,8 @@ def runs(tmp_path_factory):
         wandb.teardown()
         loggers = loggers_in(root / name)
         Dashboards(loggers, root / name).begin(facts_of(CONFIG))
+        for logger in loggers:
+            logger.log_hyperparams(CONFIG)
         callbacks = [RunReport(images=2), RunCurves(), Lineage()]
         fit = trainer(root / name, 3, logger=loggers, callbacks=callbacks, enable_checkpointing=True)
         fit.fit(make(backbone, data, root / "zoo"), datamodule=data)

@@ -18,7 +18,7 @@ TABLES = {
     "val/precision_recall": ["class", "recall", "precision"],
     "gates": ["place", "birds"],
 }
-CHARTS = {"val/reliability": ["confidence", "accuracy", "curve"]}
+CHARTS = {"val/reliability": ["confidence", "accuracy", "curve", "images"]}
 
 
 @pytest.fixture(params=list(DASHBOARDS))

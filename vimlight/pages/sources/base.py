@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ class Reader:
     """Reads one kind of results.
 
     Attributes:
-        files: Names of files that a directory of such results may hold.
+        files: Names of files that a directory of such results may hold, or patterns of them.
         about: What they are, for messages.
         knows: Tells whether a file is one of these.
         read: Reads them, from the file and the name that the page gives them.
@@ -96,7 +97,8 @@ def find(paths: Iterable[str | Path]) -> Found:
     """
     files: dict[Path, Reader] = {}
     for path in map(Path, paths):
-        here = dict(_below(path))
+        # Beside results of the package's own, what W&B keeps is the same once more.
+        here = dict(_below(path)) or dict(_below(path, _PASSED_OVER - {"wandb"}))
         if not here:
             kinds = "; ".join(f"{' or '.join(each.files)} ({each.about})" for each in READERS.values())
             raise ConfigError(f"{path} holds no results; expected {kinds}")
@@ -119,24 +121,25 @@ def sound(file: Path) -> Iterator[None]:
         raise ConfigError(f"{file} is damaged, or was not written by vimlight ({reason})") from error
 
 
-def _below(path: Path) -> Iterator[tuple[Path, Reader]]:
+def _below(path: Path, passed_over: Set[str] = _PASSED_OVER) -> Iterator[tuple[Path, Reader]]:
     if path.is_file():
         # A file of one's own name may be any of them.
-        fitting = [each for each in READERS.values() if path.name in each.files] or list(READERS.values())
+        fitting = [each for each in READERS.values() if _is_of(path.name, each)] or list(READERS.values())
         yield from ((path, reader) for reader in fitting if reader.knows(path))
         return
     if not path.is_dir():
         raise ConfigError(f"{path} {absence(path, folder=True)}")
     for folder, below, names in os.walk(path):
-        below[:] = sorted(name for name in below if name not in _PASSED_OVER and not name.startswith("."))
+        below[:] = sorted(name for name in below if name not in passed_over and not name.startswith("."))
         for reader in READERS.values():
-            files = [Path(folder, name) for name in reader.files if name in names]
+            files = [Path(folder, name) for form in reader.files for name in fnmatch.filter(names, form)]
             yield from ((file, reader) for file in files if reader.knows(file))
 
 
 def _names(files: Sequence[Path]) -> list[str]:
     """Returns the shortest names that tell files apart: a directory's, with as many above it as that takes."""
-    places = [file.absolute().parent if file.name in _usual() else file.absolute() for file in files]
+    usual = [any(_is_of(file.name, reader) for reader in READERS.values()) for file in files]
+    places = [file.absolute().parent if known else file.absolute() for file, known in zip(files, usual, strict=True)]
     for depth in range(1, max((len(place.parts) for place in places), default=1)):
         names = ["/".join(place.parts[-depth:]) for place in places]
         if len(set(names)) == len(set(places)):
@@ -147,8 +150,8 @@ def _names(files: Sequence[Path]) -> list[str]:
     return [name if counts[name] == 1 else f"{name}/{file.name}" for name, file in zip(names, files, strict=True)]
 
 
-def _usual() -> set[str]:
-    return {name for reader in READERS.values() for name in reader.files}
+def _is_of(name: str, reader: Reader) -> bool:
+    return any(fnmatch.fnmatchcase(name, form) for form in reader.files)
 
 
 def number(value: Any) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 import yaml
 
 from vimlight.errors import ConfigError
-from vimlight.files.json_text import json_object
+from vimlight.files.json_text import json_object, json_of
 from vimlight.files.text import csv_rows, read_text
 from vimlight.files.yaml_text import yaml_of
 from vimlight.masking import masked
 from vimlight.pages.sources.base import READERS, Reader, Run, number, sound
+from vimlight.report.dashboards.files import ARTIFACTS, SUMMARY
 from vimlight.report.facts import Facts, facts_of
 from vimlight.report.figures import Bin
 
-__all__ = ["Confusion", "Fit", "Gates", "labels"]
+__all__ = ["Confusion", "Fit", "Gates", "Link", "by_class", "labels"]
 
 _CURVES = "metrics.csv"
 _SPLITS = ("val", "test")
@@ -52,6 +53,22 @@ class Confusion(NamedTuple):
     counts: Sequence[Sequence[float]]
 
 
+class Link(NamedTuple):
+    """A file that a run makes or uses.
+
+    Attributes:
+        name: Its name, such as `"module-birds"`.
+        kind: What it is.
+        used: Whether it was made before.
+        content: A hash of its content; empty where none was noted.
+    """
+
+    name: str
+    kind: str
+    used: bool
+    content: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Fit(Run):
     """A run.
@@ -66,6 +83,9 @@ class Fit(Run):
         confusion: By split.
         reliability: Bins by split.
         pictures: PNG files by title.
+        precision_recall: Curves of recall and precision by split and class.
+        best: The best values of scores.
+        links: What the run makes and uses.
     """
 
     curves: Mapping[str, Sequence[tuple[float, float]]]
@@ -77,6 +97,11 @@ class Fit(Run):
     confusion: Mapping[str, Confusion]
     reliability: Mapping[str, Sequence[Bin]]
     pictures: Mapping[str, bytes]
+    precision_recall: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]] = dataclasses.field(
+        default_factory=dict
+    )
+    best: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    links: Sequence[Link] = ()
 
     kind = "run"
 
@@ -96,9 +121,9 @@ class Fit(Run):
         return self.text
 
     def scores(self) -> dict[str, tuple[float, float]]:
-        """Returns the last step and value of every score of validation and test images."""
+        """Returns the last step and value of every score of validation and test images, and the best values."""
         names = [name for name in self.curves if name.partition("/")[0] in _SPLITS and not name.endswith("seen")]
-        return {name: self.curves[name][-1] for name in names}
+        return {**{name: self.curves[name][-1] for name in names}, **{key: (0.0, it) for key, it in self.best.items()}}
 
 
 def labels(fits: Sequence[Fit]) -> list[str]:
@@ -127,6 +152,7 @@ def _read(file: Path, name: str) -> Fit:
         content, text = safe, yaml.safe_dump(safe, sort_keys=False)
     matrices = {split: folder / f"{split}_confusion.csv" for split in _SPLITS}
     bins = {split: folder / f"{split}_reliability.csv" for split in _SPLITS}
+    points = {split: folder / f"{split}_precision_recall.csv" for split in _SPLITS}
     return Fit(
         name, folder, _versions(folder / "versions.json"), curves, epochs, content, text,
         _gates(folder / "gates.csv"), _ranking(folder / "ranking.csv"),
@@ -134,6 +160,8 @@ def _read(file: Path, name: str) -> Fit:
         {split: _bins(path) for split, path in bins.items() if path.is_file()},
         {f"Predictions, {split}": (folder / f"{split}_images.png").read_bytes()
          for split in _SPLITS if (folder / f"{split}_images.png").is_file()},
+        {split: _points(path) for split, path in points.items() if path.is_file()},
+        _best(folder / SUMMARY), _links(folder / ARTIFACTS),
     )  # fmt: skip
 
 
@@ -193,6 +221,43 @@ def _confusion(file: Path) -> Confusion:
     if any(count < 0 for row in counts for count in row):
         raise ConfigError(f"{file}: a count is below 0; it is damaged")
     return Confusion(classes, counts)
+
+
+def by_class(rows: Iterable[Sequence[Any]]) -> dict[str, list[tuple[float, float]]]:
+    """Returns curves by class.
+
+    Args:
+        rows: Class, recall and precision of each point.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for name, recall, precision in rows:
+        found.setdefault(str(name), []).append((number(float(recall)), number(float(precision))))
+    return found
+
+
+def _points(file: Path) -> dict[str, list[tuple[float, float]]]:
+    _, *rows = csv_rows(file, ConfigError)
+    with sound(file):
+        return by_class(rows)
+
+
+def _best(file: Path) -> dict[str, float]:
+    if not file.is_file():
+        return {}
+    with sound(file):
+        found = json_object(read_text(file, ConfigError), str(file), ConfigError)
+        return {str(name): number(value) for name, value in found.items()}
+
+
+def _links(file: Path) -> list[Link]:
+    if not file.is_file():
+        return []
+    with sound(file):
+        listed = json_of(read_text(file, ConfigError), str(file), ConfigError)
+        return [
+            Link(str(each["name"]), str(each["kind"]), bool(each["used"]), str(each["about"].get("sha256", "")))
+            for each in listed
+        ]
 
 
 def _bins(file: Path) -> list[Bin]:

@@ -118,10 +118,10 @@ def _precision_recall(table: Table, title: str) -> Any:
 
 def _reliability(table: Table, title: str) -> Any:
     """Returns accuracy over confidence, beside what it should be, as `wandb.plot.line` draws it."""
-    bins = [[confidence, accuracy, "as it is"] for images, confidence, accuracy in table.rows if images]
-    even = [[share, share, "as it should be"] for share in (0.0, 1.0)]
+    bins = [[confidence, accuracy, "as it is", images] for images, confidence, accuracy in table.rows if images]
+    even = [[share, share, "as it should be", 0] for share in (0.0, 1.0)]
     axes = {"x": "confidence", "y": "accuracy", "stroke": "curve"}
-    return _chart("line/v0", ["confidence", "accuracy", "curve"], [*bins, *even], axes, {"title": title})
+    return _chart("line/v0", ["confidence", "accuracy", "curve", "images"], [*bins, *even], axes, {"title": title})
 
 
 def _chart(spec: str, columns: Any, rows: Any, axes: dict[str, Any], strings: dict[str, Any]) -> Any:
