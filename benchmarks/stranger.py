@@ -211,7 +211,8 @@ def _environment(venv: Path) -> dict[str, str]:
     """Returns the environment of somebody who has activated a virtual environment, and nothing else."""
     plain = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     path = os.pathsep.join([str(venv / "bin"), os.environ["PATH"]])
-    return {**plain, "PATH": path, "VIRTUAL_ENV": str(venv), "COLUMNS": str(_COLUMNS)}
+    # pip warns of what is particular to this machine.
+    return {**plain, "PATH": path, "VIRTUAL_ENV": str(venv), "COLUMNS": str(_COLUMNS), "PIP_QUIET": "2"}
 
 
 def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from benchmarks.stranger import STEPS, Done, Step, _is_rough, page_of
 from vimlight.cli import TOOLS, TRAINING
 from vimlight.shipped import config_names
+
+PAGE = Path(__file__).parents[2] / "docs" / "stranger.md"
 
 
 def test_a_page():
@@ -40,3 +45,10 @@ def test_every_command_is_there():
     for words in (step.command.split() for step in STEPS if step.command.startswith("vimlight")):
         assert words[1] in {**TOOLS, **TRAINING}
         assert all(word[1:] in config_names() for word in words if word.startswith("@"))
+
+
+def test_the_page_shows_the_path_and_nothing_of_the_machine():
+    page = PAGE.read_text()
+    commands = re.findall(r"```console\n\$ ((?:.*\\\n)*.*)", page)
+    assert [command.removesuffix(" &") for command in commands] == [step.command for step in STEPS]
+    assert not re.search(r"(?<![\w.])/(tmp|home|root|work|Users)\b", page)
