@@ -84,16 +84,17 @@ def figure(drawing: Markup, caption: str) -> Markup:
                    element("figcaption", caption))  # fmt: skip
 
 
-def picture(content: bytes, caption: str) -> Markup:
+def picture(content: bytes, caption: str, *, small: bool = False) -> Markup:
     """Returns a PNG with its caption.
 
     Args:
         content: What the file holds.
         caption: What it shows; read aloud in its place, too.
+        small: Whether it is one of many.
     """
     data = base64.b64encode(content).decode()
     image = element("img", alt=caption, src=f"data:image/png;base64,{data}", loading="lazy")
-    return element("figure", image, element("figcaption", caption), class_="picture")
+    return element("figure", image, element("figcaption", caption), class_="picture small" if small else "picture")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Cell | tuple[str, bool] | str]], caption: str) -> Markup:

@@ -7,23 +7,35 @@ from collections.abc import Iterator
 from vimlight.pages.sections.base import section
 from vimlight.pages.sources import Found
 from vimlight.pages.sources.fit import Confusion, Fit
+from vimlight.pages.sources.mistakes import Mistake, mistakes
 from vimlight.report.class_scores import class_scores
 from vimlight.report.figures import Group, heat_map
-from vimlight.report.html import Markup
-from vimlight.report.parts import Cell, beside, figure, table
+from vimlight.report.html import Markup, element
+from vimlight.report.parts import Cell, beside, figure, folded, picture, table
 from vimlight.report.tables import MISSING
 
 # Of more classes than these a matrix cannot be read; the confusions that occur most are listed.
 _DRAWN, _LISTED = 60, 200
+# So many images that were taken for another class are shown.
+_EXAMPLES = 24
 
 
 @section("Confusion", 90)
 def confusion(found: Found) -> Iterator[Markup]:
-    """Yields the matrix of each run and split, with precision, recall and F1 of each class."""
+    """Yields the matrix of each run and split, with precision, recall and F1 of each class, and wrong images."""
     for fit in found.of(Fit):
         for split, matrix in fit.confusion.items():
             images = f"{fit.title}, {'validation' if split == 'val' else split} images"
             yield beside(_matrix(matrix, images), _per_class(matrix, f"{images}: each class, in points of a hundred."))
+            if examples := mistakes(fit, split, _EXAMPLES):
+                summary = f"{len(examples)} of the images that were taken for another class, the surest first"
+                shown = [picture(each.picture, _caption(each), small=True) for each in examples]
+                yield folded(summary, element("div", shown, class_="thumbs"), is_open=True)
+
+
+def _caption(mistake: Mistake) -> str:
+    sure = "" if mistake.probability is None else f" ({mistake.probability:.0%})".replace("%", " %")
+    return f"{mistake.true}, taken for {mistake.predicted}{sure}"
 
 
 def _matrix(matrix: Confusion, title: str) -> Markup:
