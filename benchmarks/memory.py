@@ -8,13 +8,13 @@ import re
 import resource
 import subprocess
 import sys
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -44,8 +44,15 @@ class _LiveTensors(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.live = self.peak = 0
-        self.seen: set[int] = set()
+        self.peak = 0
+        # Not by finalizers: in older versions of torch one waits for weak references to the storage, too.
+        self.made: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    @property
+    def live(self) -> int:
+        """Bytes of the storages that are still there."""
+        self.made = {key: (ref, size) for key, (ref, size) in self.made.items() if not ref.expired()}
+        return sum(size for _, size in self.made.values())
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -56,17 +63,9 @@ class _LiveTensors(TorchDispatchMode):
         return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.seen:
-            return
-        self.seen.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._free, key, size)
-
-    def _free(self, key: int, size: int) -> None:
-        self.seen.discard(key)
-        self.live -= size
+        if storage._cdata not in self.made:
+            self.made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+            self.peak = max(self.peak, self.live)
 
 
 def peak_bytes(task: Callable[[], Any], device: torch.device) -> int:
@@ -98,7 +97,7 @@ def kept_for_backward(task: Callable[[], Any]) -> int:
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata in tensors.seen:
+        if storage._cdata in tensors.made:
             sizes[storage._cdata] = storage.nbytes()
         return tensor
 

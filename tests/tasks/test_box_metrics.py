@@ -77,7 +77,8 @@ def by_pycocotools(tmp_path, predictions, targets):
         for target, item, index, box in rows(predictions)
     ]  # fmt: skip
     images = [{"id": int(target["image"])} for target in targets]
-    content = {"images": images, "annotations": annotations, "categories": [{"id": number} for number in range(3)]}
+    categories = [{"id": number} for number in range(3)]
+    content = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
     (tmp_path / "truth.json").write_text(json.dumps(content))
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(tmp_path / "truth.json"))
