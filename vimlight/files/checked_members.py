@@ -13,6 +13,7 @@ from isal.isal_zlib import crc32
 
 from vimlight.errors import VimlightError
 from vimlight.files.checksums import BLOCK, pieces
+from vimlight.files.raw_file import RawFile
 
 __all__ = ["CheckedMembers"]
 
@@ -20,7 +21,7 @@ __all__ = ["CheckedMembers"]
 _LENGTHS, _LOCAL = slice(26, 30), 30
 
 
-class CheckedMembers(io.RawIOBase):
+class CheckedMembers(RawFile):
     """A file for `torch.load` that ends where a member begins that was altered.
 
     An exception would have to pass through torch's own code, so that what is wrong is kept until that has ended.
@@ -38,7 +39,7 @@ class CheckedMembers(io.RawIOBase):
     def __init__(self, path: Path, what: str, error: type[VimlightError]) -> None:
         self._what, self._error = what, error
         self._altered = ""
-        self._file = path.open("rb", buffering=0)
+        super().__init__(path)
         try:
             members = self._members()
         except VimlightError:
@@ -51,27 +52,6 @@ class CheckedMembers(io.RawIOBase):
         if not any(member.CRC for member in members):
             self._unseen.clear()
         self.seek(0)
-
-    def readable(self) -> bool:
-        """Tells that it can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Tells that it can be read from anywhere."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Goes to a place; see `io.IOBase.seek`."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Returns the place."""
-        return self._file.tell()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-        super().close()
 
     def readinto(self, buffer: Any) -> int:
         """Fills a buffer, after or while looking at the members that lie there.

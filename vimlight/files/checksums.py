@@ -15,6 +15,7 @@ import numpy as np
 from isal.isal_zlib import crc32
 
 from vimlight.errors import VimlightError
+from vimlight.files.raw_file import RawFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,28 +162,12 @@ class CheckedFile:
                 self.compare(block, file.read(BLOCK))
 
 
-class _CheckedBlocks(io.RawIOBase):
+class _CheckedBlocks(RawFile):
     """The file block by block: each is looked at while it lies in the processor's memory."""
 
     def __init__(self, checked: CheckedFile) -> None:
+        super().__init__(checked.path)
         self._checked = checked
-        self._file = checked.path.open("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
     def readinto(self, buffer: Any) -> int:
         view, start = memoryview(buffer).cast("B"), self.tell()
