@@ -22,7 +22,30 @@ from vimlight.plugins import Attachment, Plugin
 from vimlight.prefix_cache import FrozenPart
 from vimlight.training.downstream import DownstreamModule
 
-__all__ = ["MultiTask", "Share"]
+__all__ = ["MultiTask", "Share", "load_models"]
+
+
+def load_models(
+    checkpoints: Mapping[str, str | Path], *, zoo: str | Path | None = None
+) -> dict[str, DownstreamModule]:
+    """Loads the downstream models of several runs of `vimlight fit`.
+
+    Args:
+        checkpoints: The runs' checkpoints by task; each run's config lies beside its own.
+        zoo: Directory of the zoo, where it is no longer the configs'.
+
+    Raises:
+        CheckpointError: If a checkpoint is damaged, was not written by vimlight, or does not fit its config.
+        ConfigError: If a run has no config, or is none of a downstream model.
+    """
+    models = {}
+    for name, checkpoint in checkpoints.items():
+        model = load_run(checkpoint, zoo=zoo)
+        if not isinstance(model, DownstreamModule):
+            kind = type(model).__name__
+            raise ConfigError(f"task {name!r}: {str(checkpoint)!r} is of a {kind}, not of a downstream model")
+        models[name] = model
+    return models
 
 
 class Share(NamedTuple):
@@ -89,21 +112,10 @@ class MultiTask(nn.Module):
         """Joins the downstream models of several runs of `vimlight fit`; they share the first one's backbone.
 
         Args:
-            checkpoints: The runs' checkpoints by task; each run's config lies beside its own.
+            checkpoints: The runs' checkpoints by task; see `load_models`, also for what is raised.
             zoo: Directory of the zoo, where it is no longer the configs'.
-
-        Raises:
-            CheckpointError: If a checkpoint is damaged, was not written by vimlight, or does not fit its config.
-            ConfigError: If a run has no config, or is none of a downstream model.
         """
-        tasks = {}
-        for name, checkpoint in checkpoints.items():
-            model = load_run(checkpoint, zoo=zoo)
-            if not isinstance(model, DownstreamModule):
-                kind = type(model).__name__
-                raise ConfigError(f"task {name!r}: {str(checkpoint)!r} is of a {kind}, not of a downstream model")
-            tasks[name] = (model.aggregator, model.head)
-        return cls(tasks)
+        return cls.of(load_models(checkpoints, zoo=zoo))
 
     @staticmethod
     def check(aggregates: Mapping[str, Aggregate]) -> None:

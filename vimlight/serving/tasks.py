@@ -14,8 +14,7 @@ from torch import Tensor
 from vimlight.backbone import READOUTS, Backbone, Preprocessing
 from vimlight.data.pictures import WHITE, rgb_tensor
 from vimlight.data.transforms import fit, normalise
-from vimlight.deployment import load_run
-from vimlight.deployment.multitask import MultiTask
+from vimlight.deployment.multitask import MultiTask, load_models
 from vimlight.deployment.run import config_file
 from vimlight.errors import ConfigError
 from vimlight.files.text import read_text
@@ -103,14 +102,10 @@ class ServedTasks:
         """Loads the models of several runs of `vimlight fit`.
 
         Args:
-            checkpoints: The runs' checkpoints by task; each run's config lies beside its own.
+            checkpoints: The runs' checkpoints by task; see `load_models`, also for what is raised.
             zoo: Directory of the zoo, where it is no longer the configs'.
-
-        Raises:
-            CheckpointError: If a checkpoint is damaged, was not written by vimlight, or does not fit its config.
-            ConfigError: If a run has no config, or is none of a downstream model.
         """
-        return cls({name: _loaded(name, checkpoint, zoo) for name, checkpoint in checkpoints.items()})
+        return cls(load_models(checkpoints, zoo=zoo))
 
     @property
     def backbone(self) -> Backbone:
@@ -166,15 +161,6 @@ def name_of(checkpoint: str | Path) -> str:
     content = yaml_of(read_text(file, ConfigError), repr(str(file)), ConfigError)
     dataset = facts_of(content).dataset if isinstance(content, dict) else ""
     return dataset or file.absolute().parent.name
-
-
-def _loaded(name: str, checkpoint: str | Path, zoo: str | Path | None) -> DownstreamModule:
-    model = load_run(checkpoint, zoo=zoo)
-    if not isinstance(model, DownstreamModule):
-        raise ConfigError(
-            f"task {name!r}: {str(checkpoint)!r} is of a {type(model).__name__}, not of a downstream model"
-        )
-    return model
 
 
 def _check_alike(models: Mapping[str, DownstreamModule]) -> None:
