@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from PIL import Image
@@ -28,6 +29,7 @@ from torch import nn
 
 from tests.pages.tiny_results import config as run_settings
 from tests.pages.tiny_results import write_comparison, write_evaluation, write_fit, write_wandb
+from vimlight.commands.own_package import OwnPackage
 from vimlight.comparison.reading import read_any
 from vimlight.data.boxes import read_coco, read_voc
 from vimlight.data.sources import load_source
@@ -35,6 +37,7 @@ from vimlight.data.sources.fashion_mnist import read_idx
 from vimlight.data.tables import FileTable
 from vimlight.data.target_files import FieldFiles, MaskFiles
 from vimlight.deployment.run import _model_settings
+from vimlight.errors import DataError
 from vimlight.files.checkpoint_files import CheckpointFiles
 from vimlight.files.tensor_file import pack
 from vimlight.files.weight_file import read_weights
@@ -566,6 +569,18 @@ def table_of_run(name, root):
 
 
 @parser
+def report_predictions(root):
+    """With the image that it says was taken for another class."""
+    file = write_fit(root / "run")
+    write_image(root / "0.png", (4, 4), (9, 9, 9))
+    config = run_settings()
+    config["data"]["init_args"]["dataset_args"] = {"root": str(root)}
+    file.with_name("config.yaml").write_text(yaml.safe_dump(config))
+    content = table(["id", "true", "predicted", "probability"], ["0.png", "cat", "cat 2", 0.75])
+    return reported(file, written(file.with_name("val_predictions.csv"), content, None).file)
+
+
+@parser
 def report_wandb(root):
     file = write_wandb(root / "run")
     return reported(file, file)
@@ -578,6 +593,12 @@ def report_wandb_table(root):
     return reported(file, table, json.loads(table.read_text()))
 
 
+def said_by_run(name, root):
+    file = write_fit(root / "run")
+    return reported(file, file.with_name(name), json.loads(file.with_name(name).read_text()))
+
+
+PARSERS |= {f"report_{name}": partial(said_by_run, f"{name}.json") for name in ("summary", "artifacts", "versions")}
 PARSERS |= {
     f"report_{name}": partial(table_of_run, f"{prefix}{name}.csv")
     for prefix, names in (("", ("gates", "ranking")), ("val_", ("confusion", "reliability", "precision_recall")))
@@ -595,3 +616,29 @@ def report_comparison(root):
 def report_evaluation(root):
     file = write_evaluation(root)
     return reported(file, file, json.loads(file.read_text()))
+
+
+@parser
+def project_of_an_own_package(root):
+    (root / "own").mkdir()
+    (root / "own" / "__init__.py").touch()
+    text = '[project]\nname = "own"\n\n[project.entry-points."vimlight.plugins"]\na = "own.a"\n'
+
+    def read(_):
+        return OwnPackage.at(root).announcing("vimlight.plugins", "b", "own.b")
+
+    return written(root / "pyproject.toml", text, read)
+
+
+@parser
+def image_sent_to_a_server(root):
+    pytest.importorskip("starlette")
+    from vimlight.serving.reading import RefusedError, decoded
+
+    def read(file):
+        try:
+            return decoded(file.read_bytes(), 10**6)
+        except RefusedError as error:
+            raise DataError(str(error)) from error
+
+    return written(root / "a.png", png(np.eye(5, dtype=np.uint8)), read)

@@ -25,6 +25,7 @@ from vimlight.interop.peft import read as read_peft
 from vimlight.interop.peft import write as write_peft
 from vimlight.plugins import create_plugin
 from vimlight.prefix_cache.store import CHUNK, Store
+from vimlight.report.predicted_parts import PredictedParts
 from vimlight.trainable import read_checkpoint
 from vimlight.transmiter import LogitCache, TextHead, TransMiter, load_adapter, write_cache
 from vimlight.transmiter.cache.manifest import Manifest
@@ -177,6 +178,22 @@ def peft_adapter(root):
         return found.settings, found.site_names, found.state_dict()
 
     return ["peft/adapter_model.safetensors", "peft/adapter_config.json"], read
+
+
+@kind
+def parts_of_predictions(root):
+    """As an interrupted run leaves them; what was damaged is predicted again."""
+    rows = {place: [{"id": f"{place}.png", "label": "cat", "p_cat": 0.5 + place / 64}] for place in range(16)}
+    for first in range(0, 16, 4):
+        parts, places = PredictedParts(root / "out.csv", {}), range(first, first + 4)
+        parts._written = -float("inf")
+        parts.add(places, [rows[place] for place in places])
+
+    def read():
+        found = PredictedParts(root / "out.csv", {}).rows
+        return dict(sorted((rows | found).items()))
+
+    return [str(path.relative_to(root)) for path in sorted(root.rglob("part-*.json"))], read
 
 
 def same(one, other):

@@ -54,7 +54,9 @@ BY_ITSELF = {
     "interop/modelscope/folder.py": "zoo_of_a_released_checkpoint",
     "interop/peft/writing.py": "peft_adapter",
     "prefix_cache/store.py": "prefix_cache, prefix_cache_that_makes_room",
+    "report/dashboards/mlflow.py": "a temporary directory of its own, whose files MLflow copies",
     "report/interruption.py": "removes a checkpoint that a job went on from, tried in test_runs.py",
+    "report/predicted_parts.py": "predictions_in_parts",
     "report/predictions.py": "predictions, predictions_replaced",
     "report/run_directories.py": "makes the directory of a run, and sweeps those of others; tried in test_runs.py",
     "transmiter/cache/assembly.py": "cache, cache_replaced, cache_with_another_head, caches_merged",
@@ -63,6 +65,7 @@ BY_ITSELF = {
     "transmiter/cache/writer.py": "cache_in_parts, cache_in_parts_replaced",
     "zoo/sharing/moving.py": "modules_pulled, modules_pushed",
     "zoo/sharing/places.py": "modules_pushed",
+    "zoo/signing.py": "a temporary directory of its own; module_signed",
     "zoo/zoo.py": "module, module_replaced, module_removed, modules_exported",
 }
 FUNCTIONS = {

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 import vimlight.comparison.store
-from vimlight.comparison.store import key_of
+from vimlight.comparison.store import Store as Results
+from vimlight.comparison.store import _sum_of, key_of
 from vimlight.errors import VimlightError
 from vimlight.files.checkpoint_facts import CHECKPOINT_VERSION
 from vimlight.files.exported import CARD_VERSION
 from vimlight.files.tensor_file import pack
 from vimlight.interop.modelscope import folder as release
 from vimlight.prefix_cache.store import Store
-from vimlight.report.files import read_results, stamped
+from vimlight.report.files import read_results, read_versions, stamped, versions_text
 from vimlight.trainable import TrainableModule, read_checkpoint
 from vimlight.transmiter.adapters.file import FORMAT_VERSION as ADAPTER
 from vimlight.transmiter.adapters.file import AdapterCard
@@ -27,6 +28,8 @@ from vimlight.transmiter.cache.manifest import MANIFEST, Manifest, read_manifest
 from vimlight.zoo.card import FORMAT_VERSION as MODULE
 from vimlight.zoo.card import Card
 from vimlight.zoo.files import read_card
+from vimlight.zoo.sharing import read_lock
+from vimlight.zoo.sharing.index import Index
 
 ABSENT = object()
 TENSORS = {"a": torch.ones(1)}
@@ -71,6 +74,15 @@ def _resumed(path):
     TrainableModule.on_load_checkpoint(module, torch.load(path, weights_only=True))
 
 
+def as_json(about):
+    return lambda path: path.write_text(json.dumps(about))
+
+
+def _summed(about):
+    """Writes a result with the checksum that belongs to it."""
+    return as_json({**about, "crc32": _sum_of(about)})
+
+
 def _card_of_release(path):
     return release._stated(path.read_text(), path)
 
@@ -94,13 +106,21 @@ KINDS = {
         json.loads(Manifest("m", "train", ("a",)).to_json()), _manifest, read_manifest, CACHE, "", key="format"
     ),
     "backbone or task of a release": Kind(
-        {"task": "cls-a"}, lambda about: lambda path: path.write_text(json.dumps(about)), _card_of_release,
-        release._VERSION, ".safetensors", must_say=False,
+        {"task": "cls-a"}, as_json, _card_of_release, release._VERSION, ".safetensors", must_say=False,
     ),
     "results": Kind(
-        {"runs": []}, lambda about: lambda path: path.write_text(json.dumps(about)),
-        lambda path: read_results(path.read_bytes(), path.name), 1, ".json", must_say=False,
+        {"runs": []}, as_json, lambda path: read_results(path.read_bytes(), path.name), 1, ".json", must_say=False,
     ),
+    "a result of a comparison": Kind(
+        {"value": 0.5}, _summed, lambda path: Results(path.parent).read(path.stem), 1, ".json", must_say=False
+    ),
+    "what a run leaves": Kind(
+        {"torch": "2.9"}, as_json, lambda path: read_versions(path.read_text(), path.name), 1, ".json", must_say=False
+    ),
+    "index of a shared zoo": Kind(
+        {"modules": {}}, as_json, lambda path: Index.from_json(path.read_bytes(), "a zoo"), 1, ".json"
+    ),
+    "zoo.lock": Kind({"modules": {}}, as_json, read_lock, 1, ".lock"),
 }  # fmt: skip
 every_kind = pytest.mark.parametrize("kind", list(KINDS.values()), ids=list(KINDS))
 
@@ -142,17 +162,18 @@ def test_what_is_written_says_its_version():
     checkpoint = {}
     TrainableModule.on_save_checkpoint(module, checkpoint)
     assert checkpoint["vimlight"]["format_version"] == CHECKPOINT_VERSION
-    assert stamped({})["format_version"] == CARD_VERSION == 1
+    assert stamped({})["format_version"] == json.loads(versions_text())["format_version"] == CARD_VERSION == 1
+    assert json.loads(Index({}).to_json())["format_version"] == 1
     assert json.loads(Manifest("m", "train", ("a",)).to_json())["format"] == CACHE
 
 
 def test_what_is_kept_to_be_computed_anew_is_named_by_its_version(monkeypatch, tmp_path):
-    """So that another version's is never even looked at: prefix caches, results of comparisons."""
+    """So that another version's is never even looked at: prefix caches, results, what predict has so far."""
     store = Store(tmp_path, 1.0)
     columns = [store.column({"format": version}, 4, 4, torch.float32).path for version in (1, 2)]
     assert len(set(columns)) == 2
     before = key_of({"task": "a"})
     monkeypatch.setattr(vimlight.comparison.store, "__version__", "99.0")
     assert key_of({"task": "a"}) != before
-    source = (Path(vimlight.__file__).parent / "prefix_cache/cache.py").read_text()
-    assert '"format": _FORMAT' in source
+    for name in ("prefix_cache/cache.py", "report/predicted_parts.py"):
+        assert '"format": _FORMAT' in (Path(vimlight.__file__).parent / name).read_text()

@@ -127,3 +127,13 @@ def test_a_run_over_some_batches_starts_anew(tmp_path):
     writer = PredictionWriter(str(tmp_path / "out.csv"))
     trainer(tmp_path, callbacks=[writer], limit_predict_batches=1).predict(model, datamodule=data)
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 9
+
+
+def test_images_whose_files_are_gone_are_predicted_again(tmp_path):
+    model, data = made("segmentation")
+    whole, broken = tmp_path / "whole" / "out.csv", tmp_path / "broken" / "out.csv"
+    predicted(whole, model, data)
+    predicted(broken, model, data, before=2)
+    min(broken.parent.rglob("*.png")).unlink()
+    assert predicted(broken, model, data) == 2
+    assert content(broken.parent) == content(whole.parent)

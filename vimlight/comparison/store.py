@@ -12,7 +12,7 @@ from typing import Any
 from vimlight import __version__
 from vimlight.errors import ConfigError
 from vimlight.files.atomic import write_whole
-from vimlight.files.json_text import json_object
+from vimlight.files.json_text import check_version, json_object
 from vimlight.masking import masked
 
 __all__ = ["Store", "key_of"]
@@ -56,16 +56,18 @@ class Store:
             key: Its key.
 
         Raises:
-            ConfigError: If its file was damaged.
+            ConfigError: If its file was damaged, or is of a newer format.
         """
         path = self._path(key)
         if not path.is_file():
             return None
         try:
             content = json_object(path.read_bytes(), path.name, ConfigError)
-            _check(content)
+            _check_sum(content)
         except ConfigError as error:
             raise ConfigError(f"{path} is damaged; delete it, and the same command computes it anew") from error
+        check_version(content, _NEWEST, ConfigError, what=str(path), unstated=1)
+        content.pop(_VERSION, None)
         return content
 
     def write(self, key: str, content: Mapping[str, Any]) -> None:
@@ -83,12 +85,11 @@ class Store:
         return self.folder / f"{key}.json"
 
 
-def _check(content: dict[str, Any]) -> None:
-    """Takes version and checksum off a result, of which damage hides one at most; earlier versions wrote neither."""
+def _check_sum(content: dict[str, Any]) -> None:
+    """Takes the checksum off a result; it or the version is left by damage, and earlier versions wrote neither."""
     stated = content.pop(_SUM, None)
     if (stated is not None or _VERSION in content) and stated != _sum_of(content):
         raise ConfigError("its checksum differs")
-    content.pop(_VERSION, None)
 
 
 def _sum_of(content: Mapping[str, Any]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from vimlight.backbone import Preprocessing
 from vimlight.errors import ConfigError
 from vimlight.report.dashboards import Dashboards, Picture, Table
 from vimlight.report.exhibits import show_gathered, show_zoo
+from vimlight.report.files import versions_text
 from vimlight.report.plots import image_grid, png
 from vimlight.tasks import Task
 from vimlight.trainable import TrainableModule
 from vimlight.training.base import SupervisedModule
 from vimlight.training.downstream import DownstreamModule
-from vimlight.zoo.card import library_versions
 
 __all__ = ["RunReport", "restore_image"]
 
@@ -68,8 +67,7 @@ class RunReport(pl.Callback):
         directory = trainer.log_dir
         noted = isinstance(pl_module, TrainableModule) and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if directory is not None and noted and trainer.is_global_zero:
-            text = json.dumps(library_versions(), indent=1) + "\n"
-            Dashboards(trainer.loggers, directory).text("versions.json", text, trainer.global_step)
+            Dashboards(trainer.loggers, directory).text("versions.json", versions_text(), trainer.global_step)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts a new pass."""

@@ -6,9 +6,10 @@ import hashlib
 import json
 import shutil
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import lightning.pytorch as pl
@@ -22,6 +23,8 @@ from vimlight.training.base import SupervisedModule
 __all__ = ["PredictedParts", "plan_of"]
 
 Rows = list[dict[str, Any]]
+# Of parts; those of another format have folders of their own.
+_FORMAT = 2
 # Little enough to lose, and long enough that writing costs nothing beside it.
 _SECONDS = 10.0
 
@@ -30,7 +33,8 @@ class PredictedParts:
     """The rows of images by their places in the data, of this run and of interrupted ones with the same plan.
 
     The hidden directory has a folder for each plan, named by its hash, so that rows of other weights, images or
-    settings never meet; those of other plans are removed. Several processes may write, if they see one file system.
+    settings never meet; those of other plans are removed. What was damaged, or whose files are gone, is predicted
+    again. Several processes may write, if they see one file system.
 
     Args:
         table: The table that is to be written.
@@ -52,7 +56,7 @@ class PredictedParts:
             if other != self._own:
                 shutil.rmtree(other, ignore_errors=True)
         for part in self._own.glob("part-*.json"):
-            self.rows.update(_read(part))
+            self.rows |= {place: rows for place, rows in _read(part).items() if self._have_files(rows)}
 
     def add(self, places: Sequence[int], rows: Sequence[Rows]) -> None:
         """Adds a batch, which is on the disk at most ten seconds and a batch later.
@@ -64,7 +68,7 @@ class PredictedParts:
         self._pending += zip(places, rows, strict=False)
         if self._pending and time.monotonic() - self._written >= _SECONDS:
             file = self._own / f"part-{self._pending[0][0]:08d}.json"
-            write_whole(file, json.dumps(self._pending, separators=(",", ":")), overwrite=True)
+            write_whole(file, _text(self._pending), overwrite=True)
             self._pending, self._written = [], time.monotonic()
 
     def remove(self) -> None:
@@ -74,13 +78,26 @@ class PredictedParts:
         with suppress(OSError):
             self._runs.rmdir()
 
+    def _have_files(self, rows: Rows) -> bool:
+        """Tells whether the files are there that rows name, below the name of the folder that they will lie in."""
+        named = [PurePosixPath(row["file"]) for row in rows if "file" in row]
+        return all((self.files / file.relative_to(file.parts[0])).is_file() for file in named)
+
+
+def _text(rows: Sequence[tuple[int, Rows]]) -> bytes:
+    """Returns a part: a line with the checksum of the next, which has the rows as JSON."""
+    content = json.dumps(rows, separators=(",", ":")).encode()
+    return b"%08x\n%s" % (zlib.crc32(content), content)
+
 
 def _read(part: Path) -> dict[int, Rows]:
     """Returns the rows of a part; none of one that is damaged, whose images are predicted again."""
     try:
-        return {int(place): rows for place, rows in json.loads(part.read_bytes())}
-    except (OSError, ValueError, TypeError, RecursionError):
+        stated, _, content = part.read_bytes().partition(b"\n")
+    except OSError:
         return {}
+    whole = stated == b"%08x" % zlib.crc32(content)
+    return dict(json.loads(content)) if whole else {}
 
 
 def plan_of(trainer: pl.Trainer, module: SupervisedModule, data: ImageDataModule) -> dict[str, Any]:
@@ -94,6 +111,7 @@ def plan_of(trainer: pl.Trainer, module: SupervisedModule, data: ImageDataModule
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     own = {name: value for name, value in tensors.items() if not name.startswith("backbone.")}
     return {
+        "format": _FORMAT,
         "version": __version__,
         "backbone": module.backbone.fingerprint,
         "weights": sha256_of({name: value.detach().cpu().contiguous() for name, value in own.items()}),

@@ -20,6 +20,7 @@ from vimlight.pages.sources.base import READERS, Reader, Run, number, sound
 from vimlight.report.dashboards.files import ARTIFACTS, SUMMARY
 from vimlight.report.facts import Facts, facts_of
 from vimlight.report.figures import Bin
+from vimlight.report.files import read_versions
 
 __all__ = ["Confusion", "Fit", "Gates", "Link", "by_class", "labels"]
 
@@ -268,10 +269,7 @@ def _bins(file: Path) -> list[Bin]:
 
 
 def _versions(file: Path) -> dict[str, str]:
-    if not file.is_file():
-        return {}
-    found = json_object(read_text(file, ConfigError), str(file), ConfigError)
-    return {str(name): str(version) for name, version in found.items()}
+    return read_versions(read_text(file, ConfigError), str(file)) if file.is_file() else {}
 
 
 READERS.register("fit")(Reader([_CURVES], "a run of vimlight fit, validate or test",

@@ -18,6 +18,7 @@ from vimlight.masking import masked
 from vimlight.pages.sources.base import READERS, Reader, number, sound
 from vimlight.pages.sources.fit import Confusion, Fit, Gates, Link, by_class
 from vimlight.report.figures import Bin
+from vimlight.report.files import read_versions
 
 __all__ = ["wandb_run"]
 
@@ -189,7 +190,7 @@ def _versions(record: _Record) -> dict[str, str]:
     if file is None:
         return {}
     text = html.unescape(read_text(file, ConfigError).partition("<pre>")[2].rpartition("</pre>")[0])
-    return {str(name): str(version) for name, version in json_object(text, str(file), ConfigError).items()}
+    return read_versions(text, str(file))
 
 
 READERS.register("wandb")(Reader(["*.wandb"], "an offline run of W&B", lambda file: file.suffix == ".wandb", wandb_run))

@@ -11,6 +11,8 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
 
+from vimlight.errors import ConfigError
+from vimlight.files.json_text import json_of
 from vimlight.report.dashboards.base import DASHBOARDS, Artifact, Dashboard, Table
 from vimlight.report.files import write_whole
 
@@ -49,7 +51,7 @@ class FileDashboard(Dashboard):
         file = self.directory / ARTIFACTS
         entry = {"name": artifact.name, "kind": artifact.kind, "used": used, "file": str(artifact.file),
                  "about": dict(artifact.about)}  # fmt: skip
-        earlier = json.loads(file.read_bytes()) if file.is_file() else []
+        earlier = json_of(file.read_bytes(), str(file), ConfigError) if file.is_file() else []
         others = [each for each in earlier if (each["name"], each["used"]) != (artifact.name, used)]
         self._write(ARTIFACTS, json.dumps([*others, entry], indent=1) + "\n")
 
