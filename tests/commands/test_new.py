@@ -116,8 +116,14 @@ def test_a_package_that_is_there_gets_one_more(here, capsys, kind, layout):
     assert [line for line in kept if line] == [line for line in before.splitlines() if line]
     assert (here / "p/tests/test_more.py").is_file()
     untouched = files_in(here)
-    assert "exists already; choose another name" in refusal(capsys, kind, "more", "--to", "p")
+    assert f"has an entry point 'more' in {KINDS[kind].registry.group} already" in refusal(
+        capsys, kind, "more", "--to", "p"
+    )
     assert files_in(here) == untouched
+    project.write_text(before)
+    (code / "more.py").write_text("mine")
+    assert "more.py' exists already; choose another name" in refusal(capsys, kind, "more", "--to", "p")
+    assert (code / "more.py").read_text() == "mine"
 
 
 NAMES = {

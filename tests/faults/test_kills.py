@@ -46,6 +46,7 @@ def test_writers_survive_kills_within_files(tmp_path, name, record_property):
 BY_ITSELF = {
     "commands/compare.py": "makes a directory",
     "commands/configs.py": "makes a directory, and copies into it what can be copied again",
+    "commands/new.py": "own_package, own_package_grown",
     "comparison/modules.py": "makes a directory, which an adopted module is copied to by Zoo.add_file",
     "comparison/pulse.py": "tells how far it is; read by eye only",
     "comparison/transfer.py": "removes its own scratch directory",

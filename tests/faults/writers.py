@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from tiny_training import tiny_backbone
 
 from tests.interop.tiny_release import release
+from vimlight.commands.new import main as new
 from vimlight.comparison.results import write_results
 from vimlight.comparison.store import Store as Results
 from vimlight.deployment.deployed import Deployed
@@ -453,6 +454,34 @@ def _keep(root, plan, rows):
     parts = PredictedParts(root / "out.csv", {"plan": plan})
     parts._written = -float("inf")
     parts.add(list(rows), list(rows.values()))
+
+
+@writer
+def own_package(root):
+    return _own_package(root)
+
+
+@writer
+def own_package_grown(root):
+    new(["plugin", "first", "--to", str(root / "own")])
+    return _own_package(root)
+
+
+def _own_package(root):
+    project = root / "own" / "pyproject.toml"
+
+    def read():
+        if not (root / "own").exists():
+            return {}
+        named = [f"own/{name}.py" for name in ("first", "second") if f'{name} = "' in project.read_text()]
+        found = files(root / "own", "pyproject.toml", *named)
+        assert found.keys() >= set(named), "it announces what is not there"
+        return found
+
+    def write(whole):
+        next_one(root) if whole else new(["plugin", "second", "--to", str(root / "own")])
+
+    return Writer(write, read)
 
 
 @writer

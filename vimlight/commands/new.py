@@ -15,7 +15,8 @@ from vimlight.commands.options import Parser
 from vimlight.commands.own_package import OwnPackage
 from vimlight.data.sources import SOURCES
 from vimlight.errors import ConfigError, unknown_name
-from vimlight.files.atomic import check_writable, write_whole
+from vimlight.files.atomic import check_writable, publish_directory, temporary_directory, write_whole
+from vimlight.files.text import read_text
 from vimlight.plugins.registry import PLUGINS
 from vimlight.registry import Registry
 from vimlight.tasks.registry import TASKS
@@ -118,16 +119,32 @@ def _write(kind: str, name: str, package: OwnPackage) -> None:
         files[package.code / "__init__.py"] = _filled("__init__.py", words)
         files[package.code / "py.typed"] = ""
         files[package.directory / "README.md"] = _filled("README.md", words)
-    for file in files:
+    for file, text in files.items():
         check_writable(file.parent)
-        if file.exists():
+        # What a run that was killed has written is as it should be.
+        if file.exists() and not (file.is_file() and read_text(file, ConfigError) == text):
             raise ConfigError(f"{str(file)!r} exists already; choose another name, or another package with --to DIR")
     before = _filled("pyproject.toml", words) if package.is_new else None
     project = package.announcing(KINDS[kind].registry.group, name, module, before)
-    for file, text in files.items():
-        write_whole(file, text)
-    write_whole(package.project, project, overwrite=True)
-    _say([*files, package.project], package.directory, Template(KINDS[kind].use).substitute(words))
+    # Last, since it says that the others are there.
+    files[package.project] = project
+    _publish(files, package.directory)
+    _say(list(files), package.directory, Template(KINDS[kind].use).substitute(words))
+
+
+def _publish(files: Mapping[Path, str], directory: Path) -> None:
+    """Writes files of a directory, which appears whole if it is new."""
+    if directory.exists():
+        for file, text in files.items():
+            write_whole(file, text, overwrite=True)
+        return
+    try:
+        with temporary_directory(directory) as copy:
+            for file, text in files.items():
+                write_whole(copy / file.relative_to(directory), text)
+            publish_directory(copy, directory, overwrite=False)
+    except OSError as error:
+        raise ConfigError(f"{str(directory)!r} cannot be written: {error.strerror or error}") from error
 
 
 def _filled(template: str, words: Mapping[str, str]) -> str:
