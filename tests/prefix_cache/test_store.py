@@ -12,6 +12,7 @@ import torch
 from processes import Forked
 
 from vimlight.errors import CacheError
+from vimlight.files.leftovers import hidden
 from vimlight.prefix_cache.store import ABOUT, CHUNK, Store
 
 ROWS = 3 * CHUNK - 10
@@ -133,6 +134,25 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path):
     left = {json.loads(path.read_text())["what"] for path in tmp_path.glob(f"*/{ABOUT}")}
     assert left == {"b", "c"}
     assert (tmp_path / "mine.txt").exists()
+
+
+def test_what_a_killed_process_was_writing_is_swept_and_what_is_being_written_counts(tmp_path, monkeypatch):
+    size = ROWS * BYTES
+    column(tmp_path, "a").fill(computing([]), range(ROWS))
+    chunk = min(tmp_path.glob("*/0*.safetensors"))
+    mine = hidden(chunk)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", lambda: 2**22 + 1)  # more than any process has
+        left = [hidden(chunk), hidden(tmp_path / "column")]
+    left[1].mkdir()
+    for file in (mine, left[0], left[1] / "0.safetensors"):
+        file.write_bytes(bytes(3 * size))
+    assert column(tmp_path, "b", max_gb=20 * size * GB) is not None
+    assert [path.exists() for path in (mine, *left)] == [True, False, False]
+    assert chunk.exists()
+    # With three times its size in the file that is being written, the column is more than fits.
+    assert column(tmp_path, "b", max_gb=4 * size * GB) is not None
+    assert not chunk.exists()
 
 
 def test_a_run_never_makes_room_at_its_own_cost(tmp_path):

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from processes import run_in
 from tiny_training import downstream, fill, learned, midstream, scenes, tiny_backbone, trainer
 from torch import nn
 from torch.optim import SGD
@@ -47,11 +48,11 @@ def gates(root):
     return downstream(backbone, data, root / "zoo", head="linear"), data
 
 
-def run(root, make, resumed=None):
+def run(root, make, resumed=None, **options):
     model, data = make(root)
     keeper = ModelCheckpoint(root, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     torch.manual_seed(11 if resumed is None else 12)
-    fit = trainer(root, 2, enable_checkpointing=True, callbacks=[keeper])
+    fit = trainer(root, 2, enable_checkpointing=True, callbacks=[keeper], **options)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*dataloader is not resumable")
         fit.fit(model, datamodule=data, ckpt_path=resumed)
@@ -70,3 +71,28 @@ def test_resumed_at_any_step(tmp_path, make):
         found = run(tmp_path / f"again {step}", make, tmp_path / f"step={step}.ckpt")
         different = [name for name in whole if not torch.equal(whole[name], found[name])]
         assert not different, f"step {step}"
+
+
+def module_of_two(root):
+    return module(root, batch_size=4)
+
+
+def _in_two(root, resumed=None):
+    """Trains in two processes; the first one writes down what was learnt."""
+    root.mkdir()
+
+    def work():
+        torch.set_num_threads(1)
+        found = run(root, module_of_two, resumed, strategy="ddp", devices=2)
+        if torch.distributed.get_rank() == 0:
+            torch.save(found, root / "learned.pt")
+
+    run_in(2, work, root)
+    return torch.load(root / "learned.pt", weights_only=True)
+
+
+@pytest.mark.slow
+def test_two_processes_resumed_within_an_epoch(tmp_path):
+    whole = _in_two(tmp_path / "whole")
+    found = _in_two(tmp_path / "again", tmp_path / "whole" / f"step={STEPS + 2}.ckpt")
+    assert [name for name in whole if not torch.equal(whole[name], found[name])] == []
