@@ -84,6 +84,12 @@ def test_variables_of_the_environment_are_masked_wherever_they_stand(monkeypatch
     assert masked(f"{SECRET} was refused, none else") == f"{MASK} was refused, none else"
 
 
+@pytest.mark.parametrize("name", ["PWD", "OLDPWD"])
+def test_directories_of_the_shell_are_no_passwords(monkeypatch, name):
+    monkeypatch.setenv(name, "/home/somebody/work")
+    assert masked("/home/somebody/work/zoo") == "/home/somebody/work/zoo"
+
+
 @pytest.mark.parametrize("words", [["fit", "--a.api_key", SECRET], ["fit", f"--a.api_key={SECRET}", "--x", "1"]])
 def test_words_of_a_command_line(words):
     assert masked_words(words)[0] == "fit"

@@ -34,6 +34,8 @@ _FORMS = re.compile(
 )
 # A variable of the environment that is shorter, such as "none", is no secret that could be told from other text.
 _SHORTEST = 8
+# Where shells say the directory that they are in, and the one before it.
+_DIRECTORIES = {"PWD", "OLDPWD"}
 
 
 def is_secret_name(name: object) -> bool:
@@ -91,7 +93,7 @@ def _hidden(value: Any) -> Any:
 
 def _masked_text(text: str) -> str:
     for name, secret in os.environ.items():
-        if len(secret) >= _SHORTEST and is_secret_name(name):
+        if len(secret) >= _SHORTEST and is_secret_name(name) and name not in _DIRECTORIES:
             text = text.replace(secret, MASK)
     for pattern in (_IN_ADDRESS, _SIGNED, _FORMS):
         text = pattern.sub(MASK, text)
