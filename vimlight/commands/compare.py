@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vimlight.commands.beforehand import check_file
 from vimlight.commands.options import Parser
 from vimlight.errors import ConfigError
+from vimlight.files.atomic import check_writable
 from vimlight.workers import prepare_workers, stop_on_signals
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def compare(
     def opened(jobs: int) -> AbstractContextManager[Executor]:
         return open_executor(executor, jobs, address=address, folder=folder / "slurm")
 
+    check_writable(folder)
     study = study_of(plan, folder)
     folder.mkdir(parents=True, exist_ok=True)
     tracker = None if wandb is None else Tracker(wandb, study)

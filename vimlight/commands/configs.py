@@ -10,6 +10,7 @@ from pathlib import Path
 from vimlight.commands.options import Parser
 from vimlight.commands.output import print_json, print_table
 from vimlight.errors import ConfigError, unknown_name
+from vimlight.files.atomic import check_writable
 from vimlight.shipped import MARK, config_names, configs_folder, resolved
 
 __all__ = ["main"]
@@ -67,6 +68,7 @@ def _copy(options: argparse.Namespace) -> None:
     # What is no config of its own, such as a script that runs several, comes along with all of them.
     files = [_file(name) for name in options.names] or [file for file in folder.glob("*/*") if file.is_file()]
     copies = {file: to / file.relative_to(folder) for file in sorted(set(files))}
+    check_writable(to)
     for copy in copies.values():
         if copy.exists():
             raise ConfigError(f"{str(copy)!r} exists already; name another folder with --to DIR, or move it away")

@@ -97,7 +97,9 @@ def _halves(only: str | None) -> dict[str, str]:
 
 def _refuse_results(folder: Path, names: Sequence[str], *, overwrite: bool) -> None:
     from vimlight.errors import ConfigError
+    from vimlight.files.atomic import check_writable
 
+    check_writable(folder)
     for path in (folder / name for name in names):
         if path.exists() and not overwrite:
             raise ConfigError(f"{path} exists; choose another --out, or pass --overwrite")
