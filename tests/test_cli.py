@@ -116,6 +116,7 @@ MISTAKES = {
     "model key": (["--model.nme=x"], "unknown key 'model.nme'; did you mean 'model.init_args.name'?"),
     "data key": (["--data.batchsize=3"], "unknown key 'data.batchsize'; did you mean 'data.init_args.batch_size'?"),
     "trainer key": (["--trainer.max_epoxs=3"], "unknown key 'trainer.max_epoxs'; did you mean 'trainer.max_epochs'?"),
+    "cut key": (["--trainer.max_epoch=3"], "unknown key 'trainer.max_epoch'; did you mean 'trainer.max_epochs'?"),
     "top key": (["--trainr.max_epochs=3"], "unknown key 'trainr.max_epochs'; did you mean 'trainer.max_epochs'?"),
     "optimiser key": (
         ["--model.optimizer=torch.optim.SGD", "--model.optimizer.init_args.lrr=1"],

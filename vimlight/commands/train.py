@@ -140,7 +140,7 @@ class TrainingCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=Parser,
-            parser_kwargs={"version": __version__},
+            parser_kwargs={"version": __version__, "allow_abbrev": False},
             # Optimiser and schedule are the model's own arguments: one way to set them.
             auto_configure_optimizers=False,
             args=list(arguments),
