@@ -45,7 +45,7 @@ def test_there_are_four():
 def test_a_recipe_says_how_to_run_it(recipe):
     text = recipe.read_text()
     assert text.startswith("# ")
-    assert f"vimlight compare configs/compare/{recipe.name} --out" in text
+    assert f"vimlight compare @compare/{recipe.stem} --out" in text
     assert max(map(len, text.splitlines())) <= 120
 
 

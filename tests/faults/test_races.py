@@ -6,12 +6,12 @@ import functools
 import time
 
 import pytest
-import torch
 from children import together
 from scene import Scene, names, same
 from writers import WRITERS, features, head, modules, plugin
 
 from vimlight.errors import CacheError
+from vimlight.files import tensor_file
 from vimlight.report.run_directories import claim
 from vimlight.transmiter import LogitCache, write_cache
 from vimlight.transmiter.cache.manifest import Manifest
@@ -76,18 +76,18 @@ def test_those_who_read_a_module_while_it_is_replaced_find_one_or_the_other(tmp_
     record_property("processes raced", count)
 
 
-def test_a_module_that_is_replaced_between_header_and_tensors_is_read_again(tmp_path, monkeypatch):
+def test_a_module_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
     zoo, other = (Zoo(tmp_path / name) for name in ("zoo", "other"))
     for seed, place in enumerate((zoo, other)):
         place.add("a", plugin(seed), {}, head(seed))
-    real = torch.UntypedStorage.from_file
+    real = tensor_file.StoredFile
 
-    def second_opening(*arguments, **options):
+    def replaced(content):
         if other.names():
             (other.path / "a.safetensors").replace(zoo.path / "a.safetensors")
-        return real(*arguments, **options)
+        return real(content)
 
-    monkeypatch.setattr(torch.UntypedStorage, "from_file", second_opening)
+    monkeypatch.setattr(tensor_file, "StoredFile", replaced)
     _, tensors = zoo.read("a")
     assert not other.names()
     assert same(tensors, dict(plugin(1).state_dict()))

@@ -51,7 +51,7 @@ def test_there_and_back(workplace, capsys):
     run("zoo list --zoo zoo")
     assert capsys.readouterr().out.count("convpass") == 5
     run("zoo verify")
-    assert capsys.readouterr().out == "modules checked: 5, all of them whole\n"
+    assert capsys.readouterr().out.startswith("modules checked: 5, all of them whole\n")
     run("zoo export modelscope --zoo zoo --to again.pt")
     assert capsys.readouterr().out.splitlines()[-1] == "task seg-voc\tclasses 4\tagain.pt"
     assert not same(release(), torch.load("again.pt", weights_only=True))

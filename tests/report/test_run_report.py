@@ -248,6 +248,7 @@ def test_wandb_works_offline(model, make_trainer, tmp_path):
     make_trainer(RunReport(), logger=logger).test(model, loader(), verbose=False)
     media = next(tmp_path.rglob("media"))
     wandb.finish()
-    assert {path.name.split("_")[0] for path in (media / "images" / "test").iterdir()} == {"confusion", "images"}
+    images = {path.name.split("_")[0] for path in (media / "images" / "test").iterdir()}
+    assert images == {"confusion", "images", "precision", "reliability"}
     tables = {path.name.split("_")[0] for path in (media / "table" / "test").iterdir()}
-    assert tables == {"confusion", "predictions"}
+    assert tables == {"classes", "confusion", "precision", "predictions", "reliability"}

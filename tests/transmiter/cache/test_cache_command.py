@@ -248,7 +248,7 @@ DATA = ["--data=DownstreamDataModule", "--data.dataset=scenes", SHAPES]
         ),
         ([*MODEL, *DATA, "--out=x", "--data.shot=2"], "did you mean 'data.init_args.shots'?"),
         ([*MODEL, *DATA, "--out=x", "--device=gpu"], "device 'gpu' is not to be had here; choose auto, cpu or cuda"),
-        ([*MODEL, *DATA, "--out=x", "--precision=8"], "unknown precision '8'; valid: 16, 32, bf16"),
+        ([*MODEL, *DATA, "--out=x", "--precision=8"], "unknown precision '8'; valid: 16, 32, auto, bf16"),
         ([*MODEL, *DATA, "--out=x", "--split=[train, test]"], "out: 'x' must have {split} in it, since there are 2"),
         ([*MODEL, *DATA, "--out=features"], "'features' exists; choose another directory or pass --overwrite"),
         (["build", "--config=lost.yaml"], "file 'lost.yaml' does not exist"),

@@ -42,7 +42,7 @@ def test_a_config_is_short_and_says_how_to_run_it(name):
     lines = (CONFIGS / f"{name}.yaml").read_text().splitlines()
     assert len(lines) <= 40
     assert lines[0].startswith("# ")
-    assert any(f"vimlight fit --config configs/transmiter/{name}.yaml" in line for line in lines)
+    assert any(f"vimlight fit --config @transmiter/{name}" in line for line in lines)
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def test_a_config_is_short_and_says_how_to_run_it(name):
     lines = config(name).read_text().splitlines()
     assert len(lines) <= 40
     assert lines[0].startswith("# ")
-    assert any(f"vimlight fit --config configs/transmiter/source_{name}.yaml" in line for line in lines)
+    assert any(f"vimlight fit --config @transmiter/source_{name}" in line for line in lines)
 
 
 @pytest.mark.slow

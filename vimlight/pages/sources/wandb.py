@@ -189,7 +189,7 @@ def _versions(record: _Record) -> dict[str, str]:
     file = record.file("versions.json")
     if file is None:
         return {}
-    text = html.unescape(read_text(file, ConfigError).partition("<pre>")[2].rpartition("</pre>")[0])
+    text = html.unescape(read_text(file, ConfigError).partition("<pre>")[2].partition("<")[0])
     return read_versions(text, str(file))
 
 
