@@ -106,6 +106,19 @@ def test_what_is_folded_is_printed(browser, page):
     assert browser.run("[...document.querySelectorAll('details')].every((each) => !each.open)")
 
 
+def test_the_arrow_of_a_heading_stays_beside_its_word(browser, page):
+    browser.open(page)
+    # As narrow as the words of the headings.
+    browser.run("document.querySelectorAll('td').forEach((cell) => cell.textContent = '')")
+    browser.run("document.querySelectorAll('table').forEach((table) => table.style.width = 'min-content')")
+    heights = browser.run(
+        "[...document.querySelectorAll('th button')].filter((b) => b.firstChild.data?.match(/^[a-z]+$/))"
+        ".map((b) => b.offsetHeight).filter((height) => height)"
+    )
+    assert len(heights) > 5
+    assert len(set(heights)) == 1
+
+
 def test_columns_are_sorted_by_a_click_and_by_a_key(tabular):
     tabular.run("t.querySelectorAll('th button')[6].click()")
     values = list(map(float, tabular.run(ROWS.format(6))))
