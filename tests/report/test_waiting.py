@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -63,3 +64,12 @@ def test_the_part_that_waits_is_named(tmp_path, caplog, data, model, low, high):
 def test_a_share_is_a_share():
     with pytest.raises(ConfigError, match="advise_above must be from 0 to 1, got 2"):
         WaitMeter(2)
+
+
+def test_the_clock_of_a_run_that_goes_on_within_an_epoch_starts_with_it():
+    meter, module = WaitMeter(), SimpleNamespace(device=torch.device("cpu"), log=lambda *_, **__: None)
+    meter.on_train_start(None, module)
+    meter.on_train_batch_start(None)
+    time.sleep(0.05)
+    meter.on_train_batch_end(None, module)
+    assert meter.share < 0.5

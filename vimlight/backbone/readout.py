@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vimlight.backbone.hooks import Hooks
+from vimlight.backbone.hooks import Hooks, uncompiled
 from vimlight.backbone.layout import Layout
 from vimlight.backbone.site import Site
 from vimlight.errors import BackboneError, ConfigError, unknown_name
@@ -143,13 +143,20 @@ def tap_maps(model: nn.Module, blocks: Sequence[Site]) -> Iterator[dict[str, Ten
 
 @contextmanager
 def _taps(model: nn.Module, taps: Sequence[tuple[Site, Callable[..., Any]]]) -> Iterator[None]:
-    hooks = Hooks()
+    hooks = _tapped(model, taps)
     try:
-        for site, hook in taps:
-            hooks.after(model.get_submodule(site.output_module), hook)
         yield
     finally:
         hooks.remove()
+
+
+@uncompiled
+def _tapped(model: nn.Module, taps: Sequence[tuple[Site, Callable[..., Any]]]) -> Hooks:
+    # Some versions of torch compile the pass as if hooks that come while they trace it were not there.
+    hooks = Hooks()
+    for site, hook in taps:
+        hooks.after(model.get_submodule(site.output_module), hook)
+    return hooks
 
 
 def pool(output: Tensor, layout: Layout, cells: int = 1) -> Tensor:

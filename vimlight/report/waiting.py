@@ -36,8 +36,15 @@ class WaitMeter(pl.Callback):
         self._start = self._end = self._waited = 0.0
         self._step: torch.cuda.Event | None = None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock where a run goes on within an epoch, whose start Lightning does not repeat."""
+        self._begin()
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the clock."""
+        self._begin()
+
+    def _begin(self) -> None:
         self._start = self._end = time.perf_counter()
         self._waited, self._step = 0.0, None
 

@@ -217,6 +217,8 @@ def _ranking(file: Path) -> list[tuple[str, float]]:
 
 def _confusion(file: Path) -> Confusion:
     predicted, classes, counts = _table(file)
+    if not classes:
+        raise ConfigError(f"{file}: it has no class; it is damaged")
     if predicted != classes:
         raise ConfigError(f"{file}: its rows and columns are other classes; it is damaged")
     if any(count < 0 for row in counts for count in row):
