@@ -139,6 +139,21 @@ def test_two_runs_of_the_same_settings_of_which_one_is_faster(tmp_path, expected
     assert files(tmp_path / "cache") == expected[0]
 
 
+def test_who_begins_as_another_finishes_leaves_nothing(tmp_path, expected, monkeypatch):
+    one = writer(tmp_path / "cache")
+    one.append(expected[1])
+    with monkeypatch.context() as patch:
+        # It looked for the cache before that was there.
+        patch.setattr("vimlight.transmiter.cache.writer.refuse_existing", lambda *_: None)
+        one.finish(random_head())
+        late = writer(tmp_path / "cache")
+    late.append(expected[1])
+    with pytest.raises(CacheError, match="was written by another process meanwhile"):
+        late.finish(random_head())
+    assert list(tmp_path.glob(".cache*")) == []
+    assert files(tmp_path / "cache") == expected[0]
+
+
 def test_parts_say_which_they_are(tmp_path, expected):
     target = writer(tmp_path / "cache")
     target.append(expected[1])

@@ -119,6 +119,7 @@ class CacheWriter:
             with temporary(self._file(part), content.getvalue(), sync=False) as copy:
                 publish(copy, self._file(part), overwrite=True)
         except FileNotFoundError:
+            self._leave_nothing()
             raise self._overtaken() from None
         except OSError as error:
             raise CacheError(
@@ -159,17 +160,30 @@ class CacheWriter:
             raise self._overtaken()
         missing = self.missing()
         if missing:
+            self._leave_nothing()
             raise CacheError(
                 f"{len(missing)} of {self.num_parts} parts of cache {str(self.path)!r} are not written, the first is "
                 f"part {missing[0]}; do all processes see the same file system?"
             )
         blocks = map(self._read, range(self.num_parts))
-        cache = assemble(self.path, self.manifest, blocks, self._ids, self._labels, head, self._overwrite)
+        try:
+            cache = assemble(self.path, self.manifest, blocks, self._ids, self._labels, head, self._overwrite)
+        except CacheError:
+            self._leave_nothing()
+            raise
+        self._clear()
+        return cache
+
+    def _leave_nothing(self) -> None:
+        """Removes the parts of a cache that another process has finished, who cannot know of those written since."""
+        if self.path.exists() and not self._overwrite:
+            self._clear()
+
+    def _clear(self) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
         # Others may be at work in it.
         with suppress(OSError):
             self._runs.rmdir()
-        return cache
 
     def _next_part(self) -> int:
         if self._next is None:
