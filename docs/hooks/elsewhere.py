@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-__all__ = ["pages_from_elsewhere"]
+__all__ = ["linked_within", "pages_from_elsewhere"]
 
 _ROOT = Path(__file__).parents[2]
 _PAGES = {
@@ -20,3 +21,19 @@ def pages_from_elsewhere() -> dict[str, str]:
     """Returns the texts by the paths that they have in the site."""
     # Links lead from the top of the repository there.
     return {path: (_ROOT / file).read_text().replace("](docs/", "](") for path, file in _PAGES.items()}
+
+
+def linked_within(page: str, text: str) -> str:
+    """Returns the text of a page with links to files beside `docs` leading to their pages of the site.
+
+    In the repository the links lead to the files, so that they work there too.
+
+    Args:
+        page: Path of the page below `docs`.
+        text: Its text.
+    """
+    folder = Path("docs", page).parent
+    for path, file in _PAGES.items():
+        there, here = (os.path.relpath(target, folder) for target in (file, Path("docs", path)))
+        text = text.replace(f"]({there}", f"]({here}")
+    return text

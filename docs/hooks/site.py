@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from elsewhere import pages_from_elsewhere
+from elsewhere import linked_within, pages_from_elsewhere
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from of_commands import commands_page
 from of_modules import module_pages
 from of_tables import configs_page, sources_page
@@ -42,3 +43,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Lets links to files beside `docs` lead to their pages.
+
+    Args:
+        markdown: The page's text.
+        page: The page.
+        config: The settings of the site.
+        files: What the site has.
+    """
+    return linked_within(page.file.src_uri, markdown)

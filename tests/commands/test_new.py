@@ -73,7 +73,7 @@ def test_it_is_clean_and_announced(here, capsys, kind):
     assert announced_by(folder / "pyproject.toml") == {group: {f"own_{kind}": f"vimlight_own_{kind}.own_{kind}"}}
     written = [line.removeprefix("wrote ") for line in said.splitlines() if line.startswith("wrote ")]
     assert sorted(written) == sorted(f"{folder.name}/{name}" for name in files_in(folder))
-    assert f"next: pip install -e {folder.name}\n" in said
+    assert f"next: pip install -e '{folder.name}[dev]'\n" in said
     assert all(len(line) <= 80 for line in said.splitlines())
     for words in (("check",), ("format", "--check")):
         done = subprocess.run(

@@ -129,7 +129,7 @@ def _write(kind: str, name: str, package: OwnPackage) -> None:
     # Last, since it says that the others are there.
     files[package.project] = project
     _publish(files, package.directory)
-    _say(list(files), package.directory, Template(KINDS[kind].use).substitute(words))
+    _say(list(files), package, Template(KINDS[kind].use).substitute(words))
 
 
 def _publish(files: Mapping[Path, str], directory: Path) -> None:
@@ -152,6 +152,8 @@ def _filled(template: str, words: Mapping[str, str]) -> str:
     return Template(text).substitute(words)
 
 
-def _say(files: Sequence[Path], directory: Path, use: str) -> None:
+def _say(files: Sequence[Path], package: OwnPackage, use: str) -> None:
+    # What runs the tests comes along with a package that was written here; another one has it as its owner likes.
+    what = f"'{package.directory}[dev]'" if package.is_new else package.directory
     print("\n".join(f"wrote {file}" for file in files))
-    print(f"\nnext: pip install -e {directory}\n      pytest {directory}\n      vimlight {use}")
+    print(f"\nnext: pip install -e {what}\n      pytest {package.directory}\n      vimlight {use}")

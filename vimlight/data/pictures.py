@@ -153,7 +153,7 @@ def rgb_tensor(image: Any, background: str = WHITE) -> Tensor:
         background: Colour that transparent pixels lie over, as CSS names it.
 
     Returns:
-        `(3, H, W)` uint8, a view of pixels `(H, W, 3)`, which are resized in half the time.
+        `(3, H, W)` uint8, a view of interleaved pixels `(H, W, 3)`, which torch resizes faster.
 
     Raises:
         DataError: If it is no image, or its numbers have no known white; the text does not name the image.

@@ -156,5 +156,5 @@ def _size(size: int) -> str:
 
 
 def _use(name: str, url: str) -> str:
-    fit = f"vimlight fit --config downstream.yaml --model.modules '[{name}]'"
+    fit = f"vimlight fit --config @downstream/digits --model.modules '[{name}]'"
     return f"vimlight zoo pull {url} {name}\n{fit}" if url else f"{fit}\nvimlight zoo show {name}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
-from torchmetrics.classification import MulticlassPrecisionRecallCurve, MultilabelPrecisionRecallCurve
+from torch.nn import functional as F
+from torchmetrics.classification import MultilabelPrecisionRecallCurve
 
 __all__ = ["THRESHOLDS", "MulticlassCurves", "MultilabelCurves"]
 
@@ -14,8 +15,8 @@ __all__ = ["THRESHOLDS", "MulticlassCurves", "MultilabelCurves"]
 THRESHOLDS = 101
 
 
-class MulticlassCurves(MulticlassPrecisionRecallCurve):
-    """Gathers precision and recall of each class against all others, at even thresholds of its probability.
+class MultilabelCurves(MultilabelPrecisionRecallCurve):
+    """Gathers precision and recall of each class, at even thresholds of its probability.
 
     Its value is `(C, THRESHOLDS + 1, 2)`: recall and precision, from the least threshold on. A class that no image has
     has neither (NaN), and where nothing is named at a threshold there is no precision.
@@ -30,25 +31,23 @@ class MulticlassCurves(MulticlassPrecisionRecallCurve):
     def compute(self) -> Tensor:  # type: ignore[override]  # one tensor, as all that is gathered
         """Returns recall and precision."""
         precision, recall, _ = super().compute()
-        return _curves(precision, recall, self.confmat)
+        shown = self.confmat[0, :, 1].sum(dim=-1) > 0
+        points = torch.stack([cast(Tensor, recall), cast(Tensor, precision)], dim=-1)
+        return torch.where(shown[:, None, None], points, torch.nan)
 
 
-class MultilabelCurves(MultilabelPrecisionRecallCurve):
-    """The same for several labels an image.
+class MulticlassCurves(MultilabelCurves):
+    """The same of one class an image: each class against all others.
 
     Args:
         count: Number of classes C.
     """
 
-    def __init__(self, count: int) -> None:
-        super().__init__(count, thresholds=THRESHOLDS, validate_args=False)
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Adds images.
 
-    def compute(self) -> Tensor:  # type: ignore[override]  # one tensor, as all that is gathered
-        """Returns recall and precision."""
-        precision, recall, _ = super().compute()
-        return _curves(precision, recall, self.confmat)
-
-
-def _curves(precision: Any, recall: Any, counts: Any) -> Tensor:
-    shown = counts[0, :, 1].sum(dim=-1) > 0
-    return torch.where(shown[:, None, None], torch.stack([recall, precision], dim=-1), torch.nan)
+        Args:
+            predictions: Probabilities `(N, C)`.
+            targets: Class numbers `(N,)`, int64.
+        """
+        super().update(predictions, F.one_hot(targets, self.num_labels))
