@@ -2,10 +2,13 @@
 
     python -m benchmarks --out results && python -m benchmarks.ranking --out results/ranking
     python -m benchmarks.waiting --out results && python -m benchmarks.demo --out results/demo
+    python -m benchmarks.ranking --out results/curve --modules 1000 --curve --tasks digits
+    python -m benchmarks.before 4290286 --out results
     python -m benchmarks.bars results
 
-It reads every `speed.json`, `ranking.json`, `waiting.json` and `demo.json` below the folder, and prints what is asked,
-what was measured, and whether it is met. What nobody has measured is said to be missing.
+It reads every `speed.json`, `ranking.json`, `curve.json`, `waiting.json`, `demo.json` and `before.json` below the
+folder, and prints what is asked, what was measured, and whether it is met. What nobody has measured is said to be
+missing.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ __all__ = ["AREAS", "Line", "lines", "main"]
 AREAS = {
     "ranking": "ranking a zoo", "memory": "memory of a training step", "waiting": "waiting for commands",
     "demo": "the demo", "throughput": "throughput over files", "caches": "caches", "gpu": "a GPU",
-    "workers": "many modules on workers",
+    "workers": "many modules on workers", "before": "what checking costs",
 }  # fmt: skip
 _PASSES = {100: 12.0, 1000: 20.0}
 
@@ -124,6 +127,19 @@ def _ranking(content: Mapping[str, Any]) -> Iterator[Line]:
     yield Line("ranking", text, f"<= {RANKING['accuracy']:g}", behind, behind <= RANKING["accuracy"])
 
 
+def _curve(content: Mapping[str, Any]) -> Iterator[Line]:
+    for modules, asked in _PASSES.items():
+        rows = [row for row in content["rows"] if row["modules"] == modules]
+        if not rows:
+            continue
+        passes = statistics.fmean(row["passes"] for row in rows)
+        yield Line("ranking", f"passes for the first {modules} modules", f"<= {asked:g}", passes, passes <= asked)
+        judged = [row for row in rows if "found" in row]
+        right = sum(row["found"] >= RANKING["found"] or row["behind"] <= RANKING["behind"] for row in judged)
+        text = f"cases of the first {modules} modules in which the best are found, or nearly as good ones"
+        yield Line("ranking", text, f">= {len(judged)}", right, right == len(judged))
+
+
 def _waiting(content: Mapping[str, Any]) -> Iterator[Line]:
     for each in content["commands"]:
         what, bar = f"vimlight {each['command']}, by the imports", each["bar"]
@@ -137,8 +153,15 @@ def _demo(content: Mapping[str, Any]) -> Iterator[Line]:
     yield Line("demo", "the short demo's time by the full one's", f"<= {BAR:g}", ratio, ratio <= BAR)
 
 
+def _before(content: Mapping[str, Any]) -> Iterator[Line]:
+    for title, ratio in content["ratios"].items():
+        text = f"first read of a process by that of the build before: {title}"
+        yield Line("before", text, f"<= {content['bar']:g}", ratio, ratio <= content["bar"])
+
+
 _READERS: dict[str, Callable[[Mapping[str, Any]], Iterator[Line]]] = {
-    "speed.json": _speed, "ranking.json": _ranking, "waiting.json": _waiting, "demo.json": _demo,
+    "speed.json": _speed, "ranking.json": _ranking, "curve.json": _curve, "waiting.json": _waiting,
+    "demo.json": _demo, "before.json": _before,
 }  # fmt: skip
 
 

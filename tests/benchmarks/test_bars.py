@@ -26,6 +26,11 @@ RESULTS = {
         {"modules": 100, "rows": [RANKED, {**RANKED, "found": 3}]},
         [("ranking", 11.0, True), ("ranking", 1, False), ("ranking", 0.5, False)],
     ),
+    "curve.json": (
+        {"rows": [{"modules": 30, "passes": 9.0}, {"modules": 100, "passes": 13.0, "found": 5, "behind": 0.0}]},
+        [("ranking", 13.0, False), ("ranking", 1, True)],
+    ),
+    "before.json": ({"bar": 1.03, "ratios": {"module": 0.9}}, [("before", 0.9, True)]),
     "waiting.json": ({"commands": [{"command": "zoo list", "ratio": 0.05, "bar": 0.1}]}, [("waiting", 0.05, True)]),
     "demo.json": ({"seconds": {"short": 1.0, "full": 10.0}}, [("demo", 0.1, True)]),
 }
