@@ -15,7 +15,7 @@ from torch.optim import SGD
 
 from vimlight.report.callbacks import RunReport
 from vimlight.report.predictions import PredictionWriter
-from vimlight.tasks import list_tasks
+from vimlight.tasks import TASKS, Task, list_tasks
 
 STAGES = ("midstream", "masks", "downstream", "detection")
 MASKS = {"kind": "segmentation", "head": "linear"}
@@ -98,6 +98,10 @@ def test_two_processes_score_every_image_once(runs):
         assert other[kind] == pytest.approx(two[kind], nan_ok=True), kind
         tables = [runs[0] / run / "scores" / kind / "out.json" for run in ("one", "two")]
         assert tables[0].read_text() == tables[1].read_text()
+        curves = [sorted((runs[0] / run / "scores" / kind).rglob("*_precision_recall.csv")) for run in ("one", "two")]
+        assert len(curves[0]) == (2 if TASKS[kind].precision_recall is not Task.precision_recall else 0)
+        for alone, together in zip(*curves, strict=True):
+            assert (together.name, together.read_text()) == (alone.name, alone.read_text())
 
 
 @pytest.mark.slow

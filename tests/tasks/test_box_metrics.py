@@ -1,4 +1,4 @@
-"""Average precision of boxes, beside pycocotools itself."""
+"""Average precision of boxes and its curves, beside pycocotools itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vimlight.errors import ConfigError
-from vimlight.tasks.box_metrics import box_metrics
+from vimlight.tasks.box_metrics import box_curves, box_metrics
 
 
 def truth(number, boxes, labels, crowd=None, size=(20, 40)):
@@ -86,7 +86,7 @@ def by_pycocotools(tmp_path, predictions, targets):
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return dict(zip(("map", "map_50", "map_75"), evaluation.stats[:3].tolist(), strict=True))
+    return evaluation
 
 
 def test_the_numbers_are_those_of_pycocotools(tmp_path):
@@ -95,8 +95,43 @@ def test_the_numbers_are_those_of_pycocotools(tmp_path):
     for start in range(0, 12, 5):
         metrics.update(predictions[start : start + 5], targets[start : start + 5])
     numbers = {key: float(value) for key, value in metrics.compute().items()}
-    assert numbers == pytest.approx(by_pycocotools(tmp_path, predictions, targets), abs=1e-4)
+    expected = by_pycocotools(tmp_path, predictions, targets).stats[:3].tolist()
+    assert numbers == pytest.approx(dict(zip(("map", "map_50", "map_75"), expected, strict=True)), abs=1e-4)
     assert 0 < numbers["map"] < numbers["map_50"] < 1
+
+
+def gathered(count, predictions, targets):
+    metric = box_curves(count)
+    for start in range(0, len(targets), 5):
+        metric.update(predictions[start : start + 5], targets[start : start + 5])
+    return metric.compute()
+
+
+def test_curves_are_those_of_pycocotools_and_have_its_area(tmp_path):
+    predictions, targets = random_images()
+    curves = gathered(4, predictions, targets)
+    assert curves.shape == (4, 101, 2)
+    precision = torch.from_numpy(by_pycocotools(tmp_path, predictions, targets).eval["precision"][0, :, :, 0, -1])
+    torch.testing.assert_close(curves[:3, :, 1], precision.T.flip(1).float())
+    torch.testing.assert_close(curves[0, :, 0], torch.linspace(1, 0, 101))
+    numbers = box_metrics()
+    numbers.update(predictions, targets)
+    assert float(curves[:3, :, 1].mean()) == pytest.approx(float(numbers.compute()["map_50"]))
+
+
+def test_a_class_that_no_image_has_has_no_curve_and_one_that_is_never_found_has_no_precision():
+    box = [0.1, 0.1, 0.5, 0.5]
+    curves = gathered(3, [found([box], [2], [0.9])], [truth(0, [box], [1])])
+    assert curves[[0, 2]].isnan().all()
+    assert curves[1, :, 1].tolist() == [0.0] * 101
+
+
+def test_a_curve_falls_where_a_false_box_is_surer_than_a_right_one():
+    right, wrong, other = [0.1, 0.1, 0.4, 0.4], [0.5, 0.5, 0.6, 0.6], [0.6, 0.1, 0.9, 0.4]
+    surest_first = found([right, wrong, other], [0, 0, 0], [0.9, 0.8, 0.7])
+    (curve,) = gathered(1, [surest_first], [truth(0, [right, other], [0, 0])])
+    assert curve[curve[:, 0] > 0.5, 1].tolist() == pytest.approx([2 / 3] * 50)
+    assert curve[curve[:, 0] <= 0.5, 1].tolist() == [1.0] * 51
 
 
 def test_perfect_boxes_are_perfect_and_crowds_do_not_count():
@@ -109,13 +144,14 @@ def test_perfect_boxes_are_perfect_and_crowds_do_not_count():
     assert float(metrics.compute()["map"]) == pytest.approx(1.0)
 
 
-def test_images_that_were_seen_twice_count_once():
+@pytest.mark.parametrize("create", [box_metrics, lambda: box_curves(3)])
+def test_images_that_were_seen_twice_count_once(create):
     predictions, targets = random_images()
-    once, twice = box_metrics(), box_metrics()
+    once, twice = create(), create()
     once.update(predictions, targets)
     twice.update(predictions, targets)
     twice.update(predictions[3:7], targets[3:7])
-    assert once.compute() == twice.compute()
+    torch.testing.assert_close(once.compute(), twice.compute())
 
 
 def test_nothing_to_find_is_not_a_number():
@@ -144,5 +180,6 @@ def test_a_missing_pycocotools_is_named(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ConfigError, match=r"pip install 'vimlight\[detection\]'"):
-        box_metrics()
+    for create in (box_metrics, lambda: box_curves(2)):
+        with pytest.raises(ConfigError, match=r"pip install 'vimlight\[detection\]'"):
+            create()

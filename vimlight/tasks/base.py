@@ -167,8 +167,8 @@ class Task(ABC):
     def precision_recall(self) -> Metric | None:
         """Returns a fresh metric that gathers precision over recall of each class, if predictions have probabilities.
 
-        Its value is `(C, points, 2)`: recall and precision. Both are NaN for a class that no image has, and precision
-        where nothing is named.
+        Its value is `(C, points, 2)`: recall, which falls, and precision. Both are NaN for a class that no image has,
+        and precision where nothing is named.
         """
         return None
 

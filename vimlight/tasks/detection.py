@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchvision.utils import draw_bounding_boxes
 
 from vimlight.errors import ConfigError
 from vimlight.tasks.base import Shapes, Task
 from vimlight.tasks.box_layout import BOXES
-from vimlight.tasks.box_metrics import box_metrics
+from vimlight.tasks.box_metrics import box_curves, box_metrics
 from vimlight.tasks.closed_form import Examples
 from vimlight.tasks.fcos import FCOS, decode, fcos_loss
 from vimlight.tasks.registry import TASKS
@@ -98,6 +98,10 @@ class Detection(Task):
     def metrics(self) -> MetricCollection:
         """Returns mean average precision as COCO defines it: `map`, `map_50` and `map_75`."""
         return box_metrics()
+
+    def precision_recall(self) -> Metric:
+        """Returns each class by the scores of its boxes, at an IoU of 0.5."""
+        return box_curves(self.num_outputs)
 
     @property
     def ranks(self) -> bool:

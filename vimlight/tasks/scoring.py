@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from vimlight.errors import TrainingError
 from vimlight.tasks.averages import WideMetric
@@ -15,7 +16,7 @@ from vimlight.tasks.base import Task
 from vimlight.tasks.targets import Batched
 from vimlight.trainable import TrainableModule
 
-__all__ = ["ScoredModule", "SplitScores"]
+__all__ = ["ScoredModule", "SplitScores", "gather"]
 
 
 class SplitScores(nn.Module):
@@ -46,11 +47,8 @@ class SplitScores(nn.Module):
             self.loss.update(loss, self.task.terms(targets))
         if len(targets):
             self.metrics.update(predictions, targets)
-            return
-        # What processes join must have one width and type, also of those without images; sums of nothing are there.
-        for metric in self.metrics.values():
-            if any(isinstance(state, list) for state in metric.metric_state.values()):
-                metric.update(predictions, targets)
+        else:
+            gather(self.metrics.values(), predictions, targets)
 
     def reset(self) -> None:
         """Forgets all batches."""
@@ -80,6 +78,20 @@ class SplitScores(nn.Module):
                 # Computed over all processes already.
                 module.log(name, value.float(), prog_bar=self.split == "val" and name == monitor, sync_dist=True)
         self.reset()
+
+
+def gather(metrics: Iterable[Metric], predictions: Batched, targets: Batched) -> None:
+    """Adds a batch to metrics that processes join later; one without images to those alone that need it.
+
+    Args:
+        metrics: The metrics.
+        predictions: As the task makes them.
+        targets: Their targets.
+    """
+    for metric in metrics:
+        # What processes join must have one width and type, also of those without images; sums of nothing are there.
+        if len(targets) or any(isinstance(state, list) for state in metric.metric_state.values()):
+            metric.update(predictions, targets)
 
 
 class _MeanLoss(WideMetric):

@@ -19,7 +19,7 @@ from vimlight.errors import CheckpointError, ConfigError, FingerprintError, show
 from vimlight.files.checkpoint_facts import made_of, stated, stated_names
 from vimlight.prefix_cache import FrozenPart, PrefixCache
 from vimlight.tasks import TASKS, Examples, Task, create_task
-from vimlight.tasks.scoring import ScoredModule
+from vimlight.tasks.scoring import ScoredModule, gather
 from vimlight.trainable import check_class_names
 
 __all__ = ["SupervisedModule", "build_task", "check_types", "collect_features"]
@@ -250,9 +250,8 @@ class SupervisedModule(ScoredModule):
             with torch.no_grad():
                 predictions = self.task.predictions(outputs, _size(images))
             self.score(split, batch, predictions, targets, None if training else loss)
-            if not batch.get("spare"):
-                for metric in self.gathering(split).values():
-                    metric.update(predictions, targets)
+            count = 0 if batch.get("spare") else len(targets)
+            gather(self.gathering(split).values(), predictions[:count], targets[:count])
         return loss
 
 
