@@ -51,7 +51,7 @@ class Merge(Aggregate):
 
     @property
     def gates(self) -> Tensor:
-        """The coefficients `(places, K)`; each row sums to 1."""
+        """The gates `(places, K)`; each row sums to 1."""
         return self.gating.shares()
 
     def start_from(self, scores: Tensor) -> None:

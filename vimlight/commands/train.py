@@ -288,7 +288,7 @@ class TrainingCLI(LightningCLI):
         return [*callbacks, Interruption()]
 
     def _plugins(self) -> list[Any]:
-        """Returns the configured plugins and, unless there is one of its kind, what reads and writes checkpoints."""
+        """Returns `trainer.plugins` and, unless there is one of its kind, what reads and writes checkpoints."""
         chosen = self._get(self.config_init, "trainer.plugins") or []
         plugins = list(chosen) if isinstance(chosen, (list, tuple)) else [chosen]
         own = [] if any(isinstance(each, CheckpointIO) for each in plugins) else [CheckpointFiles()]
