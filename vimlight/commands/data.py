@@ -15,7 +15,7 @@ from vimlight.errors import unknown_name
 if TYPE_CHECKING:
     from vimlight.data.arguments import Argument
     from vimlight.data.overview import Part
-    from vimlight.data.tables import Source
+    from vimlight.data.source import Source
 
 __all__ = ["main"]
 

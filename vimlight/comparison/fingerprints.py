@@ -13,8 +13,9 @@ from torch import Tensor
 
 from vimlight.backbone import Backbone, create_backbone
 from vimlight.comparison.entries import TaskEntry
+from vimlight.data.source import Source
 from vimlight.data.sources import check_source, load_source
-from vimlight.data.tables import Source, Table
+from vimlight.data.tables import Table
 from vimlight.errors import DataError, FingerprintError
 
 __all__ = ["cached_backbone", "cached_source", "data_fingerprint", "open_backbone"]

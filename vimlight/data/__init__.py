@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from vimlight.data.datamodules import DownstreamDataModule, MidstreamDataModule
     from vimlight.data.image_data import ImageDataModule
     from vimlight.data.sampling import FewShot, few_shot, random_subset, set_apart
+    from vimlight.data.source import Source
     from vimlight.data.sources import SOURCES, list_sources, load_source
-    from vimlight.data.tables import FileTable, ItemTable, Source, Table, TensorTable
+    from vimlight.data.tables import FileTable, ItemTable, Table, TensorTable
     from vimlight.data.target_files import FieldFiles, MaskFiles
     from vimlight.data.transforms import AUGMENTATIONS, Augmentation
 
@@ -49,7 +50,7 @@ _PLACES = {
     "ItemTable": "tables",
     "MaskFiles": "target_files",
     "MidstreamDataModule": "datamodules",
-    "Source": "tables",
+    "Source": "source",
     "Table": "tables",
     "TensorTable": "tables",
     "few_shot": "sampling",

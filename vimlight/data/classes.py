@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vimlight.data.tables import Source, Table
+from vimlight.data.source import Source
+from vimlight.data.tables import Table
 from vimlight.errors import ConfigError, DataError, listed, shown, unknown_name
 
 __all__ = ["Classes", "choose", "choose_classes", "natural_order", "vocabulary"]

@@ -25,8 +25,9 @@ from vimlight.data.loading import Batch, BatchDataset, Keeper, batch_loader, chu
 from vimlight.data.pictures import WHITE, check_colour
 from vimlight.data.properties import CertainProperties
 from vimlight.data.sampling import random_subset, set_apart, shuffled
+from vimlight.data.source import Source
 from vimlight.data.sources import load_source
-from vimlight.data.tables import Source, Table
+from vimlight.data.tables import Table
 from vimlight.data.transforms import Augmentation, Preprocessing, augmentation, frame_of, normalise, reframe
 from vimlight.errors import ConfigError, unknown_name
 from vimlight.tasks import TASKS

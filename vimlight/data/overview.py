@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vimlight.data.tables import Source, Table
+from vimlight.data.source import Source
+from vimlight.data.tables import Table
 from vimlight.data.target_rows import pick
 
 __all__ = ["Part", "Picture", "parts_of", "pictures_of"]

@@ -22,7 +22,7 @@ from vimlight.registry import Registry
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from vimlight.data.tables import Source
+    from vimlight.data.source import Source
 
 __all__ = ["SOURCES", "check_source", "list_sources", "load_source"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from vimlight.data.boxes import BoxAnnotations, read_coco
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
-from vimlight.data.tables import FileTable, Source
+from vimlight.data.tables import FileTable
 
 __all__ = ["coco_detection", "table_of"]
 

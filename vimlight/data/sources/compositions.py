@@ -12,8 +12,9 @@ from vimlight.data.scenes import SHAPES, TEXTURES
 from vimlight.data.scenes.layout import indices_of, sample_layout
 from vimlight.data.scenes.scenes import render_scenes
 from vimlight.data.scenes.tasks import SCENE_TASKS
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
-from vimlight.data.tables import Source, TensorTable
+from vimlight.data.tables import TensorTable
 from vimlight.errors import ConfigError
 
 __all__ = ["composition_names", "compositions", "held_out_compositions"]

@@ -14,9 +14,10 @@ from vimlight.data.coop_files import DATASETS, CoopFiles, Row, read_rows, read_s
 from vimlight.data.listings import check_files
 from vimlight.data.members import MEMBERS, Member
 from vimlight.data.sampling import few_shot
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
-from vimlight.data.tables import FileTable, Source
+from vimlight.data.tables import FileTable
 from vimlight.errors import ConfigError, DataError, cut, shown, unknown_name
 from vimlight.files.atomic import write_whole
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
-from vimlight.data.tables import FileTable, Source
+from vimlight.data.tables import FileTable
 from vimlight.data.target_files import FIELD_SUFFIXES, FieldFiles, paired_files
 
 __all__ = ["depth_folder"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from vimlight.data.sampling import set_apart
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
-from vimlight.data.tables import Source, TensorTable
+from vimlight.data.tables import TensorTable
 
 __all__ = ["digits"]
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
-from vimlight.data.tables import Source, TensorTable
+from vimlight.data.tables import TensorTable
 from vimlight.errors import DataError
 
 __all__ = ["fashion_mnist", "read_idx"]

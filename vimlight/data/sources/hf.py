@@ -13,8 +13,9 @@ from typing import Any
 from vimlight.data.classes import Classes, choose_classes, vocabulary
 from vimlight.data.labels import label_flags, label_numbers, read_labels
 from vimlight.data.pictures import open_picture
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
-from vimlight.data.tables import ItemTable, Source
+from vimlight.data.tables import ItemTable
 from vimlight.errors import ConfigError, DataError, unknown_name
 
 __all__ = ["hf"]

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from vimlight.data.classes import Classes, choose, natural_order, vocabulary
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
-from vimlight.data.tables import FileTable, Source
+from vimlight.data.tables import FileTable
 from vimlight.errors import DataError, nearest, unknown_name
 
 __all__ = ["existing_folder", "image_files", "image_folder"]

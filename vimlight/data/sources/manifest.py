@@ -17,8 +17,9 @@ from vimlight.data.classes import Classes, choose_classes, vocabulary
 from vimlight.data.columns import read_columns
 from vimlight.data.labels import has_several, label_flags, label_numbers, read_labels
 from vimlight.data.listings import check_files
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
-from vimlight.data.tables import FileTable, Source
+from vimlight.data.tables import FileTable
 from vimlight.errors import ConfigError, DataError, shown, unknown_name
 from vimlight.tasks.targets import FLAGS, LABELS, NUMBERS
 

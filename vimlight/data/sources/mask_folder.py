@@ -6,9 +6,10 @@ from pathlib import Path
 
 from vimlight.data.classes import Classes, choose_classes
 from vimlight.data.listings import read_lines
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
-from vimlight.data.tables import FileTable, Source
+from vimlight.data.tables import FileTable
 from vimlight.data.target_files import MaskFiles, paired_files
 from vimlight.errors import ConfigError, DataError
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from vimlight.data.scenes import make_task
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
-from vimlight.data.tables import Source, TensorTable
+from vimlight.data.tables import TensorTable
 
 __all__ = ["scenes"]
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from vimlight.data.pictures import open_picture
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
-from vimlight.data.tables import ItemTable, Source, Table, TensorTable
+from vimlight.data.tables import ItemTable, Table, TensorTable
 from vimlight.errors import ConfigError, DataError, unknown_name
 
 __all__ = ["torchvision"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from vimlight.data.boxes import read_voc
 from vimlight.data.boxes.voc import VOC_CLASSES, object_names
 from vimlight.data.classes import Classes, choose_classes, vocabulary
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.coco_detection import table_of
 from vimlight.data.sources.image_folder import existing_folder
-from vimlight.data.tables import Source
 
 __all__ = ["voc_detection"]
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from vimlight.data.boxes.voc import VOC_CLASSES
 from vimlight.data.listings import check_files, read_lines
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
 from vimlight.data.sources.mask_folder import class_names
-from vimlight.data.tables import FileTable, Source
+from vimlight.data.tables import FileTable
 from vimlight.data.target_files import MaskFiles
 
 __all__ = ["voc_segmentation"]

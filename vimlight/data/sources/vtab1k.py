@@ -8,9 +8,10 @@ import torch
 
 from vimlight.data.listings import check_files, label_of, read_lines
 from vimlight.data.members import MEMBERS, Member
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
-from vimlight.data.tables import FileTable, Source
+from vimlight.data.tables import FileTable
 from vimlight.errors import DataError, shown, unknown_name
 
 __all__ = ["GROUPS", "vtab1k", "vtab_tasks"]

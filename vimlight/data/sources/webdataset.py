@@ -13,9 +13,10 @@ from torch import Tensor
 
 from vimlight.data.listings import label_of, read_lines
 from vimlight.data.pictures import open_picture
+from vimlight.data.source import Source
 from vimlight.data.sources import SOURCES
 from vimlight.data.sources.image_folder import existing_folder
-from vimlight.data.tables import ItemTable, Source
+from vimlight.data.tables import ItemTable
 from vimlight.data.tar_samples import Sample, read_samples
 from vimlight.errors import DataError, shown
 from vimlight.files.arrays import ARRAY_FAULTS, load_array
