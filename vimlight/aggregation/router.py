@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,7 +71,13 @@ class Router(GatedAggregate):
     def slots(self) -> list[Slot]:
         """Returns what is done at each place: the fused units with gates computed from what they read."""
         return [
-            Slot(group.site, group.unit_type.reads, group.unit_type.writes, _Routed(self, group, wide, route), own=True)
+            Slot(
+                group.site,
+                group.unit_type.reads,
+                group.unit_type.writes,
+                partial(_routed, self, group, wide, route),
+                own=True,
+            )
             for (group, wide), route in zip(self.grouped(), self.routes, strict=True)
         ]
 
@@ -89,17 +96,12 @@ class Router(GatedAggregate):
         return self.shrinkage * torch.stack([route.weight.square().mean() for route in self.routes]).mean()
 
 
-class _Routed:
-    """A place's function: routes each image, then adds the gated sum."""
-
-    def __init__(self, router: Router, group: Group, wide: WideUnit, route: nn.Linear) -> None:
-        self.router, self.group, self.wide, self.route = router, group, wide, route
-
-    def __call__(self, x: Tensor) -> Tensor:
-        logits = self.route(_summary(x, self.group.site.layout).to(self.route.weight.dtype))
-        gates = masked_softmax(logits, self.router.present[self.group.place], self.router.top_k)
-        output: Tensor = self.wide(x, gates[:, list(self.group.owners)])
-        return output
+def _routed(router: Router, group: Group, wide: WideUnit, route: nn.Linear, x: Tensor) -> Tensor:
+    """What a place adds: the sum of what the modules there make of x, with each image's gates."""
+    logits = route(_summary(x, group.site.layout).to(route.weight.dtype))
+    gates = masked_softmax(logits, router.present[group.place], router.top_k)
+    output: Tensor = wide(x, gates[:, list(group.owners)])
+    return output
 
 
 def _summary(x: Tensor, layout: Layout) -> Tensor:
