@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from safetensors import safe_open
+from torch.torch_version import TorchVersion
 
 from vimlight.aggregation import list_aggregators
 from vimlight.deployment import FORMATS, deploy
@@ -136,6 +137,21 @@ def test_formats_and_suffixes(deployed, tmp_path):
 def test_an_opset_that_cannot_be_had(deployed, tmp_path):
     with pytest.raises(ExportError, match=r"cannot be had in ONNX's opset 3; the nearest is \d+"):
         deployed.save(tmp_path / "model.onnx", opset=3)
+    assert not list(tmp_path.glob("model.*"))
+
+
+@pytest.mark.parametrize(("version", "hint"), [
+    ("2.6.0+cpu", "; torch 2.6 exports with: pip install 'onnxscript<0.5.4' 'onnx-ir<0.1.16'"),
+    ("2.7.0", ""), ("2.14.1", ""),
+])  # fmt: skip
+def test_what_the_exporter_refuses_says_what_an_old_torch_needs(deployed, tmp_path, monkeypatch, version, hint):
+    def refuse(*_, **__):
+        raise torch.onnx.OnnxExporterError("no such operator\nNext steps: ...")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    with pytest.raises(ExportError, match=f"refuses the model: no such operator{hint}$"):
+        deployed.save(tmp_path / "model.onnx")
     assert not list(tmp_path.glob("model.*"))
 
 

@@ -28,6 +28,8 @@ CARD_VERSION = 1
 _LARGEST_BATCH = 1 << 16
 # A file's limit of 2 GiB, with room for the graph beside the weights.
 _LARGEST_ONNX = (1 << 31) - (1 << 24)
+# Later ones return from some operators, and leave in a model, what the exporter of that torch does not expect.
+_FOR_TORCH_2_6 = "'onnxscript<0.5.4' 'onnx-ir<0.1.16'"
 
 
 class Packed(NamedTuple):
@@ -120,7 +122,8 @@ def onnx_bytes(program: ExportedProgram, card: Mapping[str, str], output: str, o
         if isinstance(error, ImportError) or "No module named" in str(error.__cause__ or error):
             raise ExportError("ONNX needs onnxscript; install it with: pip install 'vimlight[onnx]'") from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"torch's exporter to ONNX refuses the model: {reason}") from error
+        older = f"; torch 2.6 exports with: pip install {_FOR_TORCH_2_6}" if torch.__version__ < "2.7" else ""
+        raise ExportError(f"torch's exporter to ONNX refuses the model: {reason}{older}") from error
     assert made is not None
     reached = made.model.opset_imports[""]
     if opset not in (None, reached):
