@@ -82,6 +82,12 @@ def plugin_of(kind, backbone, seed=5):
         return shaken(create_plugin(kind, backbone), 0.05).eval()
 
 
+@pytest.fixture(scope="module", params=list_plugins())
+def plugin(request, case):
+    """One of every type on that backbone; tests do not move it."""
+    return plugin_of(request.param, case.backbone)
+
+
 def close(found, wanted, rounding=1e-4):
     return float((found - wanted).abs().max()) <= rounding * float(wanted.abs().max())
 
@@ -150,10 +156,8 @@ def test_maps_of_other_sizes_are_those_of_timm_at_the_same_positions(module, siz
     check_maps(backbone_of(module, size), images_of(size))
 
 
-@pytest.mark.parametrize("kind", list_plugins())
-def test_a_plugin_has_effect_and_gradient_and_leaves_no_trace(case, kind):
+def test_a_plugin_has_effect_and_gradient_and_leaves_no_trace(case, plugin):
     _, backbone, images, last = case
-    plugin = plugin_of(kind, backbone)
     with attach(backbone, plugin):
         moved = backbone(images)
         moved.square().mean().backward()
@@ -168,11 +172,10 @@ def test_a_plugin_has_effect_and_gradient_and_leaves_no_trace(case, kind):
     assert torch.equal(backbone(images), last)
 
 
-@pytest.mark.parametrize("kind", list_plugins())
 @torch.no_grad()
-def test_the_fused_form_equals_the_loop(case, kind):
+def test_the_fused_form_equals_the_loop(case, plugin):
     _, backbone, images, _ = case
-    plugins, gates = [plugin_of(kind, backbone, seed) for seed in (5, 6)], torch.tensor([0.7, -0.4])
+    plugins, gates = [plugin, plugin_of(plugin.kind, backbone, seed=6)], torch.tensor([0.7, -0.4])
     unit_type, outputs = plugins[0].unit_type, []
     for widen in (unit_type.widen, LoopedUnits):
         slots = [

@@ -82,6 +82,24 @@ def test_shards_joined_are_one_run(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("in_process")
+def test_methods_over_the_same_modules_share_a_ranking_that_changes_no_result(tmp_path, monkeypatch):
+    from vimlight.comparison import fits
+
+    ranked, rank = [], DownstreamModule._rank
+    monkeypatch.setattr(DownstreamModule, "_rank", lambda model: ranked.append(model.settings["how"]) or rank(model))
+    alone = {}
+    for method in ("ens_moe", "router"):
+        fits._memory.cache_clear()
+        cli.main(["compare", write(tmp_path, methods=["none", method]), "--out", str(tmp_path / method)])
+        alone |= results(tmp_path / method)
+    assert ranked == ["ens_moe", "ens_moe", "router", "router"], "each seed has images of its own"
+    fits._memory.cache_clear()
+    cli.main(["compare", write(tmp_path, methods=["none", "ens_moe", "router"]), "--out", str(tmp_path / "both")])
+    assert ranked[4:] == ["ens_moe", "ens_moe"]
+    assert results(tmp_path / "both") == alone
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_job_that_fails_leaves_what_is_done(tmp_path, monkeypatch, capsys):
     plan, out = write(tmp_path), tmp_path / "out"
     from vimlight.comparison import fits

@@ -39,14 +39,25 @@ def _fit(bench: Bench, method: Method, how: str, names: list[str]) -> Fitted:
     task, plan = bench.group.task, bench.study.plan
     pl.seed_everything(bench.group.seed, verbose=False)
     model = _model(bench, method, how, names)
+    rankings: dict[str, Any] = bench.memory.once(_about_ranking(bench, method, names), dict)
+    model.known_ranking = rankings.get("ranking")
     # Nothing takes steps where neither gates nor head do.
     epochs = (task.epochs or method.epochs) if model.trainable_parameters() else 1
     with quietly():
         limits: dict[str, Any] = {"max_steps": method.steps or -1, "limit_val_batches": 0}
         quiet_trainer(plan, epochs, callbacks=[PulseCallback(bench.pulse)], **limits).fit(model, datamodule=bench.data)
+        rankings["ranking"] = model.ranking
         found = quiet_trainer(plan, 1).test(model, datamodule=bench.data, verbose=False)[0]
     scores = {name.removeprefix("test/"): float(value) for name, value in found.items()}
     return Fitted(scores, model.aggregator, model.head, names, gates=bool(names))
+
+
+def _about_ranking(bench: Bench, method: Method, names: list[str]) -> tuple[Any, ...]:
+    """Returns all that the ranking of a method's modules depends on, which several methods ask for."""
+    task, data = bench.group.task, bench.study.data["downstream", bench.group.task.name]
+    modules = tuple((name, bench.hashes[method.zoo][name]) for name in names)
+    labelled = tuple(bench.data.tables["train"].ids)
+    return ("ranking", str(task), data, labelled, bench.readout(method), modules)
 
 
 def _model(bench: Bench, method: Method, how: str, names: list[str]) -> DownstreamModule:

@@ -295,8 +295,9 @@ class _FixedBottleneck(nn.Module):
 
     def __init__(self, wide: WideBottleneck, gates: Tensor) -> None:
         super().__init__()
-        self.wide = copy.deepcopy(wide)
-        del self.wide.up_weight, self.wide.up_bias
+        # It shares what is not changed: a copy of the whole would copy the unit too that lends its activation.
+        self.wide = copy.copy(wide)
+        self.wide._buffers = {name: part for name, part in wide._buffers.items() if not name.startswith("up_")}
         self.register_buffer("up_weight", wide.up_weight * wide.scales(gates))
         self.register_buffer("up_bias", gates @ wide.up_bias)
 

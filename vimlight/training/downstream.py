@@ -211,25 +211,31 @@ class DownstreamModule(RankedModule):
 
     def on_train_end(self) -> None:
         """Solves a closed-form head for the final gates, and says what the zoo is worth."""
-        self._refresh_head(final=True)
+        examples = self._refresh_head(final=True)
         if self.ranking is not None:
             self.aggregator.eval()
             with self.trainer.precision_plugin.forward_context():
-                whole = self._left_out_error(self.aggregator)
+                if examples is None or self._count() > self.ranking_limit:
+                    examples = self._ranking_examples(self.aggregator)
+                whole = float(self._solver_loss(examples, self.gates, self._solver))
             self.ranking = dataclasses.replace(self.ranking, aggregated=whole)
             rank_zero_info(self.ranking.order())
             rank_zero_info(self.ranking.worth(self.gates))
             for logger in self.trainer.loggers:
                 logger.log_metrics(self.ranking.scores(), step=self.trainer.global_step)
 
-    def fit_head(self, final: bool = False) -> None:
+    def fit_head(self, final: bool = False) -> Examples | None:
         """Fits the head on the training images in closed form; a linear head starts from the ridge solution.
 
         A head without closed form is started as `Task.create_head` says.
 
         Args:
             final: Whether a closed-form head is fitted on the images of the final fit.
+
+        Returns:
+            What the training images gave a head that has a closed form.
         """
+        examples = None
         was_training = self.aggregator.training
         self.aggregator.eval()
         head: Any = self.head
@@ -247,6 +253,7 @@ class DownstreamModule(RankedModule):
                 head.start(*collect_features(self.aggregator, self._images(count), count))
         self.aggregator.train(was_training)
         self._head_of = (self.trainer.global_step, final)
+        return examples
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the modules' names and the hashes of their tensors."""
@@ -282,10 +289,11 @@ class DownstreamModule(RankedModule):
         """Tells whether modules are those that were asked for, or the best of them as far as they are ranked."""
         return list(modules) == list(asked) or (self._may_halve_of(asked) and set(modules) <= set(asked))
 
-    def _refresh_head(self, final: bool = False) -> None:
+    def _refresh_head(self, final: bool = False) -> Examples | None:
         final = final and self._has_final()
         if self.closed_form and self._head_of != (self.trainer.global_step, final):
-            self.fit_head(final)
+            return self.fit_head(final)
+        return None
 
     def _examples(self, split: str) -> Examples:
         data = self._data()

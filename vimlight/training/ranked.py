@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -43,10 +44,13 @@ class RankedModule(SupervisedModule):
         ranked_by: `"halving"` to judge most modules of a large zoo on few images, `"exact"` to judge each on all.
         ranking_limit: How many training images are looked at, at most.
         ranking: What each module is worth.
+        known_ranking: That of another model with these modules, readout and solver, ranked on the same images: where it
+            is given, nothing is ranked again.
         ranks_evidence: Whether a ranking also says the evidence of each module; see `evidence_of`.
     """
 
     ranks_evidence = False
+    known_ranking: Ranking | None = None
 
     zoo: Zoo
     module_names: list[str]
@@ -107,7 +111,9 @@ class RankedModule(SupervisedModule):
 
     def start_from_ranking(self) -> None:
         """Ranks the modules, unless that is done, and starts the gates, where there are any to start."""
-        if self.ranking is None or self._to_start is None:
+        if self.known_ranking is not None:
+            self.ranking = dataclasses.replace(self.known_ranking, how=self.settings["how"], aggregated=None)
+        elif self.ranking is None or self._to_start is None:
             self.ranking = self._rank()
         if self._starts_gates():
             self._start_gates(self.ranking)
@@ -158,17 +164,32 @@ class RankedModule(SupervisedModule):
         errors = torch.tensor([ranking.comparable(name) for name in self.module_names], dtype=torch.float64)
         spread = errors.std() if len(errors) > 1 else errors.new_ones(())
         merit = (errors.mean() - errors) / spread.clamp_min(1e-12)
-        self._start_best(self.aggregator.start_from, self.aggregator.starts(merit.float().to(self.device)))
-        self._start_best(self.aggregator.scale_to, self.aggregator.strengths)
+        starts = self.aggregator.starts(merit.float().to(self.device))
+        self.aggregator.scale_to(1.0)
+        least = self._start_best(self.aggregator.start_from, starts)
+        self._start_best(self.aggregator.scale_to, self.aggregator.strengths, {} if least is None else {1.0: least})
 
-    def _start_best(self, start: Callable[[T], None], candidates: Sequence[T]) -> None:
-        """Starts the gates from the candidate with the least leave-one-out error."""
-        if len(candidates) > 1:
-            errors = []
-            for candidate in candidates:
-                start(candidate)
-                errors.append(self._left_out_error(self.aggregator, self._to_start))
-            start(candidates[errors.index(min(errors))])
+    def _start_best(
+        self, start: Callable[[T], None], candidates: Sequence[T], known: Mapping[T, float] | None = None
+    ) -> float | None:
+        """Starts the gates from the candidate with the least leave-one-out error, and returns that of a choice.
+
+        Args:
+            start: Starts the gates from a candidate.
+            candidates: The candidates.
+            known: Errors of candidates that were tried before.
+        """
+        if len(candidates) < 2:
+            return None
+        found = known or {}
+        errors = [found[each] if each in found else self._error_from(start, each) for each in candidates]
+        least = min(errors)
+        start(candidates[errors.index(least)])
+        return least
+
+    def _error_from(self, start: Callable[[T], None], candidate: T) -> float:
+        start(candidate)
+        return self._left_out_error(self.aggregator, self._to_start)
 
     def _left_out_error(self, model: Aggregate, only: Sequence[int] | None = None) -> float:
         """Returns the leave-one-out error of a model on the images of the ranking.
