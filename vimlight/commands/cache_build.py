@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from vimlight.commands.catalogue import with_data
 from vimlight.commands.keys import Keys, arguments_of, typed_keys
-from vimlight.commands.mistakes import Mistake, cause, explain
+from vimlight.commands.mistakes import Mistake, Raising, explain
 from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
 from vimlight.errors import ConfigError
 from vimlight.transmiter.cache.build import CacheSettings, build_cache
@@ -42,17 +41,8 @@ class Model:
     tag: str | None = None
 
 
-class BuildParser(ArgumentParser):
+class BuildParser(Raising, ArgumentParser):
     """A parser whose errors are raised, to be shortened."""
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Raises the mistake.
-
-        Raises:
-            Mistake: Always, unless an error of the package is behind it.
-        """
-        own = cause(ex) if ex is not None else None
-        raise own or Mistake(message) from ex
 
 
 @dataclass(frozen=True)

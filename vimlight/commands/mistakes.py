@@ -6,6 +6,7 @@ import re
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.trainer.connectors import checkpoint_connector
 
@@ -14,7 +15,7 @@ from vimlight.errors import ConfigError, VimlightError, nearest
 from vimlight.masking import MASK, is_secret_name
 from vimlight.trust import refusal
 
-__all__ = ["Mistake", "cause", "explain", "while_restoring"]
+__all__ = ["Mistake", "Raising", "cause", "explain", "while_restoring"]
 
 _UNKNOWN_KEY = (
     r"Option '([\w.]+)' is not accepted",
@@ -52,6 +53,23 @@ def cause(error: BaseException) -> VimlightError | None:
             return seen
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+class Raising:
+    """What makes the errors of a config parser exceptions; it goes before the parser's class."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Raises the mistake.
+
+        Args:
+            message: What the parser complains of.
+            ex: What it caught.
+
+        Raises:
+            Mistake: Always, unless an error of the package is behind it.
+        """
+        own = cause(ex) if ex is not None else None
+        raise own or Mistake(message) from ex
 
 
 def while_restoring(error: BaseException) -> bool:

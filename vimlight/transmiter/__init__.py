@@ -1,12 +1,21 @@
 """TransMiter: what fine-tuning changed in a weak image-text model, learnt on cached logits and moved to a strong one.
 
+The steps are packages, in this order; no later one asks a model for what an earlier one has written down:
+
+1. `cache`: what a model says of every image, once and on disk. `models` are those that are asked, `sources` the ways to
+   fine-tune a weak one on a few labels, which writes the caches of what it became.
+2. `learning`: an adapter learns from caches alone what fine-tuning changed. `adapters` are its kinds and their files.
+3. `moving`: a closed form turns the adapter to the strong model's logits; it becomes a file that runs without vimlight.
+4. `judging`: methods compared from caches, on which classes and images, and how sure the difference is.
+
 Names are imported at their first use, so that looking into a cache imports nothing it does not need.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vimlight.lazy import lazily
 
 if TYPE_CHECKING:
     from vimlight.transmiter.adapters import GapRidge, TransMiter, load_adapter
@@ -37,7 +46,7 @@ __all__ = [
     "write_cache",
 ]
 
-_HOMES = {
+_PLACES = {
     "CacheDataModule": "cache.data_module",
     "ExtractionModule": "learning.extraction",
     "GapRidge": "adapters",
@@ -56,18 +65,4 @@ _HOMES = {
     "write_cache": "cache",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name from its module at the first use.
-
-    Raises:
-        AttributeError: If there is no such name.
-    """
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """Lists the public names."""
-    return sorted(__all__)
+__getattr__ = lazily(__name__, _PLACES)

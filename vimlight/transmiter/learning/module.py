@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
@@ -11,16 +11,15 @@ from torch import Tensor, nn
 from vimlight.errors import ConfigError
 from vimlight.files.atomic import refuse_existing
 from vimlight.files.checkpoint_facts import stated_names
-from vimlight.tasks import create_task
-from vimlight.tasks.scoring import ScoredModule
 from vimlight.trainable import check_class_names
 from vimlight.transmiter.adapters.file import check_path
 from vimlight.transmiter.adapters.transmiter import TransMiter
+from vimlight.transmiter.logit_module import LogitModule
 
 __all__ = ["AdapterModule"]
 
 
-class AdapterModule(ScoredModule):
+class AdapterModule(LogitModule):
     """Trains an adapter; a subclass says from what. At the end of `fit` it is stored.
 
     Args:
@@ -34,8 +33,9 @@ class AdapterModule(ScoredModule):
 
     Attributes:
         adapter: The adapter.
-        task: Classification among the task classes.
     """
+
+    entry = "logits"
 
     def __init__(
         self,
@@ -48,14 +48,11 @@ class AdapterModule(ScoredModule):
         overwrite: bool = False,
         **optimisation: Any,
     ) -> None:
-        super().__init__(**optimisation)
+        super().__init__(class_names, class_indices, **optimisation)
         self.adapter = adapter
-        self.task = create_task("classification", class_names)
         self.aux_names = tuple(aux_names)
-        self.class_indices = list(range(len(class_names)) if class_indices is None else class_indices)
         self.out = out
         self.overwrite = overwrite
-        self.measure(self.task)
 
     def trainable_modules(self) -> dict[str, nn.Module]:
         """Returns the adapter."""
@@ -64,25 +61,6 @@ class AdapterModule(ScoredModule):
     def forward(self, logits: Tensor) -> Tensor:
         """Returns refined task logits `(N, C)` of logits `(N, M)`."""
         return self.adapter.task_logits(logits)
-
-    def validation_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
-        """Updates the validation metrics."""
-        self._score("val", batch)
-
-    def test_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
-        """Updates the test metrics."""
-        self._score("test", batch)
-
-    def predict_step(self, batch: Mapping[str, Any], batch_index: int) -> dict[str, Any]:
-        """Predicts a batch.
-
-        Returns:
-            The ids, the probabilities `(N, C)` and the predicted labels; of a spare batch, nothing.
-        """
-        probabilities = self.task.predictions(self(batch["logits"]))
-        count = 0 if batch.get("spare") else len(probabilities)
-        found, names = probabilities[:count], batch["id"][:count]
-        return {"id": names, "prediction": found, "label": self.task.labels(found)}
 
     def setup(self, stage: str) -> None:
         """Checks before the training what is needed for it and after it."""
@@ -131,14 +109,6 @@ class AdapterModule(ScoredModule):
         """Notes on the adapter's card where it comes from."""
         raise NotImplementedError(f"{type(self).__name__} does not say where its adapter comes from")
 
-    def among_classes(self, logits: Tensor) -> Tensor:
-        """Returns task logits `(N, C)` in which the classes that are not scored have no chance."""
-        if len(self.class_indices) == self.task.num_outputs:
-            return logits
-        masked = logits.new_full(logits.shape, float("-inf"))
-        masked[:, self.class_indices] = logits[:, self.class_indices]
-        return masked
-
     def training_facts(self) -> dict[str, Any]:
         """Returns how the training was done, as plain values for a card."""
         trainer, data = self.trainer, getattr(self.trainer, "datamodule", None)
@@ -161,10 +131,6 @@ class AdapterModule(ScoredModule):
         data = getattr(self.trainer, "datamodule", None)
         found = getattr(data, what, default)
         return found() if callable(found) else found
-
-    def _score(self, split: str, batch: Mapping[str, Any]) -> None:
-        logits, targets = self.among_classes(self(batch["logits"])), batch["target"]
-        self.score(split, batch, self.task.predictions(logits), targets, self.task.loss(logits, targets))
 
 
 def check_columns(class_names: Sequence[str], aux_names: Sequence[str]) -> int:

@@ -13,9 +13,8 @@ from torch.optim import Optimizer
 
 from vimlight.errors import ConfigError
 from vimlight.files.checkpoint_facts import made_of, stated_names, stated_numbers, stated_tensors
-from vimlight.tasks import create_task
-from vimlight.tasks.scoring import ScoredModule
 from vimlight.trainable import OptimizerFactory, check_class_names
+from vimlight.transmiter.logit_module import LogitModule
 from vimlight.transmiter.sources import TUNINGS, Start, check_tuning
 from vimlight.transmiter.sources.data import SourceDataModule
 from vimlight.transmiter.sources.writing import write_tuned
@@ -37,7 +36,7 @@ class TunedEpoch(NamedTuple):
     epoch: int
 
 
-class SourceModule(ScoredModule):
+class SourceModule(LogitModule):
     """Fine-tunes an image-text model; at the end of `fit` the caches of `data.out` are written.
 
     With a `data.val` the epoch with the best accuracy there is kept, otherwise the last one.
@@ -59,6 +58,7 @@ class SourceModule(ScoredModule):
         ConfigError: If a setting is of the wrong type.
     """
 
+    entry = "input"
     tuning: Any
 
     def __init__(
@@ -72,11 +72,8 @@ class SourceModule(ScoredModule):
         **optimisation: Any,
     ) -> None:
         self.method, self.settings = check_tuning(method)
-        super().__init__(optimizer=optimizer or self._default_optimizer, **optimisation)
+        super().__init__(class_names, class_indices, optimizer=optimizer or self._default_optimizer, **optimisation)
         self.seed = seed
-        self.task = create_task("classification", class_names)
-        self.class_indices = list(range(len(class_names)) if class_indices is None else class_indices)
-        self.measure(self.task)
         self.best: TunedEpoch | None = None
         self._best_state: dict[str, Tensor] = {}
 
@@ -91,12 +88,7 @@ class SourceModule(ScoredModule):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns task logits `(N, C)` of features or images, of which the classes not tuned on have no chance."""
-        logits: Tensor = self.tuning(inputs)
-        if len(self.class_indices) == self.task.num_outputs:
-            return logits
-        masked = logits.new_full(logits.shape, float("-inf"))
-        masked[:, self.class_indices] = logits[:, self.class_indices]
-        return masked
+        return self.among_classes(self.tuning(inputs))
 
     def setup(self, stage: str) -> None:
         """Builds what is trained.
@@ -126,25 +118,6 @@ class SourceModule(ScoredModule):
         size = len(batch["target"])
         self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=size)
         return loss
-
-    def validation_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
-        """Updates the validation metrics."""
-        self._score("val", batch)
-
-    def test_step(self, batch: Mapping[str, Any], batch_index: int) -> None:
-        """Updates the test metrics."""
-        self._score("test", batch)
-
-    def predict_step(self, batch: Mapping[str, Any], batch_index: int) -> dict[str, Any]:
-        """Predicts a batch.
-
-        Returns:
-            The ids, the probabilities `(N, C)` and the predicted labels; of a spare batch, nothing.
-        """
-        probabilities = self.task.predictions(self(batch["input"]))
-        count = 0 if batch.get("spare") else len(probabilities)
-        found, names = probabilities[:count], batch["id"][:count]
-        return {"id": names, "prediction": found, "label": self.task.labels(found)}
 
     def on_validation_end(self) -> None:
         """Keeps this epoch if it is the best so far."""
@@ -227,7 +200,3 @@ class SourceModule(ScoredModule):
             "seed": self.seed,
             "data_seed": data.seed,
         }
-
-    def _score(self, split: str, batch: Mapping[str, Any]) -> None:
-        logits, targets = self(batch["input"]), batch["target"]
-        self.score(split, batch, self.task.predictions(logits), targets, self.task.loss(logits, targets))
