@@ -281,8 +281,12 @@ def test_debug_shows_where_a_mistake_was_made(workplace):
 
 
 def accuracy(capsys):
-    table = capsys.readouterr().out
-    return next(float(line.split("│")[2]) for line in table.splitlines() if "test/accuracy " in line)
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header == "score\tvalue"
+    scores = dict(row.split("\t") for row in rows)
+    assert {"test/accuracy", "test/loss"} <= set(scores)
+    assert max(map(len, scores.values())) <= 6
+    return float(scores["test/accuracy"])
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def write_index(folder, change):
 def test_push_and_pull(zoo, mine, url, capsys):
     run("push", url, "--zoo", zoo.path)
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "letters\tapache-2.0\tconvpass\ttest_vit\tclassification\tdrawn letters\tval (accuracy 0.9375)",
+        "letters\tapache-2.0\tconvpass\ttest_vit\tclassification\tdrawn letters\taccuracy 0.9375",
         f"modules pushed to {url}: 1",
     ]
     run("pull", url, "letters", "--zoo", mine.path)

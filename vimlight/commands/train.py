@@ -26,7 +26,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from vimlight import __version__
 from vimlight.commands.catalogue import training_keys
 from vimlight.commands.keys import typed_keys
-from vimlight.commands.mistakes import Mistake, cause, explain, while_restoring
+from vimlight.commands.mistakes import Mistake, Raising, cause, explain, while_restoring
+from vimlight.commands.output import one_line, print_table
 from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
 from vimlight.errors import CheckpointError, ConfigError, VimlightError
 from vimlight.files.atomic import check_writable
@@ -111,17 +112,8 @@ class RunConfig(SaveConfigCallback):
                 write_lock(pl_module.zoo, pl_module.module_names, Path(logger.log_dir) / LOCK)
 
 
-class Parser(LightningArgumentParser):
+class Parser(Raising, LightningArgumentParser):
     """A parser whose errors are raised, for `TrainingCLI` to shorten."""
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Raises the mistake.
-
-        Raises:
-            Mistake: Always, unless an error of the package is behind it.
-        """
-        own = cause(ex) if ex is not None else None
-        raise own or Mistake(message) from ex
 
 
 class TrainingCLI(LightningCLI):
@@ -149,6 +141,12 @@ class TrainingCLI(LightningCLI):
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # a static method of Lightning
         """Returns the one that is asked for: to build the parsers of all takes longer than to read a config."""
         return {self._asked: LightningCLI.subcommands()[self._asked]}
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in ("validate", "test"):
+            parser.set_defaults(verbose=False)
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Links what the data knows to the model, and adds the callbacks that every run has.
@@ -234,6 +232,14 @@ class TrainingCLI(LightningCLI):
         Dashboards(self.trainer.loggers, self._root()).begin(facts)
 
     before_test = before_predict = before_validate
+
+    def after_validate(self) -> None:
+        """Prints the scores, in place of Lightning's table of numbers with sixteen digits."""
+        if self.trainer.is_global_zero:
+            scores = {name: value.item() for name, value in sorted(self.trainer.callback_metrics.items())}
+            print_table(("score", "value"), [(name, one_line(value)) for name, value in scores.items()])
+
+    after_test = after_validate
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Adds a CSV logger, unless there is one, in front of whatever others are configured; shows progress in a line.

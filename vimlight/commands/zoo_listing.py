@@ -12,7 +12,7 @@ from vimlight.errors import ZooError, unknown_name
 if TYPE_CHECKING:
     from vimlight.zoo import Card
 
-__all__ = ["HEADINGS", "SORTS", "Listed", "in_order", "main_metric"]
+__all__ = ["HEADINGS", "SORTS", "Listed", "in_order", "judged", "main_metric"]
 
 HEADINGS = (
     "module", "plug-in", "backbone", "task", "data set", "classes", "samples", "main metric", "date", "size",
@@ -39,10 +39,9 @@ class Listed:
 
         if isinstance(self.card, ZooError):
             return [self.name, f"({self.card})", *[""] * (len(HEADINGS) - 2)]
-        card, metric = self.card, main_metric(self.card)
+        card = self.card
         learnt = [card.kind, card.backbone, card.task, card.dataset, str(len(card.classes) or "")]
-        judged = "" if metric is None else f"{metric[0]} {one_line(metric[1])}"
-        return [self.name, *learnt, str(_samples(card) or ""), judged, card.date[:10], decimal(self.size)]
+        return [self.name, *learnt, str(_samples(card) or ""), judged(card), card.date[:10], decimal(self.size)]
 
 
 # By what a list can be sorted; numbers and dates with the greatest first.
@@ -93,6 +92,12 @@ def main_metric(card: Card) -> tuple[str, float] | None:
         for name in [*named, *(name for name in scores if "loss" not in name)]:
             return name, scores[name]
     return None
+
+
+def judged(card: Card) -> str:
+    """Returns a module's main metric in words, if it has one."""
+    metric = main_metric(card)
+    return "" if metric is None else f"{metric[0]} {one_line(metric[1])}"
 
 
 def _samples(card: Card) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vimlight.commands.output import one_line, print_json, print_table
+from vimlight.commands.output import print_json, print_table
+from vimlight.commands.zoo_listing import judged
 from vimlight.errors import ConfigError, ZooError
 
 if TYPE_CHECKING:
@@ -163,11 +164,11 @@ def _search_hub(options: argparse.Namespace) -> None:
 
 def _print_cards(cards: Iterable[tuple[str, Card]]) -> None:
     rows = [
-        (name, card.license or _UNSTATED, card.kind, card.backbone, card.task, card.dataset, one_line(card.metrics))
+        (name, card.license or _UNSTATED, card.kind, card.backbone, card.task, card.dataset, judged(card))
         for name, card in cards
     ]
     if rows:
-        print_table(("module", "licence", "plug-in", "backbone", "task", "data set", "metrics"), rows)
+        print_table(("module", "licence", "plug-in", "backbone", "task", "data set", "main metric"), rows)
 
 
 def _fields(entry: Entry) -> dict[str, object]:
