@@ -11,9 +11,21 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CHROMIUM", "Browser"]
+__all__ = ["CHROMIUM", "Browser", "shot"]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def shot(name: str, otherwise: Path) -> Path:
+    """Returns the file of a screenshot, in the folder that `VIMLIGHT_SHOTS` names; some stand in the documentation.
+
+    Args:
+        name: What it is called.
+        otherwise: The folder that it lies in where none is named.
+    """
+    folder = Path(os.environ.get("VIMLIGHT_SHOTS", otherwise))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.png"
 
 
 class Browser:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM, Browser, shot
 
 from vimlight import cli
 from vimlight.backbone import create_backbone
@@ -115,7 +115,8 @@ def test_cards_are_searched_chosen_and_sorted(zoo, tmp_path):
     browser = Browser(tmp_path / "profile")
     shown = "[...document.querySelectorAll('.card')].filter((c) => c.offsetParent).map((c) => c.dataset.name)"
     try:
-        browser.open(page)
+        browser.open(page, height=790)
+        browser.screenshot(shot("gallery", tmp_path))
         assert browser.run(shown) == ["bare", "depth", "letters"]
         browser.run("f = document.querySelector('input'); f.value = 'capital'; f.dispatchEvent(new Event('input'))")
         assert browser.run(shown) == ["letters"]

@@ -85,6 +85,23 @@ def test_scores_over_seeds_and_changes_of_classes(everything):
     assert "from 70.0 to 77.8" in html
 
 
+def test_what_no_run_says_of_itself_has_no_column(tmp_path):
+    config = write_fit(tmp_path / "a").parent / "config.yaml"
+    for said in (True, False):
+        (table,) = SECTIONS["runs"].build(find([tmp_path]))
+        headings = re.findall(r"<th[^>]*>(?:<[^>]*>)*([^<]+)", str(table))
+        assert "run" in headings
+        assert ("backbone" in headings) == ("seed" in headings) == said
+        config.unlink(missing_ok=True)
+
+
+def test_the_gains_of_a_single_run_have_its_title_in_words_below(tmp_path):
+    for seed in range(2):
+        write_fit(tmp_path / f"version_{seed}", seed=seed)
+        (drawn,) = SECTIONS["gains"].build(find([tmp_path]))
+        assert ("ens_moe cat 5-shot, seed 0. Leave-one-out error" in str(drawn)) == (seed == 0)
+
+
 def test_runs_are_told_apart_by_as_little_as_does(tmp_path):
     write_fit(tmp_path / "a", seed=0)
     write_fit(tmp_path / "b", seed=1)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
+import yaml
 from kept import loggers_in
 from tiny_training import digits, downstream, midstream, scenes, tiny_backbone, trainer
 from wandb_record import read_run
@@ -17,11 +18,19 @@ from vimlight.report.dashboards import Dashboards
 from vimlight.report.facts import facts_of
 from vimlight.report.lineage import Lineage
 
-CONFIG = {
-    "seed_everything": 3,
-    "model": {"class_path": "vimlight.DownstreamModule",
-              "init_args": {"backbone": {"name": "vit"}, "aggregator": {"how": "uniform"}}},
-    "data": {"class_path": "D", "init_args": {"dataset": "scenes", "dataset_args": {"task": "letters"}, "shots": 5}},
+CONFIGS = {
+    "midstream": {
+        "seed_everything": 3,
+        "model": {"class_path": "vimlight.MidstreamModule",
+                  "init_args": {"backbone": {"name": "vit"}, "plugin": {"kind": "convpass"}, "name": "birds"}},
+        "data": {"class_path": "M", "init_args": {"dataset": "scenes", "dataset_args": {"task": "shapes"}}},
+    },
+    "downstream": {
+        "seed_everything": 3,
+        "model": {"class_path": "vimlight.DownstreamModule",
+                  "init_args": {"backbone": {"name": "vit"}, "aggregator": {"how": "ens_moe"}}},
+        "data": {"class_path": "D", "init_args": {"dataset": "digits", "shots": 3}},
+    },
 }  # fmt: skip
 
 
@@ -51,13 +60,14 @@ def runs(tmp_path_factory):
     for name, (make, data) in made.items():
         wandb.teardown()
         loggers = loggers_in(root / name)
-        Dashboards(loggers, root / name).begin(facts_of(CONFIG))
+        Dashboards(loggers, root / name).begin(facts_of(CONFIGS[name]))
         for logger in loggers:
-            logger.log_hyperparams(CONFIG)
+            logger.log_hyperparams(CONFIGS[name])
         callbacks = [RunReport(images=2), RunCurves(), Lineage()]
         fit = trainer(root / name, 3, logger=loggers, callbacks=callbacks, enable_checkpointing=True)
         fit.fit(make(backbone, data, root / "zoo"), datamodule=data)
         wandb.finish()
         wandb.teardown()
+        (root / name / "csv" / "version_0" / "config.yaml").write_text(yaml.safe_dump(CONFIGS[name]))
         found[name] = SimpleNamespace(root=root / name, steps=fit.global_step, wandb=read_run(root / name))
     return found

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.slow
 
 def test_runs_are_named_by_what_they_are(runs):
     run = runs["downstream"].wandb.run
-    assert run.display_name == "uniform scenes/letters 5-shot, seed 3"
-    assert run.run_group == "uniform scenes/letters 5-shot"
-    assert list(run.tags) == ["downstream", "uniform", "vit", "scenes/letters", "5-shot"]
+    assert run.display_name == "ens_moe digits 3-shot, seed 3"
+    assert run.run_group == "ens_moe digits 3-shot"
+    assert list(run.tags) == ["downstream", "ens_moe", "vit", "digits", "3-shot"]
     assert run.job_type == "downstream"
 
 

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM, Browser, shot
 from PIL import Image
 
 from vimlight.pages import build_report
@@ -40,22 +40,28 @@ def test_the_file_alone_says_what_the_run_directory_says(offline, runs):
     assert alone.gates == written.gates
     assert alone.ranking == written.ranking
     assert alone.versions == written.versions
-    assert alone.title == "uniform scenes/letters 5-shot, seed 3"
+    assert alone.facts == written.facts
+    assert alone.title == "ens_moe digits 3-shot, seed 3"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    found = Browser(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no browser")
-def test_the_page_in_a_browser(offline, tmp_path):
-    page = build_report([offline]).save(tmp_path / "page.html")
-    browser = Browser(tmp_path / "profile")
-    try:
-        browser.open(page)
-        shown = browser.run("[...document.querySelectorAll('h2')].map((h) => h.textContent)")
-        made = browser.run("[...document.querySelectorAll('td')].map((cell) => cell.textContent)")
-        browser.screenshot(tmp_path / "page.png")
-        assert browser.said == []
-    finally:
-        browser.close()
+@pytest.mark.parametrize("name", ["offline", "report"])
+def test_the_page_in_a_browser(name, browser, offline, runs, tmp_path):
+    """Of what W&B left alone, and of the directories of the runs."""
+    found = [offline] if name == "offline" else [run.root / "csv" for run in runs.values()]
+    browser.open(build_report(found).save(tmp_path / "page.html"), height=1250)
+    shown = browser.run("[...document.querySelectorAll('h2')].map((h) => h.textContent)")
+    made = browser.run("[...document.querySelectorAll('td')].map((cell) => cell.textContent)")
     assert {"Runs", "Curves", "Gates", "Confusion", "Precision and recall", "Reliability", "Artifacts"} <= set(shown)
     assert "module-birds" in made
-    with Image.open(tmp_path / "page.png") as image:
+    browser.screenshot(shot(name, tmp_path))
+    with Image.open(shot(name, tmp_path)) as image:
         assert np.asarray(image.convert("L")).std() > 10
+    assert browser.said == []

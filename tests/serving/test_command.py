@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM, Browser, shot
 from numerics import shaken
 from PIL import Image
 from tiny_serving import png
@@ -179,9 +179,9 @@ def check_masks(address):
     return content.getvalue()
 
 
-def check_page(address, image, shots):
+def check_page(address, image, folder):
     """An image is dropped and chosen in a browser, in both schemes and by keys."""
-    browser = Browser(shots)
+    browser = Browser(folder)
     try:
         for dark in (False, True):
             browser.open(address, dark=dark, height=1250)
@@ -190,8 +190,9 @@ def check_page(address, image, shots):
             assert browser.run("document.querySelectorAll('.answer table').length") >= 1
             assert browser.run("document.querySelectorAll('.answer img').length") == 1
             assert browser.run("document.querySelector('.answer meter').value > 0")
-            browser.screenshot(shots / f"serve-{'dark' if dark else 'light'}.png")
-            with Image.open(shots / f"serve-{'dark' if dark else 'light'}.png") as picture:
+            file = folder / "dark.png" if dark else shot("serve", folder)
+            browser.screenshot(file)
+            with Image.open(file) as picture:
                 assert (np.median(np.asarray(picture.convert("L"))) < 60) == dark
         # Keys alone lead to the field: a link to skip to the content, then the field.
         browser.run("document.activeElement.blur()")
@@ -253,9 +254,8 @@ def test_as_a_process(runs, tmp_path):
         with pytest.raises(urllib.error.HTTPError, match="422"):
             asked(f"{address}predict", b"no image")
         if CHROMIUM is not None:
-            shots = Path(os.environ.get("VIMLIGHT_SHOTS", tmp_path)) / "browser"
-            shots.mkdir(parents=True)
-            check_page(address, image, shots)
+            (tmp_path / "browser").mkdir()
+            check_page(address, image, tmp_path / "browser")
         if sys.platform == "linux":
             assert children(process.pid) == []
         before = sorted(path for path in tmp_path.rglob("*") if "browser" not in path.parts)

@@ -54,7 +54,10 @@ def _of_modules(fits: list[Fit]) -> Markup:
         "Leave-one-out error of a closed-form head on the training images with each module alone, and with all of them "
         "aggregated: by how many percent it is less than that of the bare backbone."
     )
-    return figure(heat_map(names, [Group("", labels(fits), values, texts)], caption), caption)
+    columns = labels(fits)
+    if len(fits) == 1:
+        columns, caption = ["less"], f"{fits[0].title}. {caption}"
+    return figure(heat_map(names, [Group("", columns, values, texts)], caption), caption)
 
 
 def _less(errors: dict[str, float], name: str) -> float:

@@ -27,13 +27,17 @@ def runs(found: Found) -> Iterator[Markup]:
     # Scores of different data have no best.
     comparable = len({fit.facts.dataset for fit in fits}) == 1 and len(fits) > 1
     best = {name: best_of(name, [each[name][1] for each in scores if name in each]) for name in names}
+    about = [_about(fit) for fit in fits]
+    # Runs without a config say little of themselves.
+    said = [number for number in range(len(_ABOUT)) if any(row[number] != MISSING for row in about)]
     rows = [
-        [*map(Cell, _about(fit)),
+        [*(Cell(row[number]) for number in said),
          *(_score(name, each[name][1], comparable and each[name][1] == best[name]) if name in each else Cell(MISSING)
            for name in names)]
-        for fit, each in zip(fits, scores, strict=True)
+        for row, each in zip(about, scores, strict=True)
     ]  # fmt: skip
-    yield table([*_ABOUT, *names], rows, "Scores at the end of each run; shares stand as points of a hundred.")
+    header = [*(_ABOUT[number] for number in said), *names]
+    yield table(header, rows, "Scores at the end of each run; shares stand as points of a hundred.")
     yield from _over_seeds(fits, names)
 
 
