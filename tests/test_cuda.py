@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
-from tiny_training import VIT, midstream, scenes, tiny_backbone, trainer
+from tiny_training import VIT, digits, downstream, fill, midstream, scenes, tiny_backbone, trainer
 
+from vimlight.serving import ServedTasks
 from vimlight.zoo import Zoo
 
 pytestmark = pytest.mark.cuda
@@ -62,6 +64,17 @@ def test_batches_wait_in_pinned_memory(tmp_path, monkeypatch):
     trainer(tmp_path, accelerator=ACCELERATOR, limit_train_batches=2, limit_val_batches=1).fit(model, datamodule=data)
     assert pinned == [True] * len(pinned)
     assert pinned
+
+
+def test_what_a_gpu_serves_is_what_the_processor_answers(tmp_path):
+    data, answers = digits(), []
+    image = Image.fromarray(torch.arange(32 * 32 * 3, dtype=torch.uint8).reshape(32, 32, 3).numpy())
+    for device in ("cpu", DEVICE):
+        zoo = fill(tmp_path / device, tiny_backbone(), {"one": 0.1})
+        served = ServedTasks({"digits": downstream(tiny_backbone(), data, zoo.path)}, device)
+        assert served.backbone.model.patch_embed.proj.weight.device.type == device
+        answers.append({each["class"]: each["probability"] for each in served.answers(image)["digits"]["top"]})
+    assert answers[1] == pytest.approx(answers[0], abs=1e-3)
 
 
 @pytest.mark.slow

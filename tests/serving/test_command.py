@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from browser import CHROMIUM, Browser, shot
 from numerics import shaken
@@ -26,6 +27,7 @@ from PIL import Image
 from tiny_serving import png
 
 import vimlight as vl
+from vimlight import serving
 from vimlight.cli import main
 from vimlight.commands import serve
 from vimlight.errors import ConfigError
@@ -88,6 +90,30 @@ def test_only_this_machine_is_answered_unless_asked(monkeypatch, checkpoint):
         with pytest.raises(ConfigError):
             serve.main([checkpoint, *words])
     assert seen == [("127.0.0.1", 8000), ("0.0.0.0", 9)]
+
+
+def test_the_device_is_refused_before_the_port_or_reaches_the_models(monkeypatch, checkpoint, capsys):
+    said = refused(capsys, checkpoint, "--device", "cuda:99")
+    assert said == "vimlight: device 'cuda:99' is not to be had here; choose auto, cpu or cuda\n"
+    seen = []
+
+    def load(checkpoints, *, zoo, device):
+        seen.append(device)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(serving.ServedTasks, "load", load)
+    for words in (["--device", "cpu"], []):
+        with pytest.raises(ConfigError):
+            serve.main([checkpoint, "--port", "0", *words])
+    assert seen == [torch.device("cpu"), torch.device("cuda:0" if torch.cuda.is_available() else "cpu")]
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".safetensors"])
+def test_an_exported_file_is_refused_with_what_to_give_instead(tmp_path, capsys, suffix):
+    (tmp_path / f"model{suffix}").write_bytes(b"")
+    said = refused(capsys, str(tmp_path / f"model{suffix}"))
+    assert "is no checkpoint: an exported file has a backbone of its own" in said
+    assert "give the checkpoint that it was made from" in said
 
 
 def test_tasks_are_called_by_their_data_or_as_one_likes(checkpoint):

@@ -13,13 +13,15 @@ from numerics import assert_near
 from PIL import Image
 from tiny_kinds import SETTINGS
 from tiny_serving import KINDS, png
+from tiny_training import tiny_backbone
 
 from vimlight.data.pictures import rgb_tensor
 from vimlight.data.transforms import fit, normalise
 from vimlight.errors import ConfigError, DataError, FingerprintError, PluginError
-from vimlight.serving import ServedTasks
+from vimlight.serving import ServedTasks, tasks
 from vimlight.serving.answers import TOP
 from vimlight.tasks import list_tasks
+from vimlight.training.downstream import DownstreamModule
 
 WHOLE = {"crop_mode": "squash", "crop_pct": 1.0}
 
@@ -92,6 +94,21 @@ def test_pictures_are_drawn_for_what_lies_in_images(models, served):
     for name in drawn:
         content = base64.b64decode(answers[name]["picture"].removeprefix("data:image/png;base64,"))
         assert Image.open(io.BytesIO(content)).size == (32, 32)
+
+
+def test_models_and_images_go_to_the_device_and_answers_come_back(monkeypatch):
+    model = DownstreamModule(tiny_backbone(), aggregator="none", kind="classification", class_names=["a", "b"])
+    served = ServedTasks({"x": model}, "meta")
+    seen = {tensor.device.type for tensor in [*model.parameters(), *model.buffers()]}
+
+    def run(group, inputs, choice):
+        seen.add(inputs.device.type)
+        # What a device without numbers cannot send back.
+        return {"x": torch.tensor([[1.0, 0.0]])}
+
+    monkeypatch.setattr(tasks, "_run", run)
+    assert served.answers(picture())["x"]["label"] == "a"
+    assert seen == {"meta"}
 
 
 def test_heads_that_read_alike_share_a_pass(create, served):

@@ -45,12 +45,14 @@ def main(arguments: Sequence[str]) -> None:
     if any(find_spec(name) is None for name in _NEEDED):
         raise ConfigError("vimlight serve needs starlette and uvicorn: pip install 'vimlight[serve]'")
     from vimlight.serving.server import bound
+    from vimlight.transmiter.cache.processes import device_of
 
+    device = device_of(options.device)
     # The port is refused before models are loaded.
     with bound(options.host, options.port) as listening:
         from vimlight.serving import Limits, ServedTasks, create_app, serve
 
-        served = ServedTasks.load(_checkpoints(named), zoo=options.zoo)
+        served = ServedTasks.load(_checkpoints(named), zoo=options.zoo, device=device)
         limits = Limits(options.max_megabytes, options.max_megapixels, options.max_waiting)
         app = create_app(served, limits, ["localhost", options.host])
         _announce(served, options.host, listening.getsockname()[1])
@@ -62,6 +64,7 @@ def _parser() -> Parser:
     parser.add_argument("checkpoints", nargs="+", metavar="[NAME=]CHECKPOINT", help="checkpoints of downstream runs, "
                         "config.yaml above each (default name: the data set)")  # fmt: skip
     parser.add_argument("--zoo", metavar="DIR", help="the zoo, if it is no longer where the configs say")
+    parser.add_argument("--device", default="auto", help="where to compute: auto, cpu or cuda (default: auto)")
     parser.add_argument("--host", default=_LOOPBACK, help=f"address to listen at (default: {_LOOPBACK}, this machine "
                         "alone; 0.0.0.0 for everybody who reaches it)")  # fmt: skip
     parser.add_argument("--port", type=int, default=8000, help="port (default: 8000; 0 for a free one)")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from PIL.Image import Image
 from torch import Tensor
 
@@ -79,7 +80,8 @@ class ServedTasks:
     Heads of vectors share one pass, and so do heads of maps; see `MultiTask.together` for what a pass computes once.
 
     Args:
-        models: The trained models by task.
+        models: The trained models by task; they are moved to the device.
+        device: Where they compute; what is made of their outputs is made on the processor.
 
     Attributes:
         tasks: What is served, by name.
@@ -91,21 +93,31 @@ class ServedTasks:
         PluginError: If an aggregator has gates that depend on the image, or needs several passes.
     """
 
-    def __init__(self, models: Mapping[str, DownstreamModule]) -> None:
+    def __init__(self, models: Mapping[str, DownstreamModule], device: torch.device | str = "cpu") -> None:
         self.tasks = {name: ServedTask.of(name, model) for name, model in models.items()}
+        self._device = torch.device(device)
         # Checked over all tasks: those of maps and those of vectors share the backbone too.
         _check_alike(models)
-        self._groups = [MultiTask.of(group).eval() for group in _by_features(models)]
+        for model in models.values():
+            model.to(self._device)
+        self._groups = [MultiTask.of(group).eval().to(self._device) for group in _by_features(models)]
 
     @classmethod
-    def load(cls, checkpoints: Mapping[str, str | Path], *, zoo: str | Path | None = None) -> ServedTasks:
+    def load(
+        cls,
+        checkpoints: Mapping[str, str | Path],
+        *,
+        zoo: str | Path | None = None,
+        device: torch.device | str = "cpu",
+    ) -> ServedTasks:
         """Loads the models of several runs of `vimlight fit`.
 
         Args:
             checkpoints: The runs' checkpoints by task; see `load_models`, also for what is raised.
             zoo: Directory of the zoo, where it is no longer the configs'.
+            device: Where they compute.
         """
-        return cls(load_models(checkpoints, zoo=zoo))
+        return cls(load_models(checkpoints, zoo=zoo), device)
 
     @property
     def backbone(self) -> Backbone:
@@ -133,8 +145,9 @@ class ServedTasks:
         """
         pixels = {over: rgb_tensor(image, over) for over in {task.background for task in self.tasks.values()}}
         views, choice = self._views(pixels)
-        inputs = torch.stack([normalise(view.float() / 255, how) for view, how in views])
-        found = {name: out for group in self._groups for name, out in _run(group, inputs, choice).items()}
+        inputs = torch.stack([normalise(view.float() / 255, how) for view, how in views]).to(self._device)
+        outputs = {name: out for group in self._groups for name, out in _run(group, inputs, choice).items()}
+        found = move_data_to_device(outputs, "cpu")
         size = next(iter(pixels.values())).shape[-2:]
         return {
             name: answer(served.task, found[name], views[choice[name]][0], (size[0], size[1]), files=files)
