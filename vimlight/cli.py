@@ -148,8 +148,10 @@ def _dispatch(words: list[str]) -> None:
     elif words[0] in TRAINING and importlib.import_module("vimlight.commands.choices").answered(words):
         return
     elif words[0] in TRAINING:
-        importlib.import_module("vimlight.commands.beforehand").check_training(words[1:])
-        importlib.import_module("vimlight.commands.train").main(words)
+        meeting = importlib.import_module("vimlight.commands.meeting").Meeting()
+        with meeting.told():
+            importlib.import_module("vimlight.commands.beforehand").check_training(words[1:])
+            importlib.import_module("vimlight.commands.train").main(words, meeting)
     else:
         raise unknown_name("command", words[0], [*TRAINING, *TOOLS])
 

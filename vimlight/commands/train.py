@@ -26,6 +26,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from vimlight import __version__
 from vimlight.commands.catalogue import training_keys
 from vimlight.commands.keys import typed_keys
+from vimlight.commands.meeting import Meeting
 from vimlight.commands.mistakes import Mistake, Raising, cause, explain, while_restoring
 from vimlight.commands.output import one_line, print_table
 from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
@@ -35,6 +36,7 @@ from vimlight.files.checkpoint_facts import stated_texts
 from vimlight.files.checkpoint_files import CheckpointFiles
 from vimlight.files.weight_file import first_line
 from vimlight.masking import masked
+from vimlight.report.agreement import Agreement
 from vimlight.report.callbacks import RunReport
 from vimlight.report.curves import RunCurves
 from vimlight.report.dashboards import Dashboards
@@ -119,8 +121,8 @@ class Parser(Raising, LightningArgumentParser):
 class TrainingCLI(LightningCLI):
     """LightningCLI for every module that is trained, and its data."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        self._asked = arguments[0]
+    def __init__(self, arguments: Sequence[str], meeting: Meeting | None = None) -> None:
+        self._asked, self._meeting = arguments[0], meeting
         self._words = list(arguments)
         super().__init__(
             TrainableModule,
@@ -227,9 +229,11 @@ class TrainingCLI(LightningCLI):
         self.before_validate()
 
     def before_validate(self) -> None:
-        """Starts what loggers keep elsewhere, before the work."""
+        """Starts what loggers keep elsewhere, before the work, and waits until all processes are ready for it."""
         facts = facts_of(self.config[self.subcommand].as_dict())
         Dashboards(self.trainer.loggers, self._root()).begin(facts)
+        if self._meeting is not None:
+            self._meeting.join()
 
     before_test = before_predict = before_validate
 
@@ -281,7 +285,8 @@ class TrainingCLI(LightningCLI):
 
         Of several processes each looks after the others; to train, a checkpoint is kept of each epoch and at a signal.
         """
-        callbacks = [*self._chosen_callbacks(), RankWatch(), Opening()]
+        agreement = Agreement(self.config[self.subcommand].get("ckpt_path"))
+        callbacks = [*self._chosen_callbacks(), RankWatch(), agreement, Opening()]
         if self.subcommand != "fit":
             return [*callbacks, Interruption()]
         callbacks += [RunCurves(self._get(self.config_init, "trainer.log_every_n_steps")), Lineage()]
@@ -346,17 +351,18 @@ class TrainingCLI(LightningCLI):
         return
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str], meeting: Meeting | None = None) -> None:
     """Runs `fit`, `validate`, `test` or `predict`.
 
     Args:
         arguments: The subcommand and its options.
+        meeting: Where the processes of the command meet, if there may be several.
 
     Raises:
         ConfigError: If the config is wrong.
     """
     with quietly():
-        made = TrainingCLI(arguments)
+        made = TrainingCLI(arguments, meeting)
         say_written(made.trainer)
 
 

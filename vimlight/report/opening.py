@@ -29,9 +29,11 @@ def say_written(trainer: pl.Trainer) -> None:
     Args:
         trainer: The run's trainer, once it is done.
     """
-    if trainer.fast_dev_run or trainer.log_dir is None or not Path(trainer.log_dir).is_dir():  # type: ignore[attr-defined]
+    # Asked once of every process, because it is broadcast from the first; others may not see the directory.
+    directory = trainer.log_dir
+    if trainer.fast_dev_run or directory is None or not Path(directory).is_dir():  # type: ignore[attr-defined]
         return
-    folder = Path(trainer.log_dir)
+    folder = Path(directory)
     files = sorted((str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()), key=_weight)
     if files:
         rank_zero_info(_in_a_line(f"written to {folder}: ", files))
