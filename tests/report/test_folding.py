@@ -46,6 +46,7 @@ def test_lightnings_lines_are_folded_in_a_run(monkeypatch):
     monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "handlers", [handler])
     with quietly():
         assert isinstance(handler.formatter, Folding)
+    assert handler.formatter is None
 
 
 @pytest.mark.parametrize(("files", "line"), [

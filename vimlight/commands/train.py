@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -369,11 +369,15 @@ def main(arguments: Sequence[str], meeting: Meeting | None = None) -> None:
 @contextmanager
 def quietly() -> Iterator[None]:
     """Hides what Lightning says of every run, and lets its parser import nothing that is not trusted."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).addFilter(_is_news)
-    for handler in logging.getLogger("lightning.pytorch").handlers:
-        handler.setFormatter(Folding())
-    with warnings.catch_warnings():
+    with ExitStack() as undo:
+        for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+            logger = logging.getLogger(name)
+            logger.addFilter(_is_news)
+            undo.callback(logger.removeFilter, _is_news)
+        for handler in logging.getLogger("lightning.pytorch").handlers:
+            undo.callback(handler.setFormatter, handler.formatter)
+            handler.setFormatter(Folding())
+        undo.enter_context(warnings.catch_warnings())
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message)
         guard_parsers()
