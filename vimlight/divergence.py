@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vimlight.errors import TrainingError
 
-__all__ = ["DivergenceWatch", "kept_checkpoint"]
+__all__ = ["DivergenceWatch", "kept_checkpoint", "last_checkpoint"]
 
 _IDS = 4
 
@@ -63,8 +63,14 @@ class DivergenceWatch:
 
 def kept_checkpoint(trainer: pl.Trainer) -> str:
     """Says which checkpoint of a run is the last good one."""
+    path = last_checkpoint(trainer)
+    return f"the last checkpoint before it is {path!r}" if path else "no checkpoint was kept yet"
+
+
+def last_checkpoint(trainer: pl.Trainer) -> str | None:
+    """Returns the path of the latest checkpoint of a run, if one was kept."""
     paths = [getattr(each, "last_model_path", "") or each.best_model_path for each in _keepers(trainer)]
-    return next((f"the last checkpoint before it is {path!r}" for path in paths if path), "no checkpoint was kept yet")
+    return next((path for path in paths if path), None)
 
 
 def _keepers(trainer: pl.Trainer) -> list[Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from vimlight.divergence import DivergenceWatch, kept_checkpoint
-from vimlight.errors import CheckpointError, ConfigError, TrainingError, nearest, shown, unknown_name
+from vimlight.divergence import DivergenceWatch, kept_checkpoint, last_checkpoint
+from vimlight.errors import CheckpointError, ConfigError, TrainingError, VimlightError, nearest, shown, unknown_name
 from vimlight.files.checkpoint_facts import CHECKPOINT_VERSION, check_format, stated, tensors_in
 from vimlight.files.checkpoint_files import load_checkpoint_file
 from vimlight.files.finite import check_finite
@@ -30,6 +31,7 @@ __all__ = [
     "check_precision",
     "read_checkpoint",
     "warmup_cosine",
+    "weights_stay",
 ]
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -253,6 +255,25 @@ def check_precision(trainer: pl.Trainer) -> None:
             f"precision {precision} changes the weights themselves, but images, heads in closed form and files are of "
             f"32 bits; choose one of {', '.join(_PRECISIONS)}"
         )
+
+
+@contextmanager
+def weights_stay(trainer: pl.Trainer, option: str) -> Iterator[None]:
+    """Says where trained weights are, if what the block makes of them cannot be stored.
+
+    Args:
+        trainer: The trainer that trained them.
+        option: What names another place for them on the command line.
+
+    Raises:
+        VimlightError: What left the block, with a second line.
+    """
+    try:
+        yield
+    except VimlightError as error:
+        path = last_checkpoint(trainer)
+        stay = f"the trained weights are in {path!r}: --ckpt_path with another {option} stores them, without training"
+        raise type(error)(f"{error}\n{stay if path else 'no checkpoint was kept'}") from error
 
 
 def check_class_names(found: Sequence[str], expected: Sequence[str]) -> None:

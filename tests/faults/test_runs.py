@@ -20,6 +20,7 @@ from vimlight.files.atomic import check_writable, write_whole
 from vimlight.report.interruption import Interruption
 from vimlight.report.run_directories import RunLogger
 from vimlight.training.downstream import DownstreamModule
+from vimlight.training.midstream import MidstreamModule
 from vimlight.zoo import Zoo
 
 MODULE = {
@@ -229,14 +230,39 @@ def test_what_cannot_be_written_is_said_before_the_work(workplace, capsys, monke
     assert "file" in said
 
 
+def test_a_name_that_was_taken_meanwhile_says_where_the_weights_are(workplace, capsys, monkeypatch):
+    def slower(module, batch, index, step=MidstreamModule.training_step):
+        Path("zoo").mkdir(exist_ok=True)
+        Path("zoo/fresh.safetensors").touch()
+        return step(module, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MidstreamModule, "training_step", slower)
+        with pytest.raises(SystemExit) as stopped:
+            fit("--trainer.max_epochs=1")
+    assert stopped.value.code == 2
+    taken, stay = capsys.readouterr().err.splitlines()[-2:]
+    assert taken.endswith("zoo 'zoo' has a module 'fresh' already; take another name")
+    kept = "runs/fit/version_0/checkpoints/last.ckpt"
+    assert stay == (
+        f"the trained weights are in {kept!r}: --ckpt_path with another --model.name stores them, without training"
+    )
+    monkeypatch.setattr(MidstreamModule, "training_step", None)
+    fit("--trainer.max_epochs=1", f"--ckpt_path={kept}", "--model.name=other")
+    trained = torch.load(kept, weights_only=True)["state_dict"]
+    _, stored = Zoo("zoo").read("other")
+    assert stored
+    assert all(torch.equal(tensor, trained[f"plugin.{key}"]) for key, tensor in stored.items())
+
+
 def test_a_taken_name_names_the_way_out(workplace, capsys, monkeypatch):
     monkeypatch.setattr("vimlight.zoo.zoo.Zoo.names", lambda self: [])
     Path("zoo").mkdir()
     Path("zoo/fresh.safetensors").touch()
     said = refused(capsys)
     assert said.endswith(
-        "zoo 'zoo' has a module 'fresh' already; take another name, or replace it with overwrite=True "
-        "(--model.overwrite true)"
+        "zoo 'zoo' has a module 'fresh' already; take another name, or replace it with --model.overwrite true "
+        "(overwrite=True)"
     )
 
 

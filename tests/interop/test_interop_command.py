@@ -107,7 +107,7 @@ def test_a_module_that_is_called_like_a_format(workplace, capsys):
             "zoo export modelscope --to x.bin",
             "'x.bin': the released layout is a .pt file, such as pytorch_model.pt",
         ),
-        ("zoo export modelscope --to pytorch_model.pt", "'pytorch_model.pt' exists; choose another path or set over"),
+        ("zoo export modelscope --to pytorch_model.pt", "'pytorch_model.pt' exists; choose another path"),
         ("zoo export modelscope vim-9 --to x.pt", "unknown module of zoo 'zoo': 'vim-9'; did you mean 'vim-5'"),
         ("zoo export vim-9 --to x", "unknown module of zoo 'zoo': 'vim-9'; did you mean"),
     ],

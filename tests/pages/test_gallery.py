@@ -90,7 +90,7 @@ def test_an_empty_zoo_and_a_page_that_is_there_are_refused(zoo, tmp_path, capsys
     assert "index.html written" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         cli.main(arguments)
-    assert "index.html' exists" in capsys.readouterr().err
+    assert "index.html' exists; choose another path or pass --overwrite\n" in capsys.readouterr().err
     cli.main([*arguments, "--overwrite"])
 
 

@@ -218,7 +218,7 @@ def test_the_command_writes_a_page_and_replaces_none_unasked(tmp_path, capsys):
     assert "<h1>Mine</h1>" in out.read_text()
     with pytest.raises(SystemExit):
         cli.main(["report", str(tmp_path / "run"), "--out", str(out)])
-    assert "page.html' exists" in capsys.readouterr().err
+    assert "page.html' exists; choose another path or pass --overwrite\n" in capsys.readouterr().err
     cli.main(["report", str(tmp_path / "run"), "--out", str(out), "--overwrite"])
     assert "<h1>ens_moe cat 5-shot, seed 0</h1>" in out.read_text()
 

@@ -93,7 +93,7 @@ def test_existing_file_is_refused_before_any_work(model, make_trainer, tmp_path)
     path = tmp_path / "predictions.csv"
     path.write_text("kept")
     batches = [{"image": "would fail if it were looked at"}]
-    with pytest.raises(ConfigError, match=r"predictions\.csv.*exists.*overwrite=True"):
+    with pytest.raises(ConfigError, match=r"predictions\.csv.*exists.*or pass --predictions.overwrite true"):
         make_trainer(PredictionWriter(str(path))).predict(model, batches)
     assert path.read_text() == "kept"
     make_trainer(PredictionWriter(str(path), overwrite=True)).predict(model, loader())

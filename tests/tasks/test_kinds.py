@@ -264,7 +264,7 @@ def test_two_processes_write_every_mask_once(tmp_path, backbone):
         assert (one / row["file"]).read_bytes() == (two / row["file"]).read_bytes()
     again = trainer(tmp_path, callbacks=[PredictionWriter(str(one / "out.csv"))])
     (one / "out.csv").unlink()
-    with pytest.raises(ConfigError, match=r"out' exists; choose another path or set overwrite=True"):
+    with pytest.raises(ConfigError, match=r"out' exists; choose another path or pass --predictions.overwrite true"):
         again.predict(model, datamodule=data)
 
 

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
     from vimlight.files.atomic import refuse_existing, write_whole
 
     for path in outputs.values():
-        refuse_existing(path, options.overwrite)
+        refuse_existing(path, options.overwrite, "--overwrite")
     runs = list(_runs(options))
     for kind, path in outputs.items():
         write_whole(path, _text(kind, runs, options), overwrite=options.overwrite)

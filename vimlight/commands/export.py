@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
 
     file = Path(options.out).expanduser()
     chosen = format_of(file, options.format)
-    refuse_existing(file, options.overwrite)
+    refuse_existing(file, options.overwrite, "--overwrite")
     deployed = deploy(load_run(options.ckpt, options.config, options.zoo), options.outputs)
     difference = deployed.save(file, options.format, overwrite=options.overwrite, opset=options.opset)
     said = "not run: onnxruntime is missing" if difference is None else f"{difference:.1e}"

@@ -36,6 +36,6 @@ def main(arguments: Sequence[str]) -> None:
     from vimlight.report.files import refuse_existing
 
     out = Path(options.out).expanduser()
-    refuse_existing(out, options.overwrite)
+    refuse_existing(out, options.overwrite, "--overwrite")
     page = build_report([Path(path).expanduser() for path in options.paths], options.title)
     print(f"{page.save(out, overwrite=options.overwrite)} written")

@@ -110,7 +110,7 @@ def _check_files(options: argparse.Namespace) -> list[Any]:
     for number, file in enumerate(files):
         if file in files[:number]:
             raise ConfigError(f"--out names {str(file)!r} twice; every target needs a file of its own")
-        refuse_existing(file, options.overwrite)
+        refuse_existing(file, options.overwrite, "--overwrite")
     return files
 
 

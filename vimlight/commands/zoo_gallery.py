@@ -30,6 +30,6 @@ def _gallery(options: argparse.Namespace) -> None:
     from vimlight.zoo import Zoo
 
     file = Path(options.out).expanduser() / _PAGE
-    refuse_existing(file, options.overwrite)
+    refuse_existing(file, options.overwrite, "--overwrite")
     zoo = Zoo(options.zoo)
     print(f"{build_gallery(zoo, options.title, options.url).save(file, overwrite=options.overwrite)} written")

@@ -79,12 +79,13 @@ def publish(copy: Path, final: Path, overwrite: bool) -> None:
             copy.replace(final)
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
+def refuse_existing(path: Path, overwrite: bool, way: str = "overwrite=True") -> None:
     """Refuses a path where something is, or where nothing can be written.
 
     Args:
         path: Where a file shall be written.
         overwrite: Whether a file may be replaced.
+        way: How the caller says that one may be; nothing where it cannot be said.
 
     Raises:
         ConfigError: If a file is there and `overwrite` is false, or a directory is, or nothing can be written.
@@ -93,7 +94,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise ConfigError(f"{str(path)!r} is a directory; give the path of a file")
     if path.exists() and not overwrite:
-        raise ConfigError(f"{str(path)!r} exists; choose another path or set overwrite=True")
+        raise ConfigError(f"{str(path)!r} exists; choose another path{f' or pass {way}' if way else ''}")
 
 
 def write_whole(path: str | Path, content: str | bytes, *, overwrite: bool = False) -> Path:

@@ -30,6 +30,7 @@ from vimlight.training.base import SupervisedModule
 __all__ = ["PredictionWriter", "check_numbers"]
 
 Columns = Mapping[str, Sequence[Any]]
+_WAY = "--predictions.overwrite true (overwrite=True)"
 # Position in the data (loader, image), and the rows of the image: values by column.
 _Row = tuple[tuple[int, int], list[dict[str, Any]]]
 
@@ -76,10 +77,10 @@ class PredictionWriter(BasePredictionWriter):
         super().setup(trainer, pl_module, stage)
         if stage != "predict":
             return
-        refuse_existing(self.path, self.overwrite)
+        refuse_existing(self.path, self.overwrite, _WAY)
         if _writes_files(_task(pl_module)):
             if self.folder.exists() and not (self.overwrite and self.folder.is_dir()):
-                raise ConfigError(f"{str(self.folder)!r} exists; choose another path or set overwrite=True")
+                raise ConfigError(f"{str(self.folder)!r} exists; choose another path or pass {_WAY}")
             # One name for all processes, and no other run's.
             self._staging = trainer.strategy.broadcast(self._staging)
         if self.path.suffix == ".parquet":

@@ -14,6 +14,7 @@ from vimlight.errors import ConfigError, shown
 from vimlight.files.atomic import check_writable
 from vimlight.plugins import PLUGINS, Plugin, attach, create_plugin
 from vimlight.prefix_cache import FrozenPart
+from vimlight.trainable import weights_stay
 from vimlight.training.base import SupervisedModule, check_types, choose_readout, collect_features
 from vimlight.zoo import Zoo
 from vimlight.zoo.card import describe
@@ -22,6 +23,8 @@ __all__ = ["MidstreamModule", "build_plugin"]
 
 # Maps hold many positions an image, and much more memory.
 _IMAGES_FOR_STATISTICS = {"vector": 512, "maps": 32}
+# What replaces a module of the same name.
+_WAY = "--model.overwrite true (overwrite=True)"
 
 
 class MidstreamModule(SupervisedModule):
@@ -96,7 +99,7 @@ class MidstreamModule(SupervisedModule):
             ConfigError: If nothing can be written there.
         """
         if self.name is not None:
-            self.zoo.check_new(self.name, self.overwrite)
+            self.zoo.check_new(self.name, self.overwrite, _WAY)
             check_writable(self.zoo.path)
             describe(self.plugin, self.card, sha256="", head="").to_json()
 
@@ -120,7 +123,9 @@ class MidstreamModule(SupervisedModule):
         super().on_fit_end()
         if self.name is None or not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self.zoo.add(self.name, self.plugin, card=self._card(), head=self.head.state_dict(), overwrite=self.overwrite)
+        card, head = self._card(), self.head.state_dict()
+        with weights_stay(self.trainer, "--model.name"):
+            self.zoo.add(self.name, self.plugin, card=card, head=head, overwrite=self.overwrite)
         rank_zero_info(f"module {self.name!r} is in the zoo {str(self.zoo.path)!r}")
 
     def _card(self) -> dict[str, Any]:

@@ -152,22 +152,20 @@ class Zoo:
             raise ZooError(f"module {name!r} has no head")
         return tensors
 
-    def check_new(self, name: str, overwrite: bool = False) -> None:
+    def check_new(self, name: str, overwrite: bool = False, way: str = "") -> None:
         """Checks that a module can be added under a name, for those who want to know before they train it.
 
         Args:
             name: The name.
             overwrite: Whether a module of that name may be replaced.
+            way: How the caller says that one may be; nothing where it cannot be said.
 
         Raises:
             ZooError: If the name is taken or not allowed.
         """
         check_name(name)
         if not overwrite and self.file(name).exists():
-            raise ZooError(
-                f"zoo {str(self.path)!r} has a module {name!r} already; take another name, or replace it "
-                "with overwrite=True (--model.overwrite true)"
-            )
+            raise self._taken(name, way)
 
     def add(
         self,
@@ -269,7 +267,7 @@ class Zoo:
         try:
             publish(copy, file, overwrite)
         except FileExistsError as error:
-            raise ZooError(f"zoo {str(self.path)!r} has a module {name!r} already; take another name") from error
+            raise self._taken(name) from error
         # What belonged to the module that is replaced: the head of one of an earlier version, and its signature.
         beside(file).unlink(missing_ok=True)
         signature_beside(file).unlink(missing_ok=True)
@@ -321,6 +319,10 @@ class Zoo:
         except ZooError as error:
             return str(error).removeprefix(file.name).lstrip(": ")
         return ""
+
+    def _taken(self, name: str, way: str = "") -> ZooError:
+        replacing = f", or replace it with {way}" if way else ""
+        return ZooError(f"zoo {str(self.path)!r} has a module {name!r} already; take another name{replacing}")
 
     def _existing(self, name: str) -> Path:
         # Without a look at the other files, of which there may be thousands.

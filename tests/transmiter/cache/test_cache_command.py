@@ -250,7 +250,7 @@ DATA = ["--data=DownstreamDataModule", "--data.dataset=scenes", SHAPES]
         ([*MODEL, *DATA, "--out=x", "--device=gpu"], "device 'gpu' is not to be had here; choose auto, cpu or cuda"),
         ([*MODEL, *DATA, "--out=x", "--precision=8"], "unknown precision '8'; valid: 16, 32, auto, bf16"),
         ([*MODEL, *DATA, "--out=x", "--split=[train, test]"], "out: 'x' must have {split} in it, since there are 2"),
-        ([*MODEL, *DATA, "--out=features"], "'features' exists; choose another directory or pass --overwrite"),
+        ([*MODEL, *DATA, "--out=features"], "'features' exists; choose another directory or pass --overwrite true"),
         (["build", "--config=lost.yaml"], "file 'lost.yaml' does not exist"),
         (
             ["build", "--model.name=vit_scenes_smal", *DATA, "--out=x"],

@@ -209,7 +209,7 @@ def test_the_sources_cost_is_added_where_it_is_known(world, here, capsys):
 def test_files_are_replaced_only_when_asked(world, here, capsys):
     words = ["--protocol=base_to_base", "--target", world["target"]]
     Path("r.md").write_text("mine")
-    assert "'r.md' exists" in refused(capsys, *words, "--out=r.json", "--markdown=r.md")
+    assert "'r.md' exists; choose another path or pass --overwrite" in refused(capsys, *words, "--markdown=r.md")
     assert Path("r.md").read_text() == "mine"
     run(*words, "--markdown=r.md", "--overwrite")
     assert "target zero-shot" in Path("r.md").read_text()

@@ -75,7 +75,7 @@ def test_a_run_is_resumed_and_its_adapter_is_not_replaced_unasked(workplace, cap
     first = Path("weak.safetensors").read_bytes()
     with pytest.raises(SystemExit):
         fit("extract")
-    assert "'weak.safetensors' exists" in capsys.readouterr().err
+    assert "'weak.safetensors' exists; choose another path or pass --model.overwrite true" in capsys.readouterr().err
     assert Path("weak.safetensors").read_bytes() == first
     last = "--ckpt_path=runs/fit/version_0/checkpoints/last.ckpt"
     fit("extract", last, "--trainer.max_epochs=3", "--model.out=more.safetensors")

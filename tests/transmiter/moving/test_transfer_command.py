@@ -168,7 +168,7 @@ MISTAKES = {
         "--out names 'a.safetensors' twice",
     ),
     "suffix": (MOVE.replace("strong.safetensors", "strong.pt"), "'strong.pt' ends in '.pt'"),
-    "existing file": (MOVE.replace("strong.safetensors", "weak.safetensors"), "exists; choose another path"),
+    "existing file": (MOVE.replace("strong.safetensors", "weak.safetensors"), "exists; choose another path or pass --"),
     "adapter": (MOVE.replace("weak.", "waek."), "'waek.safetensors' does not exist; did you mean 'weak.safetensors'"),
     "source": (MOVE.replace("--source weak", "--source waek"), "'waek' does not exist; did you mean 'weak'"),
     "wrong model": (MOVE.replace("--source weak", "--source other"), "holds logits of 'other', the adapter refines"),

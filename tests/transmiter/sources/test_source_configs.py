@@ -99,7 +99,7 @@ MISTAKES = {
     "model key": (["--model.methd=taskres"], "unknown key 'model.methd'; did you mean 'model.init_args.method'"),
     "data key": (["--data.shot=3"], "unknown key 'data.shot'; did you mean 'data.init_args.shots'"),
     "cache": (["--data.train=caches/weak/tran"], "does not exist; did you mean 'caches/weak/train'"),
-    "taken": (["--data.out=caches/weak/{split}"], "'caches/weak/train' exists"),
+    "taken": (["--data.out=caches/weak/{split}"], "'caches/weak/train' exists; choose another directory or pass --"),
     "checkpoint": (["--ckpt_path=last"], "checkpoint 'last' does not exist"),
 }
 

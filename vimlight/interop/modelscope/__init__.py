@@ -100,7 +100,7 @@ def export_zoo(zoo: str | Path, to: str | Path, names: Sequence[str] = ()) -> Ch
         ConfigError: If the file exists.
     """
     target = Path(to).expanduser()
-    refuse_existing(target, overwrite=False)
+    refuse_existing(target, overwrite=False, way="")
     checkpoint = read_zoo(Path(zoo).expanduser(), names)
     _write(checkpoint, target, overwrite=False)
     return checkpoint

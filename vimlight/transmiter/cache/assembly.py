@@ -143,8 +143,13 @@ def new_cache(path: Path, overwrite: bool) -> Iterator[CacheFiles]:
         raise CacheError(f"cache {str(path)!r} cannot be written: {error.strerror}") from error
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
+def refuse_existing(path: Path, overwrite: bool, option: str = "--overwrite") -> None:
     """Refuses a name that is taken; only a cache may be replaced.
+
+    Args:
+        path: Where a cache shall be written.
+        overwrite: Whether a cache may be replaced.
+        option: What says so on the command line.
 
     Raises:
         CacheError: If it is.
@@ -154,7 +159,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         check_writable(path.parent)
         return
     if not overwrite:
-        raise CacheError(f"{str(path)!r} exists; choose another directory or pass --overwrite (overwrite=True)")
+        raise CacheError(f"{str(path)!r} exists; choose another directory or pass {option} (overwrite=True)")
     if not (path / MANIFEST).is_file():
         raise CacheError(f"{str(path)!r} is no logit cache and is not replaced")
 

@@ -87,7 +87,7 @@ def build_cache(
         UnknownNameError: If there is no such split, set of templates or strategy.
     """
     target, settings = Path(path).expanduser(), settings or CacheSettings()
-    refuse_existing(target, overwrite)
+    refuse_existing(target, overwrite, "--overwrite true")
     show = progress and rank() == 0
     table, views = _table(data, settings.split), _views(model, data, settings)
     manifest = _plan(model, data, settings, views, show).replace(rows=len(table))

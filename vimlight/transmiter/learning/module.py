@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vimlight.errors import ConfigError
 from vimlight.files.atomic import refuse_existing
 from vimlight.files.checkpoint_facts import stated_names
-from vimlight.trainable import check_class_names
+from vimlight.trainable import check_class_names, weights_stay
 from vimlight.transmiter.adapters.file import check_path
 from vimlight.transmiter.adapters.transmiter import TransMiter
 from vimlight.transmiter.logit_module import LogitModule
@@ -77,7 +77,7 @@ class AdapterModule(LogitModule):
             ConfigError: If the file exists and may not be replaced.
         """
         if self.out is not None:
-            refuse_existing(check_path(self.out), self.overwrite)
+            refuse_existing(check_path(self.out), self.overwrite, "--model.overwrite true (overwrite=True)")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights depend on: all columns by name."""
@@ -102,7 +102,8 @@ class AdapterModule(LogitModule):
         if self.out is None or not self.trainer.is_global_zero or trial:
             return
         self.describe_adapter()
-        self.adapter.save(self.out, overwrite=self.overwrite)
+        with weights_stay(self.trainer, "--model.out"):
+            self.adapter.save(self.out, overwrite=self.overwrite)
         rank_zero_info(f"the adapter is in {self.out!r}")
 
     def describe_adapter(self) -> None:

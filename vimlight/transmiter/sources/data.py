@@ -105,7 +105,7 @@ class SourceDataModule(CacheDataModule):
                     f"data.out: {paths.count(path)} caches would be {str(path)!r}; put {{split}} in it, and give "
                     "caches of different splits"
                 )
-            refuse_existing(path, self.overwrite)
+            refuse_existing(path, self.overwrite, "--data.overwrite true")
         return list(zip(caches, paths, strict=True))
 
     @cached_property
