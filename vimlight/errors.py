@@ -118,7 +118,9 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
         count: How many to return at most.
     """
     by_folded = {choice.casefold(): choice for choice in choices}
-    return [by_folded[match] for match in difflib.get_close_matches(name.casefold(), by_folded, count, cutoff=0.5)]
+    # Of few letters one that is wrong makes up much.
+    cutoff = 0.5 if len(name) < 4 else 0.6
+    return [by_folded[match] for match in difflib.get_close_matches(name.casefold(), by_folded, count, cutoff=cutoff)]
 
 
 def shown(value: object) -> str:

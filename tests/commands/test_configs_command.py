@@ -55,7 +55,10 @@ def test_copies_are_whole_and_replace_nothing(tmp_path, monkeypatch, capsys):
     assert "letters.yaml' exists already; name another folder with --to" in refusal(
         capsys, "configs", "copy", "midstream/letters", "--to", "mine"
     )
-    said(capsys, "copy")
+    scripts = sorted(path for path in CONFIGS.glob("*/*") if path.suffix != ".yaml")
+    assert scripts
+    listed = len(shipped.config_names())
+    assert said(capsys, "copy") == f"configs copied to 'configs': {listed}, and {len(scripts)} files that go with them\n"
     assert {path.relative_to(CONFIGS) for path in CONFIGS.rglob("*")} == {
         path.relative_to("configs") for path in Path("configs").rglob("*")
     }

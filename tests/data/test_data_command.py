@@ -121,6 +121,7 @@ def test_show_without_arguments_says_what_is_needed(run):
     ("words", "message"),
     [
         (["lst"], "unknown command of vimlight data 'lst'; did you mean 'list'?"),
+        (["show", "nope"], "unknown data set 'nope'; valid: coco_detection, "),
         (["show", "digist"], "unknown data set 'digist'; did you mean 'digits'?"),
         (["show", "digits", "--args", "clases=[1]"], "unknown argument of data set 'digits': 'clases'; did you mean "),
         (["show", "digits", "--args", "classes"], "--args takes key=value, or a mapping such as '{key: value}'; got "),
@@ -128,7 +129,7 @@ def test_show_without_arguments_says_what_is_needed(run):
         (["show", "image_folder", "--args", "root=3"], "data set 'image_folder': "),
         (["show", "image_folder", "--args", "root=nowhere"], "folder nowhere does not exist"),
         (["show", "image_folder", "--args", "classes=[a]"], "data set 'image_folder' needs the argument 'root'"),
-        (["show"], "vimlight data show: the following arguments are required: NAME; see vimlight data show --help"),
+        (["show"], "the following arguments are required: NAME; see vimlight data show --help"),
     ],
 )
 def test_mistakes(run, capsys, words, message):

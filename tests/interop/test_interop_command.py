@@ -91,11 +91,11 @@ def test_a_module_that_is_called_like_a_format(workplace, capsys):
         ),
         (
             "zoo import modelscope pytorch_model.pt",
-            "vimlight zoo import: the following arguments are required: --out; see vimlight zoo import --help",
+            "the following arguments are required: --out; see vimlight zoo import --help",
         ),
         (
             "zoo import modelscope pytorch_model.pt --out new --heads many",
-            "vimlight zoo import: argument --heads: invalid int value: 'many'; see vimlight zoo import --help",
+            "argument --heads: invalid int value: 'many'; see vimlight zoo import --help",
         ),
         (
             "zoo import modelscope pytorch_model.pt --out new --heads 7",

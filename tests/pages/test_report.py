@@ -217,6 +217,9 @@ def test_the_command_writes_a_page_and_replaces_none_unasked(tmp_path, capsys):
     assert "page.html written" in capsys.readouterr().out
     assert "<h1>Mine</h1>" in out.read_text()
     with pytest.raises(SystemExit):
+        cli.main(["report", str(tmp_path / "rum"), "--out", str(out)])
+    assert "rum does not exist; did you mean" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
         cli.main(["report", str(tmp_path / "run"), "--out", str(out)])
     assert "page.html' exists; choose another path or pass --overwrite\n" in capsys.readouterr().err
     cli.main(["report", str(tmp_path / "run"), "--out", str(out), "--overwrite"])

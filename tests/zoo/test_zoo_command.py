@@ -196,12 +196,15 @@ def test_remove_without_asking_takes_even_a_broken_file(run, zoo):
     [
         (["lst"], "unknown command of vimlight zoo 'lst'; did you mean 'list'?"),
         (["--zoo", "x", "showw", "a"], "unknown command of vimlight zoo 'showw'; did you mean 'show'?"),
-        ([], "vimlight zoo: the following arguments are required: COMMAND; see vimlight zoo --help"),
-        (["show"], "vimlight zoo show: the following arguments are required: NAME; see vimlight zoo show --help"),
-        (["list", "--jso"], "vimlight zoo: unrecognized arguments: --jso; see vimlight zoo --help"),
+        ([], "the following arguments are required: COMMAND; see vimlight zoo --help"),
+        (["show"], "the following arguments are required: NAME; see vimlight zoo show --help"),
+        (["list", "--jso"], "unknown option '--jso' of vimlight zoo list; did you mean '--json'?"),
+        (["gallery", "ZOO", "--outt", "site"], "unknown option '--outt' of vimlight zoo gallery; did you mean '--out'?"),
+        (["list", "--colour=red"], "unknown option '--colour' of vimlight zoo list; see vimlight zoo list --help"),
+        (["list", "more"], "unrecognized arguments: more; see vimlight zoo --help"),
         (
             ["export", "a"],
-            "vimlight zoo export: the following arguments are required: --to; see vimlight zoo export --help",
+            "the following arguments are required: --to; see vimlight zoo export --help",
         ),
     ],
 )

@@ -313,7 +313,7 @@ def test_an_index_that_is_too_large_is_not_read(shared, mine, monkeypatch):
         (["pull", "s4://bucket"], "'s4://bucket' cannot be opened: Protocol not known: s4"),
         (["pull", "http://me:secret@127.0.0.1:9/zoo"], "index.json of http://127.0.0.1:9/zoo cannot be read: "),
         (["push", "{shared}", "--zoo", "nowhere"], "zoo 'nowhere' does not exist"),
-        (["push", "{zoo}/letters.safetensors"], "{zoo}/letters.safetensors cannot be written: File exists"),
+        (["push", "{zoo}/letters.safetensors"], "'{zoo}/letters.safetensors' is a file: push takes the zoo that"),
     ],
 )
 def test_mistakes(shared, zoo, arguments, message):

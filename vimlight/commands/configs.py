@@ -75,7 +75,9 @@ def _copy(options: argparse.Namespace) -> None:
     for file, copy in copies.items():
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, copy)
-    print(f"configs copied to {str(to)!r}: {len(copies)}")
+    configs = sum(file.suffix == ".yaml" for file in copies)
+    others = f", and {len(copies) - configs} files that go with them" if configs < len(copies) else ""
+    print(f"configs copied to {str(to)!r}: {configs}{others}")
 
 
 def _file(name: str) -> Path:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vimlight.commands.options import Parser
+from vimlight.errors import ConfigError
+from vimlight.files.absent import absence
 
 __all__ = ["main"]
 
@@ -35,7 +37,11 @@ def main(arguments: Sequence[str]) -> None:
     from vimlight.pages import build_report
     from vimlight.report.files import refuse_existing
 
+    paths = [Path(path).expanduser() for path in options.paths]
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(f"{path} {absence(path, folder=True)}")
     out = Path(options.out).expanduser()
     refuse_existing(out, options.overwrite, "--overwrite")
-    page = build_report([Path(path).expanduser() for path in options.paths], options.title)
+    page = build_report(paths, options.title)
     print(f"{page.save(out, overwrite=options.overwrite)} written")

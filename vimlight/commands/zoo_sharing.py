@@ -51,6 +51,10 @@ def _push(options: argparse.Namespace) -> None:
     from vimlight.zoo import Zoo
     from vimlight.zoo.sharing import open_place, push
 
+    if Path(options.url).is_file():
+        raise ConfigError(
+            f"{options.url!r} is a file: push takes the zoo that modules go to, {_URL}, and behind it their names"
+        )
     zoo, place = Zoo(options.zoo), open_place(options.url)
     pushed = push(zoo, place, options.names, options.overwrite)
     _print_cards((name, zoo.card(name)) for name in pushed)
