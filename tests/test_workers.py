@@ -15,6 +15,7 @@ import pytest
 from vimlight import workers
 from vimlight.backbone import Preprocessing
 from vimlight.data import MidstreamDataModule
+from vimlight.data.loading import BatchDataset, batch_loader, chunk_loader
 from vimlight.workers import outlast_signals
 
 SCRIPT = """
@@ -121,3 +122,13 @@ def test_what_hangs_ends_a_while_after_it_is_told_to(monkeypatch):
     child.terminate()
     child.join(20)
     assert child.exitcode == -signal.SIGALRM
+
+
+def test_there_are_no_more_workers_than_cores(monkeypatch, recwarn):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    dataset = BatchDataset(None, None)
+    monkeypatch.setattr(BatchDataset, "__len__", lambda _: 8)
+    loaders = [batch_loader(dataset, 2, 9, None, pin_memory=False), chunk_loader(dataset, [[0], [1]], 9)]
+    assert [loader.num_workers for loader in loaders] == [2, 2]
+    assert [batch_loader(dataset, 2, number, None, pin_memory=False).num_workers for number in (0, 1)] == [0, 1]
+    assert not recwarn

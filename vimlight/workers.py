@@ -14,6 +14,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 
 __all__ = [
+    "at_hand",
     "end_with_parent",
     "ending_workers",
     "leave_signals_to_parent",
@@ -32,6 +33,16 @@ _SERVED = sys.platform == "linux"
 def worker_context() -> BaseContext:
     """Returns how a pool starts its processes."""
     return multiprocessing.get_context("forkserver" if _SERVED else "spawn")
+
+
+def at_hand(number: int) -> int:
+    """Returns how many of so many worker processes have a core of their own: more would wait for each other.
+
+    Args:
+        number: How many were asked for.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(number, cores)
 
 
 def prepare_workers(modules: Sequence[str]) -> None:

@@ -55,10 +55,10 @@ def test_copies_are_whole_and_replace_nothing(tmp_path, monkeypatch, capsys):
     assert "letters.yaml' exists already; name another folder with --to" in refusal(
         capsys, "configs", "copy", "midstream/letters", "--to", "mine"
     )
-    scripts = sorted(path for path in CONFIGS.glob("*/*") if path.suffix != ".yaml")
+    scripts = [path for path in CONFIGS.glob("*/*") if path.suffix != ".yaml"]
     assert scripts
-    listed = len(shipped.config_names())
-    assert said(capsys, "copy") == f"configs copied to 'configs': {listed}, and {len(scripts)} files that go with them\n"
+    counts = f"{len(shipped.config_names())}, and {len(scripts)} files that go with them"
+    assert said(capsys, "copy") == f"configs copied to 'configs': {counts}\n"
     assert {path.relative_to(CONFIGS) for path in CONFIGS.rglob("*")} == {
         path.relative_to("configs") for path in Path("configs").rglob("*")
     }

@@ -40,6 +40,14 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("page", ["README.md", *sorted(map(str, Path(ROOT, "docs").rglob("*.md")))])
+def test_links_lead_to_files_of_the_repository(page):
+    """So they work where the repository is read, not on the site alone."""
+    file = ROOT / page
+    links = re.findall(r"\]\(([^)\s#]+)", file.read_text())
+    assert not [link for link in links if "://" not in link and not (file.parent / link).exists()]
+
+
 @pytest.mark.slow
 def test_every_page_is_built_and_in_the_navigation(site):
     pages = {path.relative_to(ROOT / "docs").with_suffix(".html") for path in (ROOT / "docs").rglob("*.md")}

@@ -113,6 +113,16 @@ def test_runs_are_told_apart_by_as_little_as_does(tmp_path):
     assert labels([runs["b"], runs["d"]]) == ["b", "d"]
 
 
+def test_captions_tell_a_fit_from_its_test(tmp_path):
+    for stage in ("fit", "test"):
+        write_fit(tmp_path / stage / "version_0")
+    page = str(build_report([tmp_path]))
+    said = re.findall(r"(ens_moe cat[^<]*): what each module weighs at each place", page)
+    assert set(said) == {f"ens_moe cat 5-shot, seed 0 ({stage}/version_0)" for stage in ("fit", "test")}
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert len(captions) == len(set(captions))
+
+
 def test_gates_are_rows_of_blocks_and_columns_of_modules_at_each_place():
     places = [f"blocks.{block}.{place}" for block in (0, 1) for place in ("attn", "mlp")]
     rows, groups = by_block(Gates(places, ["a"], [[1.0], [2.0], [3.0], [4.0]]))

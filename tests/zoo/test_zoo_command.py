@@ -199,7 +199,7 @@ def test_remove_without_asking_takes_even_a_broken_file(run, zoo):
         ([], "the following arguments are required: COMMAND; see vimlight zoo --help"),
         (["show"], "the following arguments are required: NAME; see vimlight zoo show --help"),
         (["list", "--jso"], "unknown option '--jso' of vimlight zoo list; did you mean '--json'?"),
-        (["gallery", "ZOO", "--outt", "site"], "unknown option '--outt' of vimlight zoo gallery; did you mean '--out'?"),
+        (["gallery", "ZOO", "--outt", "x"], "unknown option '--outt' of vimlight zoo gallery; did you mean '--out'?"),
         (["list", "--colour=red"], "unknown option '--colour' of vimlight zoo list; see vimlight zoo list --help"),
         (["list", "more"], "unrecognized arguments: more; see vimlight zoo --help"),
         (

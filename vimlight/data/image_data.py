@@ -55,7 +55,7 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
         dataset: Name of a data source; see `vimlight.data.list_sources`.
         dataset_args: The source's own arguments.
         batch_size: Images per batch and process.
-        num_workers: Worker processes that read images; 0 reads them in a thread of the main process.
+        num_workers: Processes that read images, at most one a core; 0 reads them in a thread of the main process.
         seed: Decides splits, samples, the order of training images and their augmentation.
         augment: `"none"`, `"light"` (keeps letters and orientations), `"photo"` or `"strong"`.
         image_size: Side of the input in pixels, or height and width, if not the backbone's own.

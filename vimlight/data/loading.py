@@ -16,7 +16,7 @@ from vimlight.data.transforms import Preprocessing, frame_of, reframe
 from vimlight.errors import DataError
 from vimlight.tasks.targets import LABELS, TargetLayout
 from vimlight.threads import ahead
-from vimlight.workers import outlast_signals
+from vimlight.workers import at_hand, outlast_signals
 
 __all__ = ["Batch", "BatchDataset", "Keeper", "batch_loader", "chunk_loader", "raise_worker_error"]
 
@@ -172,7 +172,7 @@ def batch_loader(
     Args:
         dataset: Gives batches.
         batch_size: Images in each.
-        num_workers: Processes that read them.
+        num_workers: Processes that read them, of which at most one a core is started.
         sampler: Gives the rows in their order; that of the table if left out.
         pin_memory: Whether they are put where a GPU can fetch them.
         in_thread: Whether a thread reads ahead where no processes do: worth it unless all lies in memory.
@@ -184,7 +184,7 @@ def batch_loader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
-        num_workers=num_workers,
+        num_workers=at_hand(num_workers),
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
         collate_fn=_spare if getattr(sampler, "spare", False) else _whole,
@@ -202,7 +202,7 @@ def chunk_loader(dataset: BatchDataset, chunks: Iterable[Sequence[int]], num_wor
     return DataLoader(
         dataset,
         batch_sampler=sampler,
-        num_workers=num_workers,
+        num_workers=at_hand(num_workers),
         collate_fn=_whole,
         generator=generator,
         worker_init_fn=outlast_signals,

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageColor
+from PIL import ExifTags, Image, ImageColor, UnidentifiedImageError
 from torch import Tensor
 
 from vimlight.errors import ConfigError, DataError, unknown_name
@@ -104,8 +104,16 @@ def opened(file: str | Path | BinaryIO) -> Iterator[Image.Image]:
         UNREADABLE: If it is missing or damaged.
     """
     # Given a path, Pillow 13 maps uncompressed TIFF files into memory with height and width of turned ones mixed up.
-    with _stream(file) as stream, Image.open(stream) as image:
+    with _stream(file) as stream, _recognised(stream) as image:
         yield image
+
+
+def _recognised(stream: BinaryIO) -> Image.Image:
+    try:
+        return Image.open(stream)
+    except UnidentifiedImageError:
+        # PIL's own text shows the stream in place of the file.
+        raise UnidentifiedImageError("it is empty, or no image of a known kind") from None
 
 
 def _stream(file: str | Path | BinaryIO) -> AbstractContextManager[BinaryIO]:

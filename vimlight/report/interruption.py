@@ -137,7 +137,7 @@ class Interruption(pl.Callback):
             if not trainer.strategy.reduce_boolean_decision(bool(self._told), all=False):
                 return
         path = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / _FILE
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         rank_zero_info(
             f"interrupted in step {trainer.global_step} (epoch {trainer.current_epoch}); go on with --ckpt_path {path}"
         )

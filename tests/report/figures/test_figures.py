@@ -60,6 +60,14 @@ def test_heat_maps_show_sign_and_size_and_leave_gaps():
     assert re.findall(r'class="cell (\w+)"[^>]*fill-opacity="([\d.]+)"', drawn) == [("pos", "1"), ("neg", "0.53")]
 
 
+@pytest.mark.parametrize("name", ["W", "MAMMOTH", "wombat", "象"])
+def test_rows_of_a_heat_map_have_room_for_their_names(name):
+    drawn = figures.heat_map([name], [Group("", ["a"], [[1.0]])], "x")
+    # Type of 12 pixels, of which the widest letters take an em and small ones half of it.
+    needed = sum(6 if letter.islower() else 11.4 for letter in name)
+    assert float(re.search(rf'<text x="([\d.]+)"[^>]*>{name}<', drawn)[1]) >= needed
+
+
 def test_the_front_is_what_nothing_beats_for_less():
     spots = [Spot("cheap", 1, 5), Spot("beaten", 2, 4), Spot("dear", 3, 9), Spot("twin", 1, 4)]
     assert [spot.name for spot in front(spots)] == ["cheap", "dear"]

@@ -218,7 +218,7 @@ def test_files_are_replaced_only_when_asked(world, here, capsys):
 MISTAKES = {
     "protocol": (["--protocol=base_to_new"], "unknown protocol 'base_to_new'; did you mean 'base_to_novel'"),
     "no protocol": ([], "the following arguments are required: --protocol"),
-    "option": (["--protocol=all_classes", "--sauce=x"], "unrecognized arguments: --sauce=x"),
+    "option": (["--protocol=all_classes", "--sauce=x"], "'--sauce' of vimlight evaluate; did you mean '--source'?"),
     "method": (["--protocol=all_classes", "--methods=eftt"], "unknown method 'eftt'; did you mean 'eft'"),
     "set": (["--protocol=all_classes", "--set=alpha=1"], "--set alpha=1: expected METHOD.NAME=VALUE"),
     "method of set": (["--protocol=all_classes", "--set=etf.alpha=1"], "unknown method 'etf'; did you mean 'eft'"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vimlight.pages.sections.base import section
 from vimlight.pages.sources import Found
-from vimlight.pages.sources.fit import Confusion, Fit
+from vimlight.pages.sources.fit import Confusion, Fit, titled
 from vimlight.pages.sources.mistakes import Mistake, mistakes
 from vimlight.report.class_scores import class_scores
 from vimlight.report.figures import Group, heat_map
@@ -23,9 +23,9 @@ _EXAMPLES = 24
 @section("Confusion", 90)
 def confusion(found: Found) -> Iterator[Markup]:
     """Yields the matrix of each run and split, with precision, recall and F1 of each class, and wrong images."""
-    for fit in found.of(Fit):
+    for title, fit in titled(found.of(Fit)):
         for split, matrix in fit.confusion.items():
-            images = f"{fit.title}, {'validation' if split == 'val' else split} images"
+            images = f"{title}, {'validation' if split == 'val' else split} images"
             yield beside(_matrix(matrix, images), _per_class(matrix, f"{images}: each class, in points of a hundred."))
             if examples := mistakes(fit, split, _EXAMPLES):
                 summary = f"{len(examples)} of the images that were taken for another class, the surest first"

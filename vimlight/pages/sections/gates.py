@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from vimlight.pages.sections.base import section
 from vimlight.pages.sources import Found
 from vimlight.pages.sources.comparison import Comparison
-from vimlight.pages.sources.fit import Fit
+from vimlight.pages.sources.fit import Fit, titled
 from vimlight.pages.sources.fit import Gates as Shares
 from vimlight.report.figures import Group, heat_map
 from vimlight.report.html import Markup
@@ -24,8 +24,8 @@ def gates(found: Found) -> Iterator[Markup]:
     """Yields a heat map for each run, and for each method and task of a comparison."""
     yield from _some(
         [
-            gate_map(fit.gates, f"{fit.title}: what each module weighs at each place after training.")
-            for fit in found.of(Fit)
+            gate_map(fit.gates, f"{title}: what each module weighs at each place after training.")
+            for title, fit in titled(found.of(Fit))
             if fit.gates is not None and fit.gates.names and fit.gates.places
         ]
     )

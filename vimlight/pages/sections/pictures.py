@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vimlight.pages.sections.base import section
 from vimlight.pages.sources import Found
-from vimlight.pages.sources.fit import Fit
+from vimlight.pages.sources.fit import Fit, titled
 from vimlight.report.html import Markup
 from vimlight.report.parts import picture
 
@@ -14,5 +14,5 @@ from vimlight.report.parts import picture
 @section("Predictions", 120)
 def pictures(found: Found) -> Iterator[Markup]:
     """Yields the picture of each run and split."""
-    for fit in found.of(Fit):
-        yield from (picture(content, f"{title}: {fit.title}.") for title, content in fit.pictures.items())
+    for run, fit in titled(found.of(Fit)):
+        yield from (picture(content, f"{title}: {run}.") for title, content in fit.pictures.items())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vimlight.pages.sections.base import section
 from vimlight.pages.sources import Found
-from vimlight.pages.sources.fit import Fit
+from vimlight.pages.sources.fit import Fit, titled
 from vimlight.report.figures import lines
 from vimlight.report.html import Markup
 from vimlight.report.parts import figure, grid
@@ -16,10 +16,8 @@ from vimlight.report.parts import figure, grid
 def precision_recall(found: Found) -> Iterator[Markup]:
     """Yields a figure for each run and split, with a line for each class that the run kept."""
     parts = [
-        figure(
-            lines(curves, "recall", "precision"), f"{fit.title}, {'validation' if split == 'val' else split} images."
-        )
-        for fit in found.of(Fit)
+        figure(lines(curves, "recall", "precision"), f"{title}, {'validation' if split == 'val' else split} images.")
+        for title, fit in titled(found.of(Fit))
         for split, curves in fit.precision_recall.items()
     ]
     if parts:

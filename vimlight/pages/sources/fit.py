@@ -22,7 +22,7 @@ from vimlight.report.facts import Facts, facts_of
 from vimlight.report.figures import Bin
 from vimlight.report.files import read_versions
 
-__all__ = ["Confusion", "Fit", "Gates", "Link", "by_class", "labels"]
+__all__ = ["Confusion", "Fit", "Gates", "Link", "by_class", "labels", "titled"]
 
 _CURVES = "metrics.csv"
 _SPLITS = ("val", "test")
@@ -139,6 +139,19 @@ def labels(fits: Sequence[Fit]) -> list[str]:
         if len(set(found)) == len(fits):
             return found
     return [fit.name for fit in fits]
+
+
+def titled(fits: Sequence[Fit]) -> list[tuple[str, Fit]]:
+    """Returns runs with their titles, to which those that share one have their names added.
+
+    Args:
+        fits: The runs, in order.
+    """
+    titles = [fit.title for fit in fits]
+    return [
+        (f"{title} ({fit.name})" if titles.count(title) > 1 and title != fit.name else title, fit)
+        for title, fit in zip(titles, fits, strict=True)
+    ]
 
 
 def _read(file: Path, name: str) -> Fit:

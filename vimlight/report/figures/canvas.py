@@ -14,8 +14,9 @@ __all__ = [
     "ticks", "width_of", "words",
 ]  # fmt: skip
 
-# Of a letter of the figures' type, in pixels; a little more than most are wide.
-_LETTER = 6.4
+# Of a letter of the figures' type, in pixels; a little more than most are wide. Capitals and what is no Latin script.
+_LETTER, _CAPITAL = 6.4, 12.0
+_LATIN = 0x24F  # the last letter of its blocks
 _SERIES = 8
 _LINE = 18
 # Differences that are none.
@@ -75,7 +76,11 @@ def width_of(texts: Iterable[str], longest: int = 0) -> float:
         texts: The texts.
         longest: Of how many letters at most; 0 for all.
     """
-    return _LETTER * max((min(len(text), longest or len(text)) for text in texts), default=0)
+    return max((_width(shortened(text, longest) if longest else text) for text in texts), default=0.0)
+
+
+def _width(text: str) -> float:
+    return sum(_CAPITAL if letter.isupper() or ord(letter) > _LATIN else _LETTER for letter in text)
 
 
 def series_class(number: int) -> str:

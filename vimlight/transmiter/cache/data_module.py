@@ -47,7 +47,7 @@ class CacheDataModule(CertainProperties, pl.LightningDataModule):
         classes: The classes whose images are used and among which predictions are scored: the name of a partition that
             the cache knows, such as `base`, or class indices; all of them if left out.
         batch_size: Images per batch and process.
-        num_workers: Worker processes that read rows; 0 reads them in the main process.
+        num_workers: Worker processes that read rows, at most one a core; 0 reads them in the main process.
         seed: Decides the sample, the order of training images and the views drawn.
 
     Raises:
