@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -78,6 +79,7 @@ class TrainableModule(pl.LightningModule):
         self._lr_interval = lr_interval
         self._saved_settings: dict[str, Any] = {}
         self._saved_random: list[dict[str, Tensor]] = []
+        self._saved_data = ""
         self.trained = False
         self._watch = DivergenceWatch()
         if compile:
@@ -193,6 +195,8 @@ class TrainableModule(pl.LightningModule):
             "optimizer": _settings(self.trainer.optimizers),
             "random": random_states(self.device),
         }
+        if learnt_from := self._learnt_from():
+            checkpoint["vimlight"]["learnt_from"] = learnt_from
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up the optimiser's settings.
@@ -203,6 +207,17 @@ class TrainableModule(pl.LightningModule):
         check_format(checkpoint)
         self._saved_settings = stated(checkpoint, "optimizer", dict, {})
         self._saved_random = stated(checkpoint, "random", list, [])
+        self._saved_data = stated(checkpoint, "learnt_from", str, "")
+
+    def _learnt_from(self) -> str:
+        """Says what the trainer's data are, where they tell."""
+        return str(getattr(getattr(self.trainer, "datamodule", None), "learnt_from", ""))
+
+    def on_fit_start(self) -> None:
+        """Warns of a run that is resumed on other data."""
+        now, then = self._learnt_from(), self._saved_data
+        if self.trainer.ckpt_path is not None and now and then and now != then:
+            rank_zero_warn(f"the checkpoint learnt from {shown(then)}, and the run goes on with {shown(now)}")
 
     def on_train_start(self) -> None:
         """Lets the optimiser's settings win over those that came with its state from a checkpoint.

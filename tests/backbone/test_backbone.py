@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from contextlib import nullcontext
 
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from vimlight.backbone import Backbone, Layout, Preprocessing, create_backbone
 from vimlight.backbone.readout import pool
 from vimlight.errors import BackboneError, ConfigError, UnknownNameError, VimlightError
+from vimlight.files import hub
 from vimlight.plugins import attach, create_plugin
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -247,9 +250,41 @@ def test_the_hub_without_a_network_is_one_clear_error():
 
 
 def test_pretrained_weights_that_cannot_be_had_are_one_clear_error():
-    with pytest.raises(BackboneError, match=r"'test_vit' could not be created.*without a network") as caught:
+    said = r"'test_vit' could not be created: huggingface.co is not reached and .* not on this disk; give checkp"
+    with pytest.raises(BackboneError, match=said) as caught:
         create_backbone("test_vit", pretrained=True)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_hub_that_does_not_answer_is_not_asked_again_and_again(monkeypatch, caplog):
+    asked = []
+
+    def connect(address, timeout):
+        asked.append(address)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "getproxies", dict)
+    monkeypatch.setattr(hub.socket, "create_connection", connect)
+    monkeypatch.setattr(hub, "_PAUSE", 0.0)
+    with pytest.raises(BackboneError, match=r"huggingface.co is not reached .* set HF_HUB_OFFLINE=1$"):
+        create_backbone("test_vit", pretrained=True)
+    assert asked == 2 * [("huggingface.co", 443)]
+    assert "Retrying" not in caplog.text
+    assert constants.HF_HUB_OFFLINE is False
+    # What is not of the hub does not ask for it.
+    create_backbone("vit_scenes_small", pretrained=True)
+    create_backbone("test_vit")
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("by", ["proxy", "answer"])
+def test_a_hub_that_answers_is_asked_as_ever(monkeypatch, by):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "getproxies", lambda: {"https": "http://proxy"} if by == "proxy" else {})
+    monkeypatch.setattr(hub.socket, "create_connection", lambda *_, **__: nullcontext())
+    with hub.hub_or_disk():
+        assert constants.HF_HUB_OFFLINE is False
 
 
 def test_maps_are_the_outputs_of_four_blocks():

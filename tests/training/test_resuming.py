@@ -55,6 +55,7 @@ def run(root, make, resumed=None, **options):
     fit = trainer(root, 2, enable_checkpointing=True, callbacks=[keeper], **options)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*dataloader is not resumable")
+        warnings.filterwarnings("error", "the checkpoint learnt from")
         fit.fit(model, datamodule=data, ckpt_path=resumed)
     assert fit.global_step == 2 * STEPS
     return learned(model)
@@ -71,6 +72,21 @@ def test_resumed_at_any_step(tmp_path, make):
         found = run(tmp_path / f"again {step}", make, tmp_path / f"step={step}.ckpt")
         different = [name for name in whole if not torch.equal(whole[name], found[name])]
         assert not different, f"step {step}"
+
+
+@pytest.mark.parametrize("other", [{"train": 43}, {"seed": 1, "val_fraction": 0.3}], ids=["images", "split"])
+def test_other_data_are_said_in_a_line(tmp_path, other):
+    backbone, first = tiny_backbone(), scenes()
+    fit = trainer(tmp_path)
+    fit.fit(midstream(backbone, first), datamodule=first)
+    fit.save_checkpoint(tmp_path / "a.ckpt", weights_only=False)
+    then, data = first.learnt_from, scenes(**other)
+    assert then.startswith("32 images of scenes/shapes (ids ")
+    with pytest.warns(UserWarning, match="the checkpoint learnt from") as warned:
+        trainer(tmp_path, 2).fit(midstream(backbone, data), datamodule=data, ckpt_path=tmp_path / "a.ckpt")
+    (said,) = [str(each.message) for each in warned if "learnt from" in str(each.message)]
+    assert said == f"the checkpoint learnt from {then!r}, and the run goes on with {data.learnt_from!r}"
+    assert data.learnt_from != then
 
 
 def module_of_two(root):

@@ -13,6 +13,7 @@ from vimlight.backbone.model import Backbone
 from vimlight.backbone.preprocessing import Preprocessing
 from vimlight.backbone.weights import check_tag, load_weights
 from vimlight.errors import BackboneError, ConfigError, nearest, shown, unknown_name
+from vimlight.files.hub import hub_or_disk, is_missing, not_there
 from vimlight.files.weight_file import first_line
 
 __all__ = ["build_backbone", "create_backbone"]
@@ -83,11 +84,22 @@ def build_backbone(backbone: Backbone | str | Mapping[str, Any]) -> Backbone:
 
 def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=pretrained, **arguments)
+        with hub_or_disk(_is_of_hub(name, pretrained)):
+            return timm.create_model(name, pretrained=pretrained, **arguments)
     except TypeError as error:
         if "img_size" in arguments and "img_size" in str(error):
             return _create(name, pretrained, {key: value for key, value in arguments.items() if key != "img_size"})
         raise BackboneError(f"timm refuses the arguments of {name!r}: {error}") from error
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        hint = " (without a network, use checkpoint=FILE or checkpoint='package:NAME')" if pretrained else ""
-        raise BackboneError(f"{name!r} could not be created: {first_line(error)}{hint}") from error
+        cure = "checkpoint=FILE or checkpoint='package:NAME'"
+        said = f"{first_line(error)}{f' (without a network, use {cure})' if pretrained else ''}"
+        said = not_there("its weights are", cure) if is_missing(error) else said
+        raise BackboneError(f"{name!r} could not be created: {said}") from error
+
+
+def _is_of_hub(name: str, pretrained: bool) -> bool:
+    """Tells whether timm asks the hub for the model of a name."""
+    if name.startswith(_REMOTE):
+        return not name.startswith("local-dir:")
+    config = timm.get_pretrained_cfg(name) if pretrained else None
+    return config is not None and bool(config.hf_hub_id)

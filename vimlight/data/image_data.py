@@ -23,7 +23,7 @@ from torch.utils.data.distributed import DistributedSampler
 from vimlight.data.dealing import RowsLeft, TrainingRows, dealt
 from vimlight.data.loading import Batch, BatchDataset, Keeper, batch_loader, chunk_loader, raise_worker_error
 from vimlight.data.pictures import WHITE, check_colour
-from vimlight.data.properties import CertainProperties
+from vimlight.data.properties import CertainProperties, told_apart
 from vimlight.data.sampling import random_subset, set_apart, shuffled
 from vimlight.data.source import Source
 from vimlight.data.sources import load_source
@@ -201,6 +201,11 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
             train: What is not for the test.
             val: What the data set itself sets apart for validation.
         """
+
+    @cached_property
+    def learnt_from(self) -> str:
+        """Says the training images, in a text that is another one for others."""
+        return told_apart(self.source.name, self.tables["train"].ids)
 
     def split_ids(self) -> dict[str, list[str]]:
         """Returns the ids of the images in each split."""

@@ -146,6 +146,7 @@ class SupervisedModule(ScoredModule):
 
     def on_fit_start(self) -> None:
         """Notes how the images are prepared that it learns from."""
+        super().on_fit_start()
         if (found := self._data_preprocessing()) is not None:
             self.prepared, self.background = found, self.trainer.datamodule.background  # type: ignore[attr-defined]
 

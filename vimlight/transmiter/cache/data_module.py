@@ -15,7 +15,7 @@ from torch.utils.data.distributed import DistributedSampler
 from vimlight.data import few_shot, set_apart
 from vimlight.data.dealing import dealt
 from vimlight.data.loading import Batch, batch_loader, raise_worker_error
-from vimlight.data.properties import CertainProperties
+from vimlight.data.properties import CertainProperties, told_apart
 from vimlight.errors import ConfigError, DataError, nearest, unknown_name
 from vimlight.transmiter.cache import LogitCache, check_paired
 from vimlight.transmiter.cache.loading import COMBINATIONS, CacheRows, ViewSampler
@@ -182,6 +182,12 @@ class CacheDataModule(CertainProperties, pl.LightningDataModule):
         if self.val_tuned_paths and self.caches["val"].labels is None:
             return {"train": train, "val": torch.arange(len(self.caches["val"]))}
         return {"train": train, "val": self._labelled("val") if "val" in self.caches else lent}
+
+    @cached_property
+    def learnt_from(self) -> str:
+        """Says the training images and their caches, in a text that is another one for others."""
+        hashes = "".join(cache.hash for cache in (self.caches["train"], *self.tuned))
+        return told_apart(f"{self.model_name}'s cache", [f"{hashes} {row}" for row in self.rows["train"].tolist()])
 
     def split_ids(self) -> dict[str, list[str]]:
         """Returns the ids of the images for training and for validation."""

@@ -180,6 +180,7 @@ class RefinementModule(AdapterModule):
 
     def on_fit_start(self) -> None:
         """Takes the adapter as it came for the first candidate, unless a checkpoint brings better."""
+        super().on_fit_start()
         if self.choice is not None:
             return
         self.scores.reset()

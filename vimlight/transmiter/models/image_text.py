@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vimlight.embedded import PAIR_MODELS
 from vimlight.errors import CheckpointError, ConfigError, unknown_name
+from vimlight.files.hub import hub_or_disk, is_missing, not_there
 from vimlight.files.tensor_file import sha256_of
 from vimlight.files.weight_file import WeightFile, read_weights
 from vimlight.precision import multiplies_in_bfloat16
@@ -242,11 +243,12 @@ def _from_file(name: str, path: Path, what: str, tag: str | None) -> ImageTextMo
 
 def _made(name: str, **options: Any) -> ImageTextModel:
     try:
-        with _quiet():
+        with _quiet(), hub_or_disk(options.get("load_weights", not name.startswith("local-dir:"))):
             model = open_clip.create_model(name, **options)
             tokenizer = open_clip.get_tokenizer(name)
     except _FAULTS as error:
-        raise CheckpointError(f"model {name!r} cannot be loaded: {_first_line(error)}") from error
+        said = not_there("its files are", "pretrained: FILE") if is_missing(error) else _first_line(error)
+        raise CheckpointError(f"model {name!r} cannot be loaded: {said}") from error
     return ImageTextModel(name, model, tokenizer, ImageInput.of(model))
 
 
