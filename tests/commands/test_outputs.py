@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from vimlight.cli import main
+from vimlight.commands.output import print_text
 
 COMMANDS = [
     "compare plan.yaml --out", "configs copy --to", "data show digits --sheet", "demo --out", "new plugin own --to",
@@ -31,3 +32,14 @@ def test_a_path_below_a_file_is_refused(tmp_path, monkeypatch, capsys, command):
     assert said.startswith("vimlight: nothing can be written to 'file")
     assert said.endswith("file' is a file")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "plan.yaml"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_sentences_are_broken_between_words_on_a_terminal_alone(monkeypatch, capsys, terminal):
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    text = "weights: cosine 1.0000 over 18 tensors of the same name, type and shape"
+    print_text(text)
+    lines = capsys.readouterr().out.splitlines()
+    assert " ".join(lines) == text
+    assert len(lines) == (3 if terminal else 1)

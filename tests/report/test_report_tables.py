@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import pytest
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vimlight.report.tables import Statistic, count_text, multiple_text, print_whole
 
@@ -33,3 +35,16 @@ def test_nothing_is_cut_off_on_a_narrow_terminal():
     console = Console(width=12, record=True)
     print_whole(table, console)
     assert "a method of a long name" in console.export_text()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_titles_are_broken_between_words_on_a_terminal_alone(terminal):
+    title = "a title that takes more room than the table"
+    table = Table("method", "accuracy", title=Text(title), title_justify="left")
+    table.add_row("one", "70.0")
+    console = Console(width=30, file=io.StringIO(), force_terminal=terminal, color_system=None)
+    print_whole(table, console)
+    lines = [line.strip() for line in console.file.getvalue().splitlines()]
+    assert (title in lines) == (not terminal)
+    assert title in " ".join(lines)
+    assert not terminal or max(map(len, lines)) <= 30

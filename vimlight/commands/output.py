@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vimlight.errors import printable
 
-__all__ = ["one_line", "print_json", "print_table"]
+__all__ = ["one_line", "print_json", "print_table", "print_text"]
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -33,6 +35,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for line in lines:
         table.add_row(*map(Text, line))
     Console().print(table)
+
+
+def print_text(text: str) -> None:
+    """Prints a sentence or two: broken between words on a terminal, one line elsewhere.
+
+    Args:
+        text: The text.
+    """
+    width = shutil.get_terminal_size().columns
+    print(textwrap.fill(text, width, break_long_words=False) if sys.stdout.isatty() else text)
 
 
 def print_json(value: Any) -> None:

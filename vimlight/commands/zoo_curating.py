@@ -9,7 +9,7 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from vimlight.commands.output import one_line, print_json, print_table
+from vimlight.commands.output import one_line, print_json, print_table, print_text
 from vimlight.commands.zoo_opening import open_zoo
 from vimlight.errors import ConfigError
 
@@ -73,7 +73,9 @@ def _diff(options: argparse.Namespace) -> None:
     effects: dict[str, Likeness] = {}
     if not options.json:
         print_table(("card", *options.names), [(key, *map(one_line, both)) for key, both in cards.items()])
-        print(f"\n{_said(weights, count)}\n")
+        print()
+        print_text(_said(weights, count))
+        print()
     if one.fingerprint == two.fingerprint:
         effects = _effects_alike(zoo, options)
     if options.json:
@@ -82,7 +84,7 @@ def _diff(options: argparse.Namespace) -> None:
     elif effects:
         print_table(("effect", *_HEADINGS), [(place, *_cells(alike)) for place, alike in effects.items()])
     else:
-        print("they belong to different backbones, so that what they do is not compared")
+        print_text("they belong to different backbones, so that what they do is not compared")
 
 
 def _differences(one: Card, two: Card) -> dict[str, tuple[Any, Any]]:
@@ -125,7 +127,7 @@ def _dedupe(options: argparse.Namespace) -> None:
         for name in stays:
             zoo.remove(name)
     if not options.json:
-        print(_proposal(stays, len(zoo), options))
+        print_text(_proposal(stays, len(zoo), options))
 
 
 def _by_backbone(zoo: Zoo) -> Iterable[list[str]]:

@@ -120,7 +120,7 @@ class EvaluationTable:
         for place, numbers in enumerate(parts):
             print_whole(self.rich("" if place else self.title, numbers), console)
         for remark in self.remarks:
-            console.print(Text(printable(remark)), soft_wrap=True)
+            console.print(Text(printable(remark)), soft_wrap=not console.is_terminal)
 
     def rich(self, title: str, numbers: Sequence[int]) -> Table:
         """Returns some columns as a table for a terminal.

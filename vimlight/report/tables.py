@@ -62,9 +62,13 @@ def print_whole(table: Table, console: Console | None = None) -> None:
         console: Where to print; the terminal if left out.
     """
     from rich.console import Console
+    from rich.text import Text
 
     console = console or Console()
     table.width = whole_width(table, console)
+    if console.is_terminal and isinstance(table.title, Text):
+        # The title is no cell: it may be broken between words.
+        table.title.no_wrap, table.title.overflow = False, "fold"
     console.print(table, crop=False, soft_wrap=True)
 
 

@@ -278,6 +278,9 @@ def test_a_narrow_terminal_gets_the_costs_below(world, open_world):
             assert text in console.file.getvalue()
     assert narrow.file.getvalue().count("method (accuracy, %)") == 2
     assert wide.file.getvalue().count("method (accuracy, %)") == 1
+    terminal = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    table.print(terminal)
+    assert max(map(len, terminal.file.getvalue().splitlines())) <= 80
 
 
 def test_help_needs_no_heavy_import():
