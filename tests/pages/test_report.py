@@ -116,8 +116,8 @@ def test_runs_are_told_apart_by_as_little_as_does(tmp_path):
 def test_captions_tell_a_fit_from_its_test(tmp_path):
     for stage in ("fit", "test"):
         write_fit(tmp_path / stage / "version_0")
-    page = str(build_report([tmp_path]))
-    said = re.findall(r"(ens_moe cat[^<]*): what each module weighs at each place", page)
+    page = build_report([tmp_path]).render()
+    said = re.findall(r"<figcaption>(ens_moe cat[^<]*): what each module weighs at each place", page)
     assert set(said) == {f"ens_moe cat 5-shot, seed 0 ({stage}/version_0)" for stage in ("fit", "test")}
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
     assert len(captions) == len(set(captions))

@@ -38,8 +38,8 @@ class Parser(argparse.ArgumentParser):
 
     def _refuse_unknown(self, words: Sequence[str]) -> None:
         """Refuses the first option that neither this parser nor that of the command in the words has."""
-        commands = self._subparsers._group_actions[0].choices if self._subparsers else None
-        chosen = next((commands[word] for word in words if word in commands), None) if commands else None
+        commands: dict[str, Any] = dict(self._subparsers._group_actions[0].choices or {}) if self._subparsers else {}
+        chosen = next((commands[word] for word in words if word in commands), None)
         if isinstance(chosen, Parser):
             chosen._refuse_unknown(words)
             return

@@ -28,7 +28,7 @@ def hub_or_disk(asked: bool = True) -> Iterator[None]:
     Args:
         asked: Whether the hub is asked for anything at all.
     """
-    if not asked or constants.HF_HUB_OFFLINE or _answers() or (time.sleep(_PAUSE) or _answers()):
+    if not asked or constants.HF_HUB_OFFLINE or _answers(0.0) or _answers(_PAUSE):
         yield
         return
     constants.HF_HUB_OFFLINE = True
@@ -38,7 +38,8 @@ def hub_or_disk(asked: bool = True) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = False
 
 
-def _answers() -> bool:
+def _answers(pause: float) -> bool:
+    time.sleep(pause)
     address = urlsplit(constants.ENDPOINT)
     if address.scheme in getproxies():
         return True
