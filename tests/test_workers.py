@@ -8,12 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.trainer.connectors import data_connector
+from tiny_training import midstream, scenes, tiny_backbone, trainer
 
 from vimlight import workers
 from vimlight.backbone import Preprocessing
+from vimlight.commands.train import quietly
 from vimlight.data import MidstreamDataModule
 from vimlight.data.loading import BatchDataset, batch_loader, chunk_loader
 from vimlight.workers import outlast_signals
@@ -132,3 +137,14 @@ def test_there_are_no_more_workers_than_cores(monkeypatch, recwarn):
     assert [loader.num_workers for loader in loaders] == [2, 2]
     assert [batch_loader(dataset, 2, number, None, pin_memory=False).num_workers for number in (0, 1)] == [0, 1]
     assert not recwarn
+
+
+@pytest.mark.parametrize("at_command_line", [True, False])
+def test_cores_that_read_nothing_are_no_news_at_the_command_line(tmp_path, monkeypatch, at_command_line):
+    monkeypatch.setattr(data_connector, "suggested_max_num_workers", lambda _: 8)
+    data = scenes(train=16)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with quietly() if at_command_line else nullcontext():
+            trainer(tmp_path).fit(midstream(tiny_backbone(), data), datamodule=data)
+    assert bool([each for each in warned if "many workers" in str(each.message)]) == (not at_command_line)

@@ -78,13 +78,15 @@ _LEARN_FROM = {
     AdapterModule: ("cached logits", ImageDataModule),
 }
 # What Lightning warns of and is meant here: a backbone that stays in eval mode, runs in which nothing takes steps by
-# gradient, a checkpoint of another run, and its own use of the config parser.
+# gradient, a checkpoint of another run, few workers (`WaitMeter` says where data are waited for), and its own use of
+# the config parser.
 _EXPECTED = (
     r"Found \d+ module\(s\) in eval mode",
     r"`LightningModule.configure_optimizers` returned `None`",
     r"`training_step` returned `None`",
     r"Total length of `list` across ranks is zero",
     r"The dirpath has changed from",
+    r"The '\w+' does not have many workers",
     r"[\s\S]*was deprecated in v4\.",
     r"[\s\S]*JsonargparseDeprecationWarning",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
