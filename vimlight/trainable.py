@@ -195,7 +195,7 @@ class TrainableModule(pl.LightningModule):
             "optimizer": _settings(self.trainer.optimizers),
             "random": random_states(self.device),
         }
-        if learnt_from := self._learnt_from():
+        if learnt_from := _learnt_from(self.trainer):
             checkpoint["vimlight"]["learnt_from"] = learnt_from
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -209,13 +209,9 @@ class TrainableModule(pl.LightningModule):
         self._saved_random = stated(checkpoint, "random", list, [])
         self._saved_data = stated(checkpoint, "learnt_from", str, "")
 
-    def _learnt_from(self) -> str:
-        """Says what the trainer's data are, where they tell."""
-        return str(getattr(getattr(self.trainer, "datamodule", None), "learnt_from", ""))
-
     def on_fit_start(self) -> None:
         """Warns of a run that is resumed on other data."""
-        now, then = self._learnt_from(), self._saved_data
+        now, then = _learnt_from(self.trainer), self._saved_data
         if self.trainer.ckpt_path is not None and now and then and now != then:
             rank_zero_warn(f"the checkpoint learnt from {shown(then)}, and the run goes on with {shown(now)}")
 
@@ -253,6 +249,11 @@ class TrainableModule(pl.LightningModule):
             check_finite(self.state_dict(), "the training diverged", TrainingError)
         except TrainingError as error:
             raise TrainingError(f"{error}\n{kept_checkpoint(self.trainer)}") from None
+
+
+def _learnt_from(trainer: pl.Trainer) -> str:
+    """Says what a trainer's data are, where they tell."""
+    return str(getattr(getattr(trainer, "datamodule", None), "learnt_from", ""))
 
 
 def check_precision(trainer: pl.Trainer) -> None:

@@ -81,7 +81,7 @@ def test_other_data_are_said_in_a_line(tmp_path, other):
     fit.fit(midstream(backbone, first), datamodule=first)
     fit.save_checkpoint(tmp_path / "a.ckpt", weights_only=False)
     then, data = first.learnt_from, scenes(**other)
-    assert then.startswith("32 images of scenes/shapes (ids ")
+    assert then.startswith("28 images of scenes/shapes (ids ")
     with pytest.warns(UserWarning, match="the checkpoint learnt from") as warned:
         trainer(tmp_path, 2).fit(midstream(backbone, data), datamodule=data, ckpt_path=tmp_path / "a.ckpt")
     (said,) = [str(each.message) for each in warned if "learnt from" in str(each.message)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vimlight.commands.output import print_json, print_table
 from vimlight.commands.zoo_listing import judged
 from vimlight.errors import ConfigError, ZooError
+from vimlight.files.text import is_file
 
 if TYPE_CHECKING:
     from vimlight.zoo import Card
@@ -51,7 +52,7 @@ def _push(options: argparse.Namespace) -> None:
     from vimlight.zoo import Zoo
     from vimlight.zoo.sharing import open_place, push
 
-    if Path(options.url).is_file():
+    if is_file(Path(options.url).expanduser()):
         raise ConfigError(
             f"{options.url!r} is a file: push takes the zoo that modules go to, {_URL}, and behind it their names"
         )

@@ -104,7 +104,7 @@ class EvaluationTable:
         return f"**{markdown_text(self.title)}**\n\n{markdown_table(self.header(), cells)}\n\n{remarks}\n"
 
     def print(self, console: Console | None = None) -> None:
-        """Prints the table, the costs below it where it is too wide, and the remarks.
+        """Prints the table, in parts below each other where it is too wide, and the remarks.
 
         Args:
             console: Where to print; the terminal if left out.
@@ -113,14 +113,28 @@ class EvaluationTable:
         from rich.text import Text
 
         console = console or Console()
-        last = 1 + len(self.columns)
-        parts = [range(1, len(self.header()))]
-        if whole_width(self.rich(self.title, parts[0]), console) > console.width:
-            parts = [range(1, last), range(last, len(self.header()))]
-        for place, numbers in enumerate(parts):
+        for place, numbers in enumerate(self._parts(console)):
             print_whole(self.rich("" if place else self.title, numbers), console)
         for remark in self.remarks:
             console.print(Text(printable(remark)), soft_wrap=not console.is_terminal)
+
+    def _parts(self, console: Console) -> list[range]:
+        """Returns the columns of each part: all of them, or accuracies and costs, each in as few as have room."""
+
+        def fits(numbers: range) -> bool:
+            return whole_width(self.rich("", numbers), console) <= console.width
+
+        last, end = 1 + len(self.columns), len(self.header())
+        if fits(range(1, end)):
+            return [range(1, end)]
+        parts = [range(1, 2)]
+        for number in range(2, end):
+            longer = range(parts[-1].start, number + 1)
+            if number != last and fits(longer):
+                parts[-1] = longer
+            else:
+                parts.append(range(number, number + 1))
+        return parts
 
     def rich(self, title: str, numbers: Sequence[int]) -> Table:
         """Returns some columns as a table for a terminal.
