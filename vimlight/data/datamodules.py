@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from vimlight.data.image_data import ImageDataModule, at_least
+from vimlight.data.bounds import at_least
+from vimlight.data.image_data import ImageDataModule
 from vimlight.data.sampling import FewShot, few_images, few_shot
 from vimlight.data.sources.image_folder import existing_folder, image_files
 from vimlight.data.tables import FileTable, Table

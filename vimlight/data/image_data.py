@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
+from vimlight.data.bounds import at_least
 from vimlight.data.dealing import RowsLeft, TrainingRows, dealt
 from vimlight.data.loading import Batch, BatchDataset, Keeper, batch_loader, chunk_loader, raise_worker_error
 from vimlight.data.pictures import WHITE, check_colour
@@ -33,7 +34,7 @@ from vimlight.errors import ConfigError, unknown_name
 from vimlight.tasks import TASKS
 from vimlight.tasks.targets import TargetLayout
 
-__all__ = ["ImageDataModule", "at_least"]
+__all__ = ["ImageDataModule"]
 
 TEST_FRACTION = 0.2
 # Not the module's seed: runs with different seeds are tested on the same images.
@@ -392,14 +393,3 @@ class ImageDataModule(CertainProperties, pl.LightningDataModule, ABC):
         workers = 0 if in_memory else self.num_workers
         in_thread = not (in_memory or table.uniform)
         return batch_loader(dataset, self.batch_size, workers, sampler, pin_memory, in_thread)
-
-
-def at_least(minimum: int, name: str, value: int) -> int:
-    """Returns a setting.
-
-    Raises:
-        ConfigError: If it is less than the minimum.
-    """
-    if value < minimum:
-        raise ConfigError(f"{name} must be at least {minimum}, got {value}")
-    return value

@@ -14,7 +14,7 @@ __all__ = [
     "ticks", "width_of", "words",
 ]  # fmt: skip
 
-# Of a letter of the figures' type, in pixels; a little more than most are wide. Capitals and what is no Latin script.
+# Of a letter of the figures' type, in pixels, a little more than most are wide; of a capital, or one of other scripts.
 _LETTER, _CAPITAL = 6.4, 12.0
 _LATIN = 0x24F  # the last letter of its blocks
 _SERIES = 8
