@@ -108,7 +108,7 @@ def test_of_too_many_modules_as_many_are_judged_as_the_passes_suffice_for(module
     cost = sum(rung.modules * (rung.images - seen) for rung, seen in zip(rungs, before, strict=False))
     passes = 12 + 8 * math.log10(modules / 100)
     assert cost / 1000 + 1 + 9 / 8 <= passes
-    assert rungs[0].images == 6
+    assert rungs[0].images == 6 or rungs[0].modules == modules
     assert rungs[0].modules <= modules
     assert rungs[0].modules > 1000
 

@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -44,6 +45,11 @@ _FEW = 14
 _MANY, _STEP = 1000, 10
 # Which share of the modules goes on, on how many images one can be judged at least, and on how many the gates start.
 _GOING_ON, _FEWEST, _FEWEST_TO_START, _SHARE_TO_START = 4, 6, 64, 8
+# On which share of the images those that are kept are judged at least.
+_SHARE_OF_KEPT = 1 / 3
+# Of few images, errors of a head that hardly fits them vary least: they tell which features are good, not whom the few
+# images happen to suit.
+_SHRUNK = (100.0,)
 # Of each class in turn; of a single image there is no leaving out.
 _A_TURN = 2
 # Images that are held in memory while one module after the other looks at them.
@@ -69,7 +75,7 @@ def is_large(modules: int) -> bool:
 
 
 def schedule(modules: int, images: int, limit: int = 0) -> list[Rung]:
-    """Returns the rungs: a fourth of the modules goes on each time, until eight see half of the images and three all.
+    """Returns the rungs: a fourth of the modules goes on each time, until eight see a third of the images, three all.
 
     The numbers of images are a geometric series that fits into 12 bare passes over the images with up to 100 modules,
     and into 20 with 1,000, what else they are looked at for included. Of more than 1,000 modules as many are judged as
@@ -99,7 +105,7 @@ def _rungs(modules: int, images: int, first: int) -> list[Rung]:
     while counts[-1] > KEPT:
         quarter = math.ceil(counts[-1] / _GOING_ON)
         counts.append(quarter if quarter >= 2 * KEPT else KEPT)
-    growth = (images / 2 / first) ** (1 / (len(counts) - 1))
+    growth = (max(_SHARE_OF_KEPT * images, 2 * first) / first) ** (1 / (len(counts) - 1))
     sizes = [round(first * growth**step) for step in range(len(counts))]
     return [*map(Rung, counts, sizes), Rung(_FINALISTS, images)]
 
@@ -142,8 +148,8 @@ class SuccessiveHalving:
         data: Brings the training images and their targets.
         task: Says what of them a head in closed form is fitted to.
         readout: What is read out; see `Backbone.forward`.
-        solve: Whose leave-one-out error counts on all images; on fewer, where classes may lack some, it is ridge
-            regression's.
+        solve: Whose leave-one-out error counts on all images; on fewer, where classes may lack some, it is that of
+            ridge regression, strongly regularised.
         limit: How many training images are looked at, at most, but for the rest of a batch.
         evidence: Whether the ranking also says the evidence of each module.
 
@@ -191,7 +197,7 @@ class SuccessiveHalving:
             alive = sorted(alive, key=lambda name: errors.get(name, 0.0))[: rung.modules]
             self._examples = {name: self._examples[name] for name in (BARE, *alive)}
             self._look(self._order[seen : rung.images], seen)
-            solve = self._solve if rung.images == len(self._order) else ridge
+            solve = self._solve if rung.images == len(self._order) else partial(ridge, strengths=_SHRUNK)
             found = {name: self._error(name, solve) for name in (BARE, *alive)}
             bare[rung.images] = found.pop(BARE)
             errors.update(found)
