@@ -261,6 +261,7 @@ def compared(fits: Mapping[str, Fit]) -> dict[str, float]:
     errors = exact.ranking.modules
     spread = max(errors.values()) - min(errors.values())
     return {
+        "images": exact.ranking.images,
         "passes exact": exact.passes,
         "passes": halving.passes,
         "time": halving.seconds / exact.seconds,

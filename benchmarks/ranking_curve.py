@@ -101,7 +101,7 @@ def point(
         with _block_images(backbone) as seen:
             ordered = halving.rank("ens_moe").names()
         passes = seen[0] / len(backbone.blocks) / count
-    found: dict[str, Any] = {"modules": len(names), "passes": passes}
+    found: dict[str, Any] = {"modules": len(names), "images": count, "passes": passes}
     if len(names) > len(exact):
         return found
     errors = {name: exact[name] for name in names}

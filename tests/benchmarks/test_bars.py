@@ -19,15 +19,21 @@ def speed(device="cpu", cut=False):
     return {"device": device, "benchmarks": {"throughput": entry}}
 
 
-RANKED = {"passes": 11.0, "found": 4, "behind": 0.2, "accuracy": 80.0, "accuracy exact": 80.5}
+RANKED = {"images": 500, "passes": 22.0, "found": 4, "behind": 0.2, "accuracy": 80.0, "accuracy exact": 80.5}
 RESULTS = {
     "speed.json": (speed(), [("throughput", 1.5, False), ("throughput", 0.02, True)]),
     "ranking.json": (
-        {"modules": 100, "rows": [RANKED, {**RANKED, "found": 3}]},
+        {"modules": 100, "images": 1000, "rows": [RANKED, {**RANKED, "found": 3}]},
         [("ranking", 11.0, True), ("ranking", 1, False), ("ranking", 0.5, False)],
     ),
     "curve.json": (
-        {"rows": [{"modules": 30, "passes": 9.0}, {"modules": 100, "passes": 13.0, "found": 5, "behind": 0.0}]},
+        {
+            "images": 100,
+            "rows": [
+                {"modules": 30, "images": 100, "passes": 9.0},
+                {"modules": 100, "images": 100, "passes": 13.0, "found": 5, "behind": 0.0},
+            ],
+        },
         [("ranking", 13.0, False), ("ranking", 1, True)],
     ),
     "before.json": ({"bar": 1.03, "ratios": {"module": 0.9}}, [("before", 0.9, True)]),

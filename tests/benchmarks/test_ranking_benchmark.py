@@ -19,7 +19,7 @@ def test_what_halving_finds_is_told_by_the_exact_errors(capsys):
     fits = {"exact": ranking.Fit(30.0, 8.0, 91.0, exact), "halving": ranking.Fit(12.0, 2.0, 90.5, halved)}
     found = ranking.compared(fits)
     assert found == {
-        "passes exact": 30.0, "passes": 12.0, "time": 0.25, "found": 3, "behind": pytest.approx(2 / 19),
+        "images": 100, "passes exact": 30.0, "passes": 12.0, "time": 0.25, "found": 3, "behind": pytest.approx(2 / 19),
         "accuracy exact": 91.0, "accuracy": 90.5,
     }  # fmt: skip
     ranking.show([{"task": "digits", "seed": 0, **found}], 20)

@@ -149,7 +149,7 @@ class SuccessiveHalving:
         task: Says what of them a head in closed form is fitted to.
         readout: What is read out; see `Backbone.forward`.
         solve: Whose leave-one-out error counts on all images; on fewer, where classes may lack some, it is that of
-            ridge regression, strongly regularised.
+            ridge regression, strongly regularised until as few modules as are kept are left.
         limit: How many training images are looked at, at most, but for the rest of a batch.
         evidence: Whether the ranking also says the evidence of each module.
 
@@ -197,8 +197,7 @@ class SuccessiveHalving:
             alive = sorted(alive, key=lambda name: errors.get(name, 0.0))[: rung.modules]
             self._examples = {name: self._examples[name] for name in (BARE, *alive)}
             self._look(self._order[seen : rung.images], seen)
-            solve = self._solve if rung.images == len(self._order) else partial(ridge, strengths=_SHRUNK)
-            found = {name: self._error(name, solve) for name in (BARE, *alive)}
+            found = {name: self._error(name, self._solver(rung)) for name in (BARE, *alive)}
             bare[rung.images] = found.pop(BARE)
             errors.update(found)
             if self._says_evidence:
@@ -209,6 +208,11 @@ class SuccessiveHalving:
         modules = {name: errors[name] for name in self._names if name in errors}
         fewer = {name: count for name, count in judged.items() if count < seen}
         return Ranking(seen, bare[seen], modules, how, judged_on=fewer, bare_on=bare, evidence=evidence)
+
+    def _solver(self, rung: Rung) -> Solver:
+        if rung.images == len(self._order):
+            return self._solve
+        return ridge if rung.modules <= KEPT else partial(ridge, strengths=_SHRUNK)
 
     def _entrants(self) -> list[str]:
         """Returns the modules that are judged: all, or of too many those whose cards are nearest to the task."""

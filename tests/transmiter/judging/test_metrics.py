@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from vimlight.errors import DataError
 from vimlight.transmiter.judging.metrics import CALIBRATION_BINS, Scorer, confidence_interval
@@ -57,6 +58,15 @@ def test_log_loss_and_calibration_error_by_hand():
     assert [count for count, _, _ in found.reliability] == list(map(len, bins))
     gaps = (count * abs(confidence - accuracy) for count, confidence, accuracy in found.reliability)
     assert sum(gaps) / 200 == pytest.approx(error, abs=1e-6)
+
+
+def test_calibration_error_is_that_of_torchmetrics():
+    logits, labels = draw(500)
+    places = (labels[:, None] == torch.tensor(COLUMNS)).int().argmax(dim=1)
+    expected = multiclass_calibration_error(
+        logits[:, list(COLUMNS)].double().softmax(dim=1), places, len(COLUMNS), n_bins=CALIBRATION_BINS
+    )
+    assert score(logits, labels).calibration_error == pytest.approx(float(expected), rel=1e-6)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 200])

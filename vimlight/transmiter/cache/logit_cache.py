@@ -333,7 +333,7 @@ class LogitCache:
         checked = self._checked_files.get(self.manifest.array)
         if checked is None or checked.is_checked:
             return
-        numbers = np.arange(len(self))[_index(rows)]
+        numbers = _numbers(rows, len(self))
         row = self._array.nbytes // max(1, len(self))
         with present():
             checked.check(self._array.offset + numbers * row, row)
@@ -366,6 +366,14 @@ def _index(rows: Rows) -> Any:
     import torch
 
     return rows.numpy(force=True) if isinstance(rows, torch.Tensor) else list(rows)
+
+
+def _numbers(rows: Rows, count: int) -> NDArray[np.int64]:
+    """Returns row numbers, those from the end counted from the beginning."""
+    if isinstance(rows, slice):
+        return np.arange(*rows.indices(count))
+    index = np.asarray(_index(rows))
+    return np.arange(count)[index] if index.dtype == bool else np.where(index < 0, index + count, index)
 
 
 def _normalised(features: Tensor) -> Tensor:

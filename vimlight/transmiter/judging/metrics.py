@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.classification import MulticlassCalibrationError
 
 from vimlight.errors import DataError
 
@@ -52,11 +51,9 @@ class Scorer:
         self._columns = torch.as_tensor(list(columns))
         self._places = torch.full((num_classes,), -1)
         self._places[self._columns] = torch.arange(len(self._columns))
-        # Calibration is defined for two columns or more; among one, every confidence is 1 and every answer right.
-        self._calibration = MulticlassCalibrationError(max(2, len(self._columns)), n_bins=CALIBRATION_BINS)
-        self._calibration.set_dtype(torch.float64)
         self._right = torch.zeros(num_classes, dtype=torch.int64)
         self._seen = torch.zeros(num_classes, dtype=torch.int64)
+        # Sums for each bin, since what torchmetrics (1.9) keeps of it grows with the images.
         self._bins = torch.zeros(CALIBRATION_BINS, 3, dtype=torch.float64)
         self._loss = 0.0
 
@@ -85,8 +82,6 @@ class Scorer:
         self._right += torch.bincount(labels.cpu()[right], minlength=len(self._right))
         self._gather(probabilities.amax(dim=1), right)
         self._loss += float(F.cross_entropy(chosen, targets, reduction="sum"))
-        if len(self._columns) > 1:
-            self._calibration.update(probabilities, targets)
         return self._columns[predicted]
 
     def compute(self) -> Score:
@@ -101,7 +96,7 @@ class Scorer:
         per_class = {
             int(label): int(self._right[label]) / int(self._seen[label]) for label in self._seen.nonzero().flatten()
         }
-        calibration = float(self._calibration.compute()) if len(self._columns) > 1 else 0.0
+        calibration = float((self._bins[:, 1] - self._bins[:, 2]).abs().sum()) / count
         bins = [(int(n), confidence / max(n, 1), hits / max(n, 1)) for n, confidence, hits in self._bins.tolist()]
         return Score(int(self._right.sum()) / count, per_class, calibration, self._loss / count, count, bins)
 
