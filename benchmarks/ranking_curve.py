@@ -81,7 +81,8 @@ def exact_errors(
     errors: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
     for name in names:
         if name not in errors:
-            errors[name] = float(ridge(*_examples(backbone, zoo, name, data, images)).loss)
+            vectors, columns, rows = _examples(backbone, zoo, name, data, images)
+            errors[name] = float(ridge(vectors, columns, images=rows).loss)
             write_whole(kept, json.dumps(errors), overwrite=True)
     return {name: errors[name] for name in names}
 

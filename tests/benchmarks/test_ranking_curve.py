@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import ranking, ranking_curve
 from vimlight.errors import ConfigError
+from vimlight.zoo import Zoo
 
 
 @pytest.mark.slow
@@ -27,6 +28,8 @@ def test_the_curve_and_the_quality_are_printed_and_written(tmp_path, capsys, mon
     assert "found of the best five" in capsys.readouterr().out
     errors = json.loads((tmp_path / "exact-digits-0.json").read_text())
     assert len(errors) == 15
+    exact = ranking.fit(ranking.small_backbone(), Zoo(tmp_path / "zoo"), "digits", 0, "exact", 50).ranking
+    assert errors == pytest.approx({name: exact.modules[name] for name in errors}, rel=1e-4)
     with pytest.raises(ConfigError, match=r"curve\.json exists"):
         ranking.main([*small, "--curve"])
     # What was judged is not judged again.
