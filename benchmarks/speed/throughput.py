@@ -52,11 +52,13 @@ def throughput(
         rounds: How often.
         bars: What is asked of `fit` and `predict` by the bare work, and of the `wait` for data.
     """
-    folder = write_images(bench.scratch / "photographs", files, (height, width), test=files)
+    # A tenth of each class is lent to validation.
+    folder = write_images(bench.scratch / "photographs", files * 10 // 9 + 4, (height, width), test=files)
     data = MidstreamDataModule("image_folder", {"root": str(folder)}, batch_size=batch, num_workers=workers)
     model = MidstreamModule(backbone_for(bench, backbone), kind, class_names=data.class_names).to(bench.device)
     held = {"image": images_for(model.backbone, batch), "target": torch.arange(batch, device=bench.device) % 2}
     steps = files // batch
+    assert len(data.tables["train"]) >= files
     step, runs = PlainStep(model, held), Runs(bench, model, data, steps)
     fit = {"steps on images in memory": _times(steps, step), "fit over files": runs.fit}
     times = [{name: run() for name, run in _turned(fit, index).items()} for index in range(rounds)]
