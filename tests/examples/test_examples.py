@@ -18,6 +18,8 @@ SAYS = {
     "move_from_logits": "with what the weak one learnt 0.",
     "export_and_predict": ", 10 classes",
 }
+# It trains on logits alone.
+QUICK = {"move_from_logits"}
 NOTEBOOKS = ("gates", "sites")
 
 
@@ -35,8 +37,9 @@ def test_a_script_is_short(name):
     assert lines[0].startswith('"""')
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SAYS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in SAYS]
+)
 def test_a_script_runs_and_says_what_it_found(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # What a script registers is taken back, and what it imports stays known.
