@@ -224,5 +224,5 @@ def _draw(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     right.errorbar(list(lost), mean, deviation, marker="o", label="best of eight behind, % of spread")
     right.plot(list(found), [statistics.fmean(v) for v in found.values()], marker="s", label="of the best five found")
     right.set(xlabel="modules", xscale="log")
-    right.legend()
+    right.legend(loc="center left")
     write_whole(file, png(figure), overwrite=True)

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from vimlight.errors import ConfigError
 from vimlight.report.plots import confusion_matrix, decode, gate_heatmap, image_grid, png
@@ -141,3 +142,15 @@ def test_png_and_no_pyplot():
     had_pyplot = "matplotlib.pyplot" in sys.modules
     assert png(gate_heatmap(torch.ones(1, 1), ["a"], ["b"])).startswith(b"\x89PNG")
     assert ("matplotlib.pyplot" in sys.modules) == had_pyplot
+
+
+def test_dollars_are_dollars_and_powers_of_ten_are_drawn_as_such():
+    figure = Figure()
+    axes = figure.subplots()
+    axes.loglog([1, 10, 1000], [1, 2, 3])
+    axes.set_title("of $10 and $20")
+    png(figure)
+    assert not axes.title.get_parse_math()
+    labels = axes.xaxis.get_ticklabels()
+    assert any("mathdefault" in label.get_text() for label in labels)
+    assert all(label.get_parse_math() for label in labels)

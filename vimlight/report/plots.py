@@ -160,8 +160,15 @@ def png(figure: Figure, dpi: int = _DPI) -> bytes:
     """
     from matplotlib.text import Text
 
-    # Dollars in the names of classes and methods are dollars, no formulas.
-    for text in figure.findobj(Text):
+    powers = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        if axis.get_scale() == "log"
+        for label in axis.get_ticklabels(which="both")
+    }
+    # Dollars in the names of classes and methods are dollars, no formulas; only powers of ten are some.
+    for text in set(figure.findobj(Text)) - powers:
         text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
