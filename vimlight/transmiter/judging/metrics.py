@@ -53,7 +53,7 @@ class Scorer:
         self._places[self._columns] = torch.arange(len(self._columns))
         self._right = torch.zeros(num_classes, dtype=torch.int64)
         self._seen = torch.zeros(num_classes, dtype=torch.int64)
-        # Sums for each bin: what torchmetrics (1.9) keeps grows with the images, and it has a bin more, for confidence 1.
+        # Sums for each bin: what torchmetrics (1.9) keeps grows with the images, and confidence 1 has a bin more there.
         self._bins = torch.zeros(CALIBRATION_BINS, 3, dtype=torch.float64)
         self._loss = 0.0
 
