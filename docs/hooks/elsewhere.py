@@ -18,9 +18,12 @@ _PAGES = {
 
 
 def pages_from_elsewhere() -> dict[str, str]:
-    """Returns the texts by the paths that they have in the site."""
-    # Links lead from the top of the repository there.
-    return {path: (_ROOT / file).read_text().replace("](docs/", "](") for path, file in _PAGES.items()}
+    """Returns the texts by the paths that they have in the site, with links into `docs` as they are from there."""
+    pages = {}
+    for path, file in _PAGES.items():
+        there, here = (os.path.relpath("docs", Path(place).parent) for place in (file, Path("docs", path)))
+        pages[path] = (_ROOT / file).read_text().replace(f"]({there}/", f"]({here}/")
+    return pages
 
 
 def linked_within(page: str, text: str) -> str:

@@ -69,7 +69,7 @@ DOES = {
 }
 REFUSES = {
     "new plugin lora": "plug-in 'lora' is registered already; choose another name, such as 'my_lora'",
-    "fitt": "unknown command 'fitt'; did you mean 'fit' or",
+    "fitt": "unknown command 'fitt'; did you mean 'fit'?",
     "zoo lst": "unknown command of vimlight zoo 'lst'; did you mean 'list'?",
     "zoo list --zoo zo": "zoo 'zo' does not exist; did you mean 'zoo'?",
     "zoo show lettrs": "'lettrs'; did you mean 'letters'?",
