@@ -56,6 +56,17 @@ def _at_once(monkeypatch):
     monkeypatch.setattr(predicted_parts, "_SECONDS", 0.0)
 
 
+def test_what_is_right_is_counted_over_both_runs_as_a_test_does(tmp_path, caplog):
+    model, data = made("classification")
+    predicted(tmp_path / "out.csv", model, data, before=2)
+    with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
+        predicted(tmp_path / "out.csv", model, data)
+    tested = trainer(tmp_path).test(model, datamodule=data, verbose=False)[0]["test/accuracy"]
+    right = round(24 * tested)
+    assert 0 < right < 24
+    assert f"the label is the true one of {right} of 24 labelled images: {tested:.2%}" in caplog.text
+
+
 # One row an image; a file for each; several rows an image, or none.
 @pytest.mark.parametrize("kind", ["classification", "segmentation", "detection"])
 def test_killed_and_continued_is_uninterrupted(tmp_path, caplog, kind):

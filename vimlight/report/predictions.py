@@ -48,7 +48,8 @@ class PredictionWriter(BasePredictionWriter):
     format: `.csv`, `.json` (a list of objects) or `.parquet`. Table and folder appear whole or not at all.
 
     Over all images of a data module of this package, the same run given again goes on where one was ended, with the
-    same rows in the end: until then they lie in a hidden directory beside the table; see `PredictedParts`.
+    same rows in the end: until then they lie in a hidden directory beside the table; see `PredictedParts`. The last
+    line of a classification says how many labels are the true ones: a test that can be interrupted.
 
     Args:
         path: Where to write the table.
@@ -189,6 +190,8 @@ class PredictionWriter(BasePredictionWriter):
         write_whole(self.path, content, overwrite=self.overwrite)
         if self._parts is not None:
             self._parts.remove()
+        if _task(pl_module).monitor == "accuracy" and (said := _accuracy(columns)):
+            rank_zero_info(said)
 
     def _earlier(self) -> dict[tuple[int, int], list[dict[str, Any]]]:
         return {(0, place): rows for place, rows in self._parts.rows.items()} if self._parts is not None else {}
@@ -243,6 +246,15 @@ def check_numbers(ids: Sequence[str], items: Sequence[Any]) -> None:
     for name, item in zip(ids, items, strict=True):
         if any(not is_finite(leaf) for leaf in tree_leaves(item) if isinstance(leaf, torch.Tensor)):
             raise DataError(f"the prediction for {name!r} is not finite; did the training diverge?")
+
+
+def _accuracy(columns: Columns) -> str:
+    """Says of how many labelled images the label is the true one; nothing where none is labelled."""
+    pairs = zip(columns.get("label", ()), columns.get("true", ()), strict=False)
+    hits = [label == true for label, true in pairs if true]
+    if not hits:
+        return ""
+    return f"the label is the true one of {sum(hits):,} of {len(hits):,} labelled images: {sum(hits) / len(hits):.2%}"
 
 
 def _truth(task: Task, trainer: pl.Trainer, batch: Any) -> list[str]:
