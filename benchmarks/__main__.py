@@ -19,8 +19,10 @@ from rich.console import Console
 from benchmarks.bench import BENCHMARKS, Bench
 from benchmarks.budget import Budget
 from benchmarks.memory import keep_heap
+from benchmarks.results import Comparison, Figure
 from benchmarks.show import machine, plot, show
 from vimlight.errors import ConfigError, VimlightError, unknown_name
+from vimlight.files.atomic import write_whole
 
 __all__ = ["main", "sizes_of"]
 
@@ -67,31 +69,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     budget = Budget(60 * options.minutes if options.minutes else math.inf, len(names))
     quick = options.quick or budget.share < _LEAST
     found: dict[str, Any] = {**machine(device), "heap_kept": keep_heap(), "quick": quick, "benchmarks": {}}
-    results = []
-    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-        for name in names:
-            benchmark = BENCHMARKS[name]
-            console.rule(name)
-            sizes = {**sizes_of(name, quick), **_changed(options.set, name)}
-            torch.manual_seed(0)
-            start, mine = time.perf_counter(), []
-            with budget.limit() as limit:
-                for result in benchmark(Bench(device, Path(scratch), quick), **sizes):
-                    show(result, console)
-                    mine.append(result)
-            if limit.cut:
-                console.print(f"out of time: {len(mine)} results")
-            took = time.perf_counter() - start
-            found["benchmarks"][name] = {
-                "sizes": sizes, "took_s": took, "cut": limit.cut, "results": [result.as_dict() for result in mine],
-            }  # fmt: skip
-            results += mine
+    results: list[Comparison | Figure] = []
+    for name in names:
+        benchmark = BENCHMARKS[name]
+        console.rule(name)
+        sizes = {**sizes_of(name, quick), **_changed(options.set, name)}
+        torch.manual_seed(0)
+        start, mine = time.perf_counter(), []
+        # What one leaves behind is in no other's way.
+        with tempfile.TemporaryDirectory(dir=options.scratch) as scratch, budget.limit() as limit:
+            for result in benchmark(Bench(device, Path(scratch), quick), **sizes):
+                show(result, console)
+                mine.append(result)
+        if limit.cut:
+            console.print(f"out of time: {len(mine)} results")
+        took = time.perf_counter() - start
+        found["benchmarks"][name] = {
+            "sizes": sizes, "took_s": took, "cut": limit.cut, "results": [result.as_dict() for result in mine],
+        }  # fmt: skip
+        results += mine
+        if options.out:
+            # A later one that fails loses nothing.
+            kept = _keep(found, Path(options.out))
     if options.out:
-        folder = Path(options.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "speed.json"
-        file.write_text(json.dumps(found, indent=1) + "\n")
-        console.print("written:", ", ".join(map(str, [file, *plot(results, folder)])))
+        console.print("written:", ", ".join(map(str, [kept, *plot(results, Path(options.out))])))
+
+
+def _keep(found: dict[str, Any], folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "speed.json"
+    write_whole(file, json.dumps(found, indent=1) + "\n", overwrite=True)
+    return file
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

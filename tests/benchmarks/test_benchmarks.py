@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from benchmarks.__main__ import _SIZES, main, sizes_of
 from benchmarks.bench import BENCHMARKS, Bench
 from benchmarks.memory import kept_for_backward, peak_bytes
-from benchmarks.results import Bar
+from benchmarks.results import Bar, Figure
 from benchmarks.speed.extraction import Published
 from vimlight.errors import UnknownNameError
 
@@ -21,6 +21,25 @@ CPU = torch.device("cpu")
 
 def test_every_benchmark_has_sizes_and_every_entry_of_sizes_is_a_benchmark():
     assert set(yaml.safe_load(_SIZES.read_text())) == set(BENCHMARKS)
+
+
+def test_one_that_fails_costs_no_others_results_and_none_finds_anothers_files(tmp_path, monkeypatch):
+    def writes(bench):
+        (bench.scratch / "cache").mkdir()
+        yield Figure("written", 1.0)
+
+    def fails(bench):
+        yield from writes(bench)
+        raise RuntimeError("fails")
+
+    for name, benchmark in (("one", writes), ("two", fails)):
+        monkeypatch.setitem(BENCHMARKS._entries, name, benchmark)
+    monkeypatch.setattr("benchmarks.__main__.sizes_of", lambda name, quick: {})
+    with pytest.raises(RuntimeError, match="fails"):
+        main(["one", "two", "--scratch", str(tmp_path), "--out", str(tmp_path / "out")])
+    found = json.loads((tmp_path / "out" / "speed.json").read_text())
+    assert list(found["benchmarks"]) == ["one"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.slow
