@@ -139,9 +139,10 @@ def _curve(content: Mapping[str, Any]) -> Iterator[Line]:
             continue
         yield _passes(content["images"], rows, modules)
         judged = [row for row in rows if "found" in row]
-        right = sum(row["found"] >= RANKING["found"] or row["behind"] <= RANKING["behind"] for row in judged)
-        text = f"cases of the first {modules} modules in which the best are found, or nearly as good ones"
-        yield Line("ranking", text, f">= {len(judged)}", right, right == len(judged))
+        if judged:
+            right = sum(row["found"] >= RANKING["found"] or row["behind"] <= RANKING["behind"] for row in judged)
+            text = f"cases of the first {modules} modules in which the best are found, or nearly as good ones"
+            yield Line("ranking", text, f">= {len(judged)}", right, right == len(judged))
 
 
 def _waiting(content: Mapping[str, Any]) -> Iterator[Line]:
