@@ -174,10 +174,10 @@ def _merge(options: argparse.Namespace) -> None:
 def _head(options: argparse.Namespace) -> None:
     check_caches([options.cache])
     _check_inputs([path for path in (options.classes, options.head, options.words) if path is not None])
+    from vimlight.devices import device_of
     from vimlight.transmiter.cache.derive import with_head
     from vimlight.transmiter.cache.heads import encoded_head
     from vimlight.transmiter.cache.imports import read_head
-    from vimlight.transmiter.cache.processes import device_of
     from vimlight.transmiter.cache.tables import read_names
 
     cache = _open(options.cache)
@@ -198,7 +198,7 @@ def _head(options: argparse.Namespace) -> None:
 def _tuned(options: argparse.Namespace) -> None:
     check_caches([options.cache])
     check_file("file", options.file, DataError)
-    from vimlight.transmiter.cache.processes import device_of
+    from vimlight.devices import device_of
     from vimlight.transmiter.sources.files import load_tuned
     from vimlight.transmiter.sources.writing import write_tuned
 

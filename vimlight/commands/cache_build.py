@@ -11,10 +11,11 @@ from vimlight.commands.catalogue import with_data
 from vimlight.commands.keys import Keys, arguments_of, typed_keys
 from vimlight.commands.mistakes import Mistake, Raising, explain
 from vimlight.data import DownstreamDataModule, ImageDataModule, MidstreamDataModule
+from vimlight.devices import device_of
 from vimlight.errors import ConfigError
 from vimlight.transmiter.cache.build import CacheSettings, build_cache
 from vimlight.transmiter.cache.heads import Vocabulary
-from vimlight.transmiter.cache.processes import device_of, process_group, rank
+from vimlight.transmiter.cache.processes import process_group, rank
 from vimlight.transmiter.models.image_text import load_model
 from vimlight.trust import check_made, guard_parsers
 

@@ -44,8 +44,8 @@ def main(arguments: Sequence[str]) -> None:
     _check_limits(options)
     if any(find_spec(name) is None for name in _NEEDED):
         raise ConfigError("vimlight serve needs starlette and uvicorn: pip install 'vimlight[serve]'")
+    from vimlight.devices import device_of
     from vimlight.serving.server import bound
-    from vimlight.transmiter.cache.processes import device_of
 
     device = device_of(options.device)
     # The port is refused before models are loaded.

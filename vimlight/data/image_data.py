@@ -22,9 +22,10 @@ from torch.utils.data.distributed import DistributedSampler
 
 from vimlight.data.bounds import at_least
 from vimlight.data.dealing import RowsLeft, TrainingRows, dealt
+from vimlight.data.identity import told_apart
 from vimlight.data.loading import Batch, BatchDataset, Keeper, batch_loader, chunk_loader, raise_worker_error
 from vimlight.data.pictures import WHITE, check_colour
-from vimlight.data.properties import CertainProperties, told_apart
+from vimlight.data.properties import CertainProperties
 from vimlight.data.sampling import random_subset, set_apart, shuffled
 from vimlight.data.source import Source
 from vimlight.data.sources import load_source

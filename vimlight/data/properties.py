@@ -1,26 +1,13 @@
-"""Properties that never pass for absent, and what tells data from other data."""
+"""Properties that never pass for absent."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
 from vimlight.errors import DataError
 
-__all__ = ["CertainProperties", "told_apart"]
-
-
-def told_apart(name: str, images: Collection[str]) -> str:
-    """Returns a text for some images, which is another one for others.
-
-    Args:
-        name: What the images are of.
-        images: What tells each from the others there, in any order.
-    """
-    digest = hashlib.sha256("\n".join(sorted(images)).encode(errors="surrogatepass"))
-    return f"{len(images):,} images of {name} (ids {digest.hexdigest()[:8]})"
+__all__ = ["CertainProperties"]
 
 
 class CertainProperties:

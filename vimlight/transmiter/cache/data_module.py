@@ -14,8 +14,9 @@ from torch.utils.data.distributed import DistributedSampler
 
 from vimlight.data import few_shot, set_apart
 from vimlight.data.dealing import dealt
+from vimlight.data.identity import told_apart
 from vimlight.data.loading import Batch, batch_loader, raise_worker_error
-from vimlight.data.properties import CertainProperties, told_apart
+from vimlight.data.properties import CertainProperties
 from vimlight.errors import ConfigError, DataError, nearest, unknown_name
 from vimlight.transmiter.cache import LogitCache, check_paired
 from vimlight.transmiter.cache.loading import COMBINATIONS, CacheRows, ViewSampler

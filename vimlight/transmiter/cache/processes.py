@@ -8,12 +8,9 @@ from datetime import timedelta
 from os import environ
 from typing import TypeVar
 
-import torch
 from torch import distributed
 
-from vimlight.errors import ConfigError
-
-__all__ = ["barrier", "device_of", "from_first", "process_group", "rank", "world_size"]
+__all__ = ["barrier", "from_first", "process_group", "rank", "world_size"]
 
 T = TypeVar("T")
 # One process may be at work for long while others wait; that one has died shows at once.
@@ -56,24 +53,3 @@ def from_first(value: T) -> T:
     if world_size() > 1:
         distributed.broadcast_object_list(values)
     return values[0]
-
-
-def device_of(name: str) -> torch.device:
-    """Returns a device by name.
-
-    Args:
-        name: `"auto"` for this process's GPU, or the CPU where there is none; else a name of torch.
-
-    Raises:
-        ConfigError: If there is no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda":
-        name = f"cuda:{environ.get('LOCAL_RANK', '0')}"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} is not to be had here; choose auto, cpu or cuda") from error
-    return device
