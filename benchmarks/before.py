@@ -30,7 +30,7 @@ from vimlight.errors import ConfigError
 from vimlight.files.atomic import write_whole
 from vimlight.report.tables import print_whole
 
-__all__ = ["BAR", "main"]
+__all__ = ["BAR", "checked_out", "main"]
 
 Rounds = Sequence[Mapping[str, Mapping[str, float]]]
 BAR = 1.03  # of any read, by the build before
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder for before.json")
     parser.add_argument("--scale", type=int, default=8, help="size of the caches; 1 for a tiny model (default: 8)")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as scratch, _checked_out(options.commit, Path(scratch)) as other:
+    with tempfile.TemporaryDirectory() as scratch, checked_out(options.commit, Path(scratch)) as other:
         builds = {"before": other, "now": Path.cwd()}
         for build, tree in builds.items():
             _run(tree, "write", Path(scratch, "files", build), options.scale)
@@ -139,7 +139,16 @@ def _ratios(rounds: Rounds) -> Mapping[str, Sequence[float]]:
 
 
 @contextmanager
-def _checked_out(commit: str, scratch: Path) -> Iterator[Path]:
+def checked_out(commit: str, scratch: Path) -> Iterator[Path]:
+    """Lends a tree of another build.
+
+    Args:
+        commit: Which build.
+        scratch: Folder that the tree is made in.
+
+    Raises:
+        ConfigError: If there is no such build.
+    """
     tree = scratch / "tree"
     made = subprocess.run(["git", "worktree", "add", "--detach", tree, commit], capture_output=True, text=True)
     if made.returncode:

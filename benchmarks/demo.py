@@ -94,13 +94,14 @@ def timed(size: str, options: Any) -> float:
 def vim_gains(folder: Path) -> dict[str, list[float]]:
     """Returns ViM minus each control in points, averaged over tasks and shots, for each seed."""
     records = read_results((folder / "results.json").read_bytes(), "results.json")["records"]
-    means = {name: _by_seed(record for record in records if record["method"] == name) for name in (VIM, *CONTROLS)}
+    means = {name: by_seed(record for record in records if record["method"] == name) for name in (VIM, *CONTROLS)}
     return {
         f"ViM minus {name}": [100 * (means[VIM][seed] - means[name][seed]) for seed in means[name]] for name in CONTROLS
     }
 
 
-def _by_seed(records: Iterable[Mapping[str, Any]]) -> dict[int, float]:
+def by_seed(records: Iterable[Mapping[str, Any]]) -> dict[int, float]:
+    """Returns the mean value of records with each seed."""
     found: dict[int, list[float]] = {}
     for record in records:
         found.setdefault(record["seed"], []).append(record["value"])
@@ -127,10 +128,10 @@ def show(seconds: Mapping[str, float], gains: Mapping[str, Mapping[str, Sequence
         print_whole(table)
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
-    """Returns mean and standard deviation of differences as a text."""
+def mean_and_spread(values: Sequence[float], sign: str = "+") -> str:
+    """Returns mean and standard deviation as a text, of differences with their sign."""
     found = Statistic(dict(enumerate(values)))
-    return f"{found.mean:+.3f} ± {found.std:.3f}"
+    return f"{found.mean:{sign}.3f} ± {found.std:.3f}"
 
 
 def _table(title: str, first: str, *more: str) -> Table:

@@ -25,7 +25,7 @@ from vimlight.transmiter.cache.checks import (
 )
 from vimlight.transmiter.cache.files import CacheFiles
 from vimlight.transmiter.cache.logit_cache import LogitCache
-from vimlight.transmiter.cache.manifest import MANIFEST, Manifest
+from vimlight.transmiter.cache.manifest import LABELS, MANIFEST, Manifest
 from vimlight.transmiter.cache.text_head import TextHead
 
 __all__ = ["assemble", "check_entries", "new_cache", "refuse_existing", "stored", "write_cache"]
@@ -116,7 +116,7 @@ def assemble(
         if head is not None:
             files.array("head.npy", head.weights.numpy(force=True))
         if labels is not None:
-            files.array("labels.npy", labels.numpy(force=True).astype(np.int64))
+            files.array(LABELS, labels.numpy(force=True).astype(np.int64))
         files.names(ids)
         files.manifest(manifest)
     return LogitCache.open(path)

@@ -17,13 +17,11 @@ from vimlight.transmiter.cache.assembly import check_entries, new_cache, refuse_
 from vimlight.transmiter.cache.checks import check_head
 from vimlight.transmiter.cache.files import CacheFiles
 from vimlight.transmiter.cache.logit_cache import LogitCache
-from vimlight.transmiter.cache.manifest import FileEntry
+from vimlight.transmiter.cache.manifest import LABELS, FileEntry
 from vimlight.transmiter.cache.names import STARTS, TEXT
 from vimlight.transmiter.cache.text_head import TextHead
 
 __all__ = ["relabel", "with_head"]
-
-_LABELS = "labels.npy"
 
 
 def with_head(
@@ -77,7 +75,7 @@ def with_head(
             _share(files, cache, name)
         files.array("head.npy", head.weights.numpy(force=True))
         if labels is not None:
-            files.array(_LABELS, labels.numpy().astype(np.int64))
+            files.array(LABELS, labels.numpy().astype(np.int64))
         files.manifest(manifest)
     return LogitCache.open(target)
 

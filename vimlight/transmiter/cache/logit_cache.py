@@ -17,7 +17,7 @@ from vimlight.errors import CacheError, DataError
 from vimlight.files.checksums import BLOCK, CheckedFile
 from vimlight.files.json_text import json_object
 from vimlight.files.replaced import unreplaced
-from vimlight.transmiter.cache.manifest import CHECKSUMS, MANIFEST, Manifest, read_manifest
+from vimlight.transmiter.cache.manifest import CHECKSUMS, LABELS, MANIFEST, Manifest, read_manifest
 from vimlight.transmiter.cache.names import StoredNames
 from vimlight.transmiter.cache.reading import check_directory, check_size, file_sha256, forget, mapped, present
 
@@ -160,14 +160,14 @@ class LogitCache:
 
     @cached_property
     def _labels(self) -> NDArray[np.int64] | None:
-        if "labels.npy" not in self.manifest.files:
+        if LABELS not in self.manifest.files:
             return None
-        labels: NDArray[np.int64] = self._whole("labels.npy", (len(self),), "int64")
+        labels: NDArray[np.int64] = self._whole(LABELS, (len(self),), "int64")
         outside = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
         if len(outside):
             row = int(outside[0])
             raise CacheError(
-                f"{self.path / 'labels.npy'} has label {int(labels[row])} in row {row}, which is not among the "
+                f"{self.path / LABELS} has label {int(labels[row])} in row {row}, which is not among the "
                 f"{self.num_classes} task classes; build or import the cache again"
             )
         return labels

@@ -14,10 +14,11 @@ from vimlight.errors import CacheError, shown
 from vimlight.files.json_text import check_version, json_of
 from vimlight.masking import masked
 
-__all__ = ["CHECKSUMS", "FORMAT", "MANIFEST", "FileEntry", "Manifest", "read_manifest"]
+__all__ = ["CHECKSUMS", "FORMAT", "LABELS", "MANIFEST", "FileEntry", "Manifest", "read_manifest"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+LABELS = "labels.npy"
 # The CRC-32 of each block of the other files; caches of earlier versions have none.
 CHECKSUMS = "checksums.json"
 

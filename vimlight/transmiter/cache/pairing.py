@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from vimlight.errors import CacheError, shown
 from vimlight.transmiter.cache.logit_cache import LogitCache
+from vimlight.transmiter.cache.manifest import LABELS
 from vimlight.transmiter.cache.names import TEXT
 
 __all__ = ["check_paired", "is_one_of_views"]
@@ -61,8 +62,12 @@ def _check_ids(first: LogitCache, second: LogitCache, pair: str) -> None:
 
 
 def _check_labels(first: LogitCache, second: LogitCache, pair: str) -> None:
-    if first.labels is None or second.labels is None or first.class_names != second.class_names:
+    hashes = [cache.manifest.files[LABELS].sha256 for cache in (first, second) if LABELS in cache.manifest.files]
+    # Of equal files neither need be read: those of a cache that nothing else reads would stay in memory.
+    if len(set(hashes)) < 2 or first.class_names != second.class_names:
         return
+    assert first.labels is not None
+    assert second.labels is not None
     different = (first.labels != second.labels).nonzero().flatten().tolist()
     if different:
         row = different[0]

@@ -131,11 +131,12 @@ def evaluate(
     target = inputs.target
     partition = resolve_partition(chosen, target.class_names, target.partitions, base)
     groups = chosen.groups(target.num_classes, partition)
-    _check_groups(inputs, groups)
-    data = _fit_data(inputs, chosen, groups, partition, shots, seed, batch_size, place)
     rows = {group.name: inputs.rows(group) for group in groups}
+    _check_groups(inputs, rows)
+    candidates = tuple(inputs.candidates(group, rows[group.name], batch_size, place) for group in groups)
+    data = _fit_data(inputs, chosen, candidates, partition, shots, seed, place)
     ids: dict[str, Sequence[str]] = {name: SomeNames(target.ids, some.numpy()) for name, some in rows.items()}
-    labels = {name: inputs.labels[some] for name, some in rows.items()}
+    labels = {name: inputs.labels_of(some) for name, some in rows.items()}
     found = Evaluation(protocol, target.class_names, groups, ids=ids, labels=labels)
     for name in progress(sorted(created, key=list_methods().index)):
         try:
@@ -145,20 +146,19 @@ def evaluate(
     return found
 
 
-def _check_groups(inputs: Inputs, groups: Sequence[Group]) -> None:
-    for group in groups:
-        if not len(inputs.rows(group)):
-            raise DataError(f"cache {str(inputs.target.path)!r} has no image of the classes of group {group.name!r}")
+def _check_groups(inputs: Inputs, rows: Mapping[str, Tensor]) -> None:
+    for name, some in rows.items():
+        if not len(some):
+            raise DataError(f"cache {str(inputs.target.path)!r} has no image of the classes of group {name!r}")
 
 
 def _fit_data(
     inputs: Inputs,
     protocol: Protocol,
-    groups: Sequence[Group],
+    groups: tuple[Candidates, ...],
     partition: Mapping[str, Sequence[int]],
     shots: int | None,
     seed: int,
-    batch_size: int,
     device: torch.device,
 ) -> Fit:
     target = inputs.target
@@ -168,7 +168,7 @@ def _fit_data(
         column_names=target.class_names + target.aux_names,
         known=known,
         roles=inputs.roles(),
-        groups=tuple(inputs.candidates(group, batch_size, device) for group in groups),
+        groups=groups,
         caches={role: cache for role, cache in inputs.caches.items() if role.endswith("_train")},
         adapters=inputs.adapters,
         train=inputs.labelled("_train", known, device, shots=shots, seed=seed),
@@ -207,14 +207,16 @@ def _run(
 def _score(method: Method, candidates: Candidates, labels: Tensor, data: Fit) -> tuple[Score, Tensor, float]:
     """Returns a method's scores and predictions on a group, and the seconds it took beside reading and scoring."""
     scorer, done, seconds = Scorer(candidates.columns, len(data.class_names)), 0, 0.0
-    predicted = []
+    # Joined at the end, the predictions of many images would lie in memory twice.
+    predicted = torch.empty_like(labels)
     for images in candidates.batches(method.reads, None):
         start = _now(data.device)
         logits = method(images)
         seconds += _now(data.device) - start
-        predicted.append(scorer.update(logits, labels[done : done + len(images)]))
-        done += len(images)
-    return scorer.compute(), torch.cat(predicted), seconds
+        batch = slice(done, done + len(images))
+        predicted[batch] = scorer.update(logits, labels[batch])
+        done = batch.stop
+    return scorer.compute(), predicted, seconds
 
 
 def _count_flops(method: Method, data: Fit) -> float:

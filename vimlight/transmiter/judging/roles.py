@@ -118,20 +118,28 @@ class Inputs:
             return self.caches["target" + suffix].logits(rows)
         return self.caches[role + suffix].logits(rows, columns=slice(0, self.target.num_classes))
 
-    def candidates(self, group: Group, batch_size: int, device: torch.device) -> Candidates:
+    def candidates(self, group: Group, rows: Tensor, batch_size: int, device: torch.device) -> Candidates:
         """Returns a group of the images to be scored, without its labels.
 
         Args:
             group: The group.
+            rows: Its rows; see `rows`.
             batch_size: Images at a time.
             device: Where the batches go.
         """
-        rows = self.rows(group)
         return Candidates(group.name, group.columns, partial(_batches, self.read, rows, group, batch_size, device))
 
     def rows(self, group: Group) -> Tensor:
         """Returns the rows of a group's images, ascending."""
-        return torch.isin(self.labels, torch.tensor(group.classes)).nonzero().flatten()
+        return _rows_of(self.target, group.classes)
+
+    def labels_of(self, rows: Tensor) -> Tensor:
+        """Returns the labels of some of the images to be scored.
+
+        Args:
+            rows: Their rows, ascending and each once.
+        """
+        return self.labels if len(rows) == len(self.labels) else self.labels[rows]
 
     def labelled(
         self, suffix: str, known: Sequence[int], device: torch.device, *, shots: int | None = None, seed: int = 0
@@ -154,7 +162,7 @@ class Inputs:
         cache = self.caches.get("target" + suffix)
         if cache is None or cache.labels is None or cache.class_names != self.target.class_names or not known:
             return None
-        rows = torch.isin(cache.labels, torch.tensor(list(known))).nonzero().flatten()
+        rows = _rows_of(cache, known)
         if shots is not None:
             places = torch.searchsorted(torch.tensor(sorted(known)), cache.labels[rows])
             names = [cache.class_names[label] for label in sorted(known)]
@@ -165,6 +173,14 @@ class Inputs:
             return self.read(role, rows, suffix).to(device)
 
         return Labelled(labels.to(device), read, self.roles(suffix)) if len(rows) else None
+
+
+def _rows_of(cache: LogitCache, classes: Sequence[int]) -> Tensor:
+    """Returns the rows of a labelled cache whose images are of some classes, ascending."""
+    assert cache.labels is not None
+    wanted = torch.zeros(cache.num_classes, dtype=torch.bool)
+    wanted[list(classes)] = True
+    return wanted[cache.labels].nonzero().flatten()
 
 
 def _batches(

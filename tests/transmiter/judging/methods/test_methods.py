@@ -79,7 +79,9 @@ def fit_of(inputs, protocol="base_to_base"):
     chosen = PROTOCOLS[protocol]()
     partition = resolve_partition(chosen, inputs.target.class_names, inputs.target.partitions, None)
     groups = chosen.groups(COUNT, partition)
-    return _fit_data(inputs, chosen, groups, partition, None, 0, 4096, torch.device("cpu"))
+    device = torch.device("cpu")
+    candidates = tuple(inputs.candidates(group, inputs.rows(group), 4096, device) for group in groups)
+    return _fit_data(inputs, chosen, candidates, partition, None, 0, device)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.0])
