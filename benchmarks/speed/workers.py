@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import BENCHMARKS, Bench
 from benchmarks.results import Comparison
 from vimlight.commands.compare import FOR_WORKERS
-from vimlight.comparison.executors.local import cores, local_executor
-from vimlight.comparison.processes import settle
-from vimlight.comparison.reading import plan_of
-from vimlight.comparison.running import pending_modules, run_study
-from vimlight.comparison.study import Study
-from vimlight.comparison.work import Work, run
 from vimlight.workers import prepare_workers
 
 _ONE = "one after the other"
@@ -26,10 +24,10 @@ _ONE = "one after the other"
 def workers(
     bench: Bench, *, modules: int, workers: int, images: int, epochs: int, bars: Mapping[str, float]
 ) -> Iterator[Comparison]:
-    """Trains the same modules in this process and on workers.
+    """Trains the same modules in one process, and on workers in another one: as many as there are cores, and as asked.
 
-    The workers' time by the clock, their start included, counts as often as there are cores for them; processor time is
-    that of their jobs.
+    The time by the clock counts from the start of a process to its last module, so that importing and starting workers
+    counts; that of workers counts as often as there are cores for them. Processor time is that of the jobs.
 
     Args:
         bench: Where.
@@ -39,27 +37,70 @@ def workers(
         epochs: How often each sees them.
         bars: What is asked of the `ratio`.
     """
-    plan = plan_of(_content(modules, images, epochs))
-    warm, alone, together = (Study.of(plan, bench.scratch / name) for name in ("warm", "alone", "together"))
+    from vimlight.comparison.executors.local import cores
+
+    content = json.dumps(_content(modules, images, epochs))
+    times = {_ONE: _timed(bench.scratch / "alone", content, 0)}
+    for count in sorted({min(workers, cores()), workers}):
+        used = min(count, cores())
+        clock, processor = _timed(bench.scratch / f"by {count}", content, count)
+        times[f"{count} workers on {used} cores"] = (used * clock, processor)
+    rows = bench.rows([times], _ONE, {name: bars["ratio"] for name in times if name != _ONE})
+    yield Comparison(f"{modules} modules, {epochs} epochs of {images} images each", _ONE, 1, rows)
+
+
+def _timed(folder: Path, content: str, workers: int) -> tuple[float, float]:
+    """Returns the seconds that a process takes to train the modules of a plan, and the processor time of its jobs."""
+    start = time.time()
+    # Workers import what a process was started as, which would register this benchmark again.
+    begin = f"from {__name__} import train; train()"
+    command = [sys.executable, "-c", begin, folder, content, str(workers)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    end, processor = json.loads(done.stdout.splitlines()[-1])
+    return end - start, processor
+
+
+def train() -> None:
+    """Trains the modules of a plan, and prints when that was done, and the processor time that it took."""
+    folder, content, workers = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+    if workers:
+        # What is imported from here on, the workers' server imports beside it.
+        prepare_workers(FOR_WORKERS)
+    from vimlight.comparison.reading import plan_of
+    from vimlight.comparison.study import Study
+
+    study = Study.of(plan_of(content), folder)
+    print(json.dumps(_on_workers(study, workers) if workers else _alone(study)))
+
+
+def _alone(study: Any) -> tuple[float, float]:
+    from vimlight.comparison.processes import settle
+    from vimlight.comparison.running import pending_modules
+    from vimlight.comparison.work import Work, run
+
     settle()
-    _train(warm, limit=1)
-    one, used = _train(alone), min(workers, cores())
-    prepare_workers(FOR_WORKERS)
+    start = time.process_time()
+    for number, job in enumerate(pending_modules(study)):
+        run(Work(study, job, str(job), f"module-{number}"))
+    return time.time(), time.process_time() - start
+
+
+def _on_workers(study: Any, workers: int) -> tuple[float, float]:
+    from vimlight.comparison.executors.local import local_executor
+    from vimlight.comparison.running import run_study
+
     stages: list[tuple[float, float]] = []
 
     @contextmanager
     def opened(jobs: int) -> Iterator[Executor]:
-        start = time.perf_counter()
         with local_executor(jobs, workers) as executor:
             timed = Timed(executor)
             yield timed
-        stages.append((used * (time.perf_counter() - start), timed.processor()))
+        stages.append((time.time(), timed.processor()))
 
-    run_study(together, opened)
-    many = f"{workers} workers on {used} cores"
+    run_study(study, opened)
     # The modules come first.
-    rows = bench.rows([{_ONE: one, many: stages[0]}], _ONE, {many: bars["ratio"]})
-    yield Comparison(f"{modules} modules, {epochs} epochs of {images} images each", _ONE, 1, rows)
+    return stages[0]
 
 
 class Timed(Executor):
@@ -74,7 +115,7 @@ class Timed(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submits a job."""
-        self._jobs.append(self._executor.submit(_timed, fn, *args, **kwargs))
+        self._jobs.append(self._executor.submit(_processor, fn, *args, **kwargs))
         return self._jobs[-1]
 
     def processor(self) -> float:
@@ -82,18 +123,10 @@ class Timed(Executor):
         return sum(job.result() for job in self._jobs)
 
 
-def _timed(job: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
+def _processor(job: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
     start = time.process_time()
     job(*args, **kwargs)
     return time.process_time() - start
-
-
-def _train(study: Study, limit: int | None = None) -> tuple[float, float]:
-    jobs = pending_modules(study)[:limit]
-    start = time.perf_counter(), time.process_time()
-    for number, job in enumerate(jobs):
-        run(Work(study, job, str(job), f"module-{number}"))
-    return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
 def _content(modules: int, images: int, epochs: int) -> dict[str, Any]:
