@@ -3,12 +3,12 @@
     python -m benchmarks --out results && python -m benchmarks.ranking --out results/ranking
     python -m benchmarks.waiting --out results && python -m benchmarks.demo --out results/demo
     python -m benchmarks.ranking --out results/curve --modules 1000 --curve --tasks digits
-    python -m benchmarks.before 4290286 --out results
+    python -m benchmarks.before 4290286 --out results && python -m benchmarks.builds 6551290 --out results
     python -m benchmarks.bars results
 
-It reads every `speed.json`, `ranking.json`, `curve.json`, `waiting.json`, `demo.json` and `before.json` below the
-folder, and prints what is asked, what was measured, and whether it is met. What nobody has measured is said to be
-missing.
+It reads every `speed.json`, `ranking.json`, `curve.json`, `waiting.json`, `demo.json`, `before.json` and
+`builds.json` below the folder, and prints what is asked, what was measured, and whether it is met. What nobody has
+measured is said to be missing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["AREAS", "Line", "lines", "main"]
 AREAS = {
     "ranking": "ranking a zoo", "memory": "memory of a training step", "waiting": "waiting for commands",
     "demo": "the demo", "throughput": "throughput over files", "caches": "caches", "gpu": "a GPU",
-    "workers": "many modules on workers", "before": "what checking costs",
+    "workers": "many modules on workers", "tests": "the tests", "before": "what checking costs",
 }  # fmt: skip
 _PASSES = {100: 12.0, 1000: 20.0}
 
@@ -164,9 +164,19 @@ def _before(content: Mapping[str, Any]) -> Iterator[Line]:
         yield Line("before", text, f"<= {content['bar']:g}", ratio, ratio <= content["bar"])
 
 
+def _builds(content: Mapping[str, Any]) -> Iterator[Line]:
+    from benchmarks.builds import CLOCKS, TITLES, seconds_of
+
+    for what, each in content.items():
+        for clock, title in CLOCKS.items():
+            before, now = seconds_of(each, clock).values()
+            text = f"{TITLES[what]} by those of the build before, {title}"
+            yield Line(what, text, f"<= {each['bar']:g}", now / before, now / before <= each["bar"])
+
+
 _READERS: dict[str, Callable[[Mapping[str, Any]], Iterator[Line]]] = {
     "speed.json": _speed, "ranking.json": _ranking, "curve.json": _curve, "waiting.json": _waiting,
-    "demo.json": _demo, "before.json": _before,
+    "demo.json": _demo, "before.json": _before, "builds.json": _builds,
 }  # fmt: skip
 
 

@@ -33,11 +33,12 @@ from vimlight.files.atomic import write_whole
 from vimlight.report.files import read_results
 from vimlight.report.tables import print_whole
 
-__all__ = ["BARS", "main"]
+__all__ = ["BARS", "CLOCKS", "TITLES", "main", "seconds_of"]
 
 BARS = {"demo": 0.6, "tests": 0.7}  # of the other build's time
 _BUILDS = ("before", "now")
-_CLOCKS = ("clock", "processor")
+CLOCKS = {"clock": "by the clock", "processor": "of the processor"}
+TITLES = {"demo": "seconds of the full demo", "tests": "seconds of the tests that both builds have"}
 
 # A plug-in of pytest that leaves out every test that is not named in a file.
 _CHOOSE = """
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder for builds.json")
     parser.add_argument("--short", action="store_true", help="the short demo in place of the full one")
     parser.add_argument("--tests", default="tests", help="folder or file of the tests that are run (default: tests)")
+    parser.add_argument("--processes", default="2", help="how many run the tests, as make test has them (default: 2)")
     options = parser.parse_args(arguments)
     unknown = set(options.what) - set(BARS)
     if unknown:
@@ -117,7 +119,7 @@ def _tests(builds: Mapping[str, Path], scratch: Path, options: Any) -> dict[str,
     known = {build: _collected(tree, options.tests) for build, tree in builds.items()}
     both = [name for name in known["before"] if name in set(known["now"])]
     (scratch / "both.txt").write_text("\n".join(both))
-    command = [sys.executable, "-m", "pytest", "-n", "2", "-q", "-p", "choose_tests", options.tests]
+    command = [sys.executable, "-m", "pytest", "-n", options.processes, "-q", "-p", "choose_tests", options.tests]
     rounds = [
         {build: _timed(command, tree, scratch, may_be=1, OMP_NUM_THREADS="1") for build, tree in builds.items()}
         for _ in range(options.rounds)
@@ -167,11 +169,12 @@ def seconds_of(content: Mapping[str, Any], clock: str) -> dict[str, float]:
 
 
 def _print(found: Mapping[str, Any]) -> None:
-    table = Table("seconds", "", *_BUILDS, "ratio", "asked", box=box.SIMPLE_HEAD)
+    table = Table("", "", *_BUILDS, "ratio", "asked", box=box.SIMPLE_HEAD)
     for what, content in found.items():
-        for clock in _CLOCKS:
+        for clock, title in CLOCKS.items():
             before, now = seconds_of(content, clock).values()
-            table.add_row(what, clock, f"{before:.0f}", f"{now:.0f}", f"{now / before:.3f}", f"<= {content['bar']}")
+            ratio, asked = f"{now / before:.3f}", f"<= {content['bar']}"
+            table.add_row(TITLES[what], title, f"{before:.0f}", f"{now:.0f}", ratio, asked)
     print_whole(table)
     if "tests" in found:
         lacking = found["tests"]["lacking"]

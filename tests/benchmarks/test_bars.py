@@ -40,6 +40,15 @@ RESULTS = {
     ),
     "before.json": ({"bar": 1.03, "ratios": {"module": 0.9}}, [("before", 0.9, True)]),
     "waiting.json": ({"commands": [{"command": "zoo list", "ratio": 0.05, "bar": 0.1}]}, [("waiting", 0.05, True)]),
+    "builds.json": (
+        {
+            "demo": {
+                "bar": 0.6,
+                "rounds": [{"before": {"clock": 10.0, "processor": 8.0}, "now": {"clock": 5.0, "processor": 8.0}}] * 2,
+            }
+        },
+        [("demo", 0.5, True), ("demo", 1.0, False)],
+    ),
     "demo.json": ({"seconds": {"short": 1.0, "full": 10.0}}, [("demo", 0.1, True)]),
 }
 
