@@ -154,7 +154,7 @@ class Backbone(nn.Module):
 
         Args:
             images: Preprocessed images, `(N, 3, H, W)`.
-            depth: How many blocks; of all blocks the features themselves are what is left.
+            depth: How many blocks; 0 for what comes before the first, and of all blocks the features are what is left.
             readout: What will be read out; see `forward`.
 
         Returns:
@@ -164,8 +164,8 @@ class Backbone(nn.Module):
             BackboneError: If the backbone has no such block, or cannot go on from there.
         """
         check_readout(readout)
-        if not 0 < depth <= len(self.blocks):
-            raise BackboneError(f"depth must lie between 1 and the {len(self.blocks)} blocks, got {depth}")
+        if not 0 <= depth <= len(self.blocks):
+            raise BackboneError(f"depth must lie between 0 and the {len(self.blocks)} blocks, got {depth}")
         start = self.route(depth).start if depth < len(self.blocks) else ""
         images = self._laid_out(images, readout)
         with self._reading(readout, 0, depth) as read:

@@ -27,7 +27,7 @@ def lora_alone(backbone: Backbone, *, rank: int = 8, alpha: float = 16.0, blocks
         blocks: `"all"` for all layers of the model, `"last:n"` or `"first:n"` for those of so many blocks.
 
     Returns:
-        The first block that is changed.
+        The first block that is changed; -1 if what lies outside the blocks is changed, too.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -41,7 +41,7 @@ def lora_alone(backbone: Backbone, *, rank: int = 8, alpha: float = 16.0, blocks
     ]
     config = LoraConfig(r=rank, lora_alpha=int(alpha), target_modules=layers, bias="none")
     inject_adapter_in_model(config, backbone.model)
-    return 0 if blocks == "all" else chosen[0]
+    return -1 if blocks == "all" else chosen[0]
 
 
 def full_tuning(backbone: Backbone) -> int:
@@ -51,9 +51,9 @@ def full_tuning(backbone: Backbone) -> int:
         backbone: The backbone.
 
     Returns:
-        The first block that is changed, 0.
+        -1: what comes before the first block is changed, too.
     """
-    return 0
+    return -1
 
 
 SETTINGS: dict[str, Callable[..., int]] = {"lora_alone": lora_alone, "full_tuning": full_tuning}

@@ -172,8 +172,8 @@ def check_fit(backbone: Backbone, plugin: Plugin) -> None:
 
 
 def depth_of(site: Site, backbone: Backbone) -> int:
-    """Returns the number of the block that a site belongs to; what lies outside the blocks counts as the very first."""
-    return site.depth if 0 <= site.depth < len(backbone.blocks) else 0
+    """Returns the number of the block that a site belongs to; -1 for what lies outside the blocks, wherever that is."""
+    return site.depth if 0 <= site.depth < len(backbone.blocks) else -1
 
 
 def _part(output: Tensor, site: Site) -> Tensor:

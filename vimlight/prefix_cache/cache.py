@@ -37,7 +37,7 @@ class FrozenPart:
         readout: What is read out.
         plugins: All that is attached to it, trained, gated or fixed: the blocks before the first of them are frozen.
         streams: Names of whole passes that depend on nothing that is learned; see `KeptImages.recall`.
-        tuned: The first block whose own weights are learned, where some are.
+        tuned: The first block whose own weights are learned, where some are; -1 if weights outside the blocks are.
     """
 
     backbone: Backbone
@@ -48,7 +48,7 @@ class FrozenPart:
 
     @cached_property
     def depth(self) -> int:
-        """How many blocks, from the first on, nothing is attached to or learned of."""
+        """How many blocks, from the first on, nothing is attached to or learned of; -1 if not even before them."""
         depths = [depth_of(site, self.backbone) for plugin in self.plugins for site in plugin.sites]
         return min([*depths, len(self.backbone.blocks) if self.tuned is None else self.tuned])
 
@@ -58,8 +58,8 @@ class FrozenPart:
         Args:
             size: Height and width of the images.
         """
-        if self.depth == 0:
-            return "a plug-in sits in the first block or outside the blocks; give plug-ins blocks such as last:3"
+        if self.depth < 0:
+            return "something outside the blocks is learned or has a plug-in; give it blocks such as all or last:3"
         if self.depth < len(self.backbone.blocks):
             if tuple(size) != tuple(self.backbone.preprocessing.size):
                 return f"the images have another size, {tuple(size)}, than the backbone's own"
