@@ -168,7 +168,7 @@ def _builds(content: Mapping[str, Any]) -> Iterator[Line]:
     from benchmarks.builds import CLOCKS, TITLES, seconds_of
 
     for what, each in content.items():
-        for clock, title in CLOCKS.items():
+        for clock, title in CLOCKS[what].items():
             before, now = seconds_of(each, clock).values()
             text = f"{TITLES[what]} by those of the build before, {title}"
             yield Line(what, text, f"<= {each['bar']:g}", now / before, now / before <= each["bar"])

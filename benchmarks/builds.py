@@ -4,8 +4,8 @@
     python -m benchmarks.builds 6551290 demo --rounds 2
 
 The builds run in turn, with nothing beside them. Of the tests those count that both have, as `make test` runs them; how
-many of the other build's this one lacks is printed. Printed are the seconds by the clock and of the processor, the sums
-over the rounds, with their ratios; of the demo also what its methods reach in either build.
+many of the other build's this one lacks is printed. Printed are the seconds by the clock, of tests also of the
+processor, sums over the rounds, with their ratios; of the demo also what its methods reach in either build.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ __all__ = ["BARS", "CLOCKS", "TITLES", "main", "seconds_of"]
 
 BARS = {"demo": 0.6, "tests": 0.7}  # of the other build's time
 _BUILDS = ("before", "now")
-CLOCKS = {"clock": "by the clock", "processor": "of the processor"}
+# The demo's workers are children of a server that nobody waits for, so that the system does not say what they used.
+CLOCKS = {"demo": {"clock": "by the clock"}, "tests": {"clock": "by the clock", "processor": "of the processor"}}
 TITLES = {"demo": "seconds of the full demo", "tests": "seconds of the tests that both builds have"}
 
 # A plug-in of pytest that leaves out every test that is not named in a file.
@@ -171,7 +172,7 @@ def seconds_of(content: Mapping[str, Any], clock: str) -> dict[str, float]:
 def _print(found: Mapping[str, Any]) -> None:
     table = Table("", "", *_BUILDS, "ratio", "asked", box=box.SIMPLE_HEAD)
     for what, content in found.items():
-        for clock, title in CLOCKS.items():
+        for clock, title in CLOCKS[what].items():
             before, now = seconds_of(content, clock).values()
             ratio, asked = f"{now / before:.3f}", f"<= {content['bar']}"
             table.add_row(TITLES[what], title, f"{before:.0f}", f"{now:.0f}", ratio, asked)

@@ -42,12 +42,13 @@ RESULTS = {
     "waiting.json": ({"commands": [{"command": "zoo list", "ratio": 0.05, "bar": 0.1}]}, [("waiting", 0.05, True)]),
     "builds.json": (
         {
-            "demo": {
-                "bar": 0.6,
+            what: {
+                "bar": bar,
                 "rounds": [{"before": {"clock": 10.0, "processor": 8.0}, "now": {"clock": 5.0, "processor": 8.0}}] * 2,
             }
+            for what, bar in (("demo", 0.6), ("tests", 0.7))
         },
-        [("demo", 0.5, True), ("demo", 1.0, False)],
+        [("demo", 0.5, True), ("tests", 0.5, True), ("tests", 1.0, False)],
     ),
     "demo.json": ({"seconds": {"short": 1.0, "full": 10.0}}, [("demo", 0.1, True)]),
 }
