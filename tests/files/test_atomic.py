@@ -13,6 +13,7 @@ import pytest
 from vimlight.files import atomic
 from vimlight.files.atomic import publish_directory, temporary_directory, write_whole
 from vimlight.files.leftovers import hidden, recover, set_aside, sweep
+from vimlight.report.run_directories import claim
 
 
 def content(directory):
@@ -89,6 +90,17 @@ def test_what_a_killed_process_was_writing_is_swept(tmp_path, killed):
     os.utime(foreign, (0, 0))
     sweep(tmp_path)
     assert not foreign.exists(), "nobody writes for more than a week"
+
+
+def test_a_new_run_sweeps_what_killed_runs_were_writing(tmp_path, killed):
+    places = [tmp_path / "version_0", tmp_path / "version_0" / "checkpoints"]
+    left = [killed(hidden, place / "last.ckpt") for place in places]
+    own = hidden(places[1] / "best.ckpt")
+    places[1].mkdir(parents=True)
+    for path in (*left, own):
+        path.write_text("half")
+    assert claim(tmp_path) == 1
+    assert [path.exists() for path in (*left, own)] == [False, False, True]
 
 
 def test_a_directory_that_was_being_replaced_gets_its_name_back(tmp_path, killed):

@@ -42,6 +42,7 @@ def claim(runs: Path) -> int:
     for path in others:
         # Who was killed in a directory of its own leaves there what nobody else would sweep.
         sweep(path)
+        sweep(path / "checkpoints")
     number = max((int(path.name[8:]) for path in others), default=-1) + 1
     while True:
         try:
