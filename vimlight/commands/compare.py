@@ -27,13 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "main"]
 
-FOR_WORKERS = (
-    "vimlight.comparison.modules",
-    "vimlight.comparison.fits",
-    "vimlight.comparison.checking",
-    "vimlight.tasks.classification",
-    "sklearn.datasets",
-)
+FOR_WORKERS = ("vimlight.comparison.modules", "vimlight.comparison.fits", "sklearn.datasets")
 
 
 def main(arguments: Sequence[str]) -> None:
