@@ -30,7 +30,7 @@ from vimlight.errors import ConfigError
 from vimlight.files.atomic import write_whole
 from vimlight.report.tables import print_whole
 
-__all__ = ["BAR", "checked_out", "main"]
+__all__ = ["BAR", "checked_out", "environment_of", "main"]
 
 Rounds = Sequence[Mapping[str, Mapping[str, float]]]
 BAR = 1.03  # of any read, by the build before
@@ -159,13 +159,23 @@ def checked_out(commit: str, scratch: Path) -> Iterator[Path]:
         subprocess.run(["git", "worktree", "remove", "--force", tree], check=True, capture_output=True)
 
 
+def environment_of(*places: Path, **more: str) -> dict[str, str]:
+    """Returns the environment of a process that imports from some places first.
+
+    Args:
+        *places: The places, such as the tree of a build.
+        **more: Further variables.
+    """
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places)), **more}
+    found.pop("PYTHONDONTWRITEBYTECODE", None)
+    return found
+
+
 def _run(tree: Path, what: str, folder: Path, scale: int) -> Mapping[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, what, folder, str(scale)], cwd=folder, env=environment, capture_output=True,
-        text=True,
+        [sys.executable, "-c", _SCRIPT, what, folder, str(scale)], cwd=folder, capture_output=True, text=True,
+        env=environment_of(tree, OMP_NUM_THREADS="1"),
     )  # fmt: skip
     if done.returncode:
         raise ConfigError(f"{tree.name} cannot {what}: {done.stderr.strip().splitlines()[-1]}")

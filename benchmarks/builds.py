@@ -11,7 +11,6 @@ processor, sums over the rounds, with their ratios; of the demo also what its me
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -24,8 +23,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from benchmarks.before import checked_out
-from benchmarks.demo import by_seed, mean_and_spread
+from benchmarks.before import checked_out, environment_of
+from benchmarks.demo import by_seed, harmonic_means, mean_and_spread
 from vimlight.cli import guarded
 from vimlight.commands.options import Parser
 from vimlight.errors import ConfigError
@@ -67,7 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("what", nargs="*", help=f"{' or '.join(BARS)} (default: both)")
     parser.add_argument("--rounds", type=int, default=1, help="how often each build runs each (default: 1)")
     parser.add_argument("--out", type=Path, help="folder for builds.json")
-    parser.add_argument("--short", action="store_true", help="the short demo in place of the full one")
     parser.add_argument("--tests", default="tests", help="folder or file of the tests that are run (default: tests)")
     parser.add_argument("--processes", default="2", help="how many run the tests, as make test has them (default: 2)")
     options = parser.parse_args(arguments)
@@ -93,8 +91,7 @@ def _demos(builds: Mapping[str, Path], scratch: Path, options: Any) -> dict[str,
         rounds.append({})
         for build, tree in builds.items():
             folder = scratch / f"demo {build} {number}"
-            full = [] if options.short else ["--full"]
-            command = [sys.executable, "-m", "vimlight", "demo", *full, "--out", folder]
+            command = [sys.executable, "-m", "vimlight", "demo", "--full", "--out", folder]
             rounds[-1][build] = _timed(command, tree, scratch)
             scores[build] = _scores(folder)
     return {"rounds": rounds, "scores": scores}
@@ -103,16 +100,11 @@ def _demos(builds: Mapping[str, Path], scratch: Path, options: Any) -> dict[str,
 def _scores(folder: Path) -> dict[str, list[float]]:
     """Returns in percent what the methods of a demo reach with each seed, as means over tasks and shots."""
     records = read_results((folder / "results.json").read_bytes(), "results.json")["records"]
-    runs = read_results((folder / "transfer.json").read_bytes(), "transfer.json")["runs"]
+    runs = harmonic_means(folder)
     names = dict.fromkeys(record["method"] for record in records)
     found = {name: by_seed(record for record in records if record["method"] == name).values() for name in names}
-    moved = {f"moved: {name}": [_harmonic(run, name) for run in runs] for name in runs[0]["methods"]}
+    moved = {f"moved: {name}": [of[name] for of in runs] for name in runs[0]}
     return {name: [100 * value for value in values] for name, values in {**found, **moved}.items()}
-
-
-def _harmonic(run: Mapping[str, Any], method: str) -> float:
-    found: float = run["methods"][method]["accuracies"]["harmonic"]
-    return found
 
 
 def _tests(builds: Mapping[str, Path], scratch: Path, options: Any) -> dict[str, Any]:
@@ -130,13 +122,13 @@ def _tests(builds: Mapping[str, Path], scratch: Path, options: Any) -> dict[str,
 
 def _collected(tree: Path, where: str) -> list[str]:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", where]
-    done = subprocess.run(command, cwd=tree, env=_environment(tree), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tree, env=environment_of(tree), capture_output=True, text=True)
     return [line for line in done.stdout.splitlines() if "::" in line]
 
 
 def _timed(command: Sequence[str | Path], tree: Path, scratch: Path, may_be: int = 0, **more: str) -> dict[str, float]:
     """Returns the seconds that a command takes in a build, by the clock and of the processor; it says its last line."""
-    environment = _environment(tree, scratch, TESTS_TO_RUN=str(scratch / "both.txt"), **more)
+    environment = environment_of(tree, scratch, TESTS_TO_RUN=str(scratch / "both.txt"), **more)
     clock, processor = time.perf_counter(), _processor()
     log_file = scratch / "log.txt"
     with log_file.open("w") as log:
@@ -146,12 +138,6 @@ def _timed(command: Sequence[str | Path], tree: Path, scratch: Path, may_be: int
     if done.returncode > may_be:
         raise ConfigError(f"{' '.join(map(str, command[1:4]))} fails in {tree}: {last}")
     return {"clock": time.perf_counter() - clock, "processor": _processor() - processor}
-
-
-def _environment(*places: Path, **more: str) -> dict[str, str]:
-    found = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places)), **more}
-    found.pop("PYTHONDONTWRITEBYTECODE", None)
-    return found
 
 
 def _processor() -> float:

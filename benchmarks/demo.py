@@ -110,11 +110,16 @@ def by_seed(records: Iterable[Mapping[str, Any]]) -> dict[int, float]:
 
 def moved_gains(folder: Path) -> dict[str, list[float]]:
     """Returns what is moved minus the target's zero-shot harmonic mean in points, for each seed."""
-    runs = read_results((folder / "transfer.json").read_bytes(), "transfer.json")["runs"]
-    scores = [{name: found["accuracies"]["harmonic"] for name, found in run["methods"].items()} for run in runs]
+    scores = harmonic_means(folder)
     return {
         f"{name} minus target zero-shot": [100 * (of[name] - of["target_zero_shot"]) for of in scores] for name in MOVED
     }
+
+
+def harmonic_means(folder: Path) -> list[dict[str, float]]:
+    """Returns the harmonic mean of base and novel classes by method, for each seed."""
+    runs = read_results((folder / "transfer.json").read_bytes(), "transfer.json")["runs"]
+    return [{name: found["accuracies"]["harmonic"] for name, found in run["methods"].items()} for run in runs]
 
 
 def show(seconds: Mapping[str, float], gains: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
