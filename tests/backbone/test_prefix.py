@@ -34,7 +34,8 @@ def test_features_from_a_block_on_are_those_of_the_images(case):
     images = images_for(backbone)
     for depth in (0, len(backbone.blocks) - 1):
         if case in (REFUSED if depth else REFUSED_AT_START):
-            with pytest.raises(BackboneError, match="the model does more than to hand one tensor"):
+            reason = "the model does more than to hand one tensor from module to module"
+            with pytest.raises(BackboneError, match=reason):
                 backbone.route(depth)
             continue
         with torch.no_grad():

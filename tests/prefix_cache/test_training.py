@@ -250,10 +250,14 @@ def test_the_ranking_computes_no_more_images_than_it_looks_at(tmp_path, backbone
     data.trainer = model._trainer
     model._trainer.strategy._lightning_module = model
     model.setup("fit")
+    passed = []
+    handle = backbone.model.blocks[0].register_forward_hook(lambda _, args, output: passed.append(len(output)))
     model.rank_modules()
-    # Once for both modules.
+    handle.remove()
+    # Embedded once for both modules, and through the blocks once for each; single images are probes of shapes.
     assert set(embedded.values()) == {1}
     assert len(embedded) == 64
+    assert [count for count in passed if count > 1] == 2 * [16] * 4
 
 
 def test_the_report_still_shows_images(tmp_path, backbone):
